@@ -1,0 +1,1 @@
+"""Asynchronous client for the 13-endpoint face recognition API."""

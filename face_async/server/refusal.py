@@ -1,0 +1,24 @@
+"""What the server says no with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from face_async.errors import CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Refusal(Exception):  # noqa: N818 - it travels to the answer's code; nothing is broken
+    """A return code other than 0 for the request, or for one image of it.
+
+    Attributes:
+        code: The return code (Spec: 3).
+        data: What the answer's ``data`` holds beside it.
+    """
+
+    def __init__(self, code: int, data: Mapping[str, object] | None = None) -> None:
+        super().__init__(f"{code} {CODES[code].name}")
+        self.code = code
+        self.data = dict(data or {})

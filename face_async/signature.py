@@ -1,0 +1,120 @@
+"""The signature of a request (鉴权签名, document 275/3805): pure functions of credentials, time and nonce.
+
+The layout is ``base64(HMAC-SHA1(SecretKey, original) + original)`` in one line, where ``original`` is
+``a=<appid>&b=<bucket>&k=<SecretID>&e=<expires>&t=<now>&r=<nonce>&u=0&f=`` with no URL-encoding inside.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+
+from attrs import Attribute, field, frozen
+
+MAX_LIFETIME = 90 * 24 * 60 * 60
+"""The longest time that a signature may be valid: 3 months, in seconds."""
+
+_DIGEST_BYTES = hashlib.sha1(usedforsecurity=False).digest_size
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+
+def _check_token(_: object, attribute: Attribute[str], value: str) -> None:
+    # The value itself stays out of the message: it may be the secret.
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
+    if not _PRINTABLE.fullmatch(value):
+        raise ValueError(f"{attribute.name} must be printable ASCII without spaces, and not empty")
+    if attribute.name != "secret_key" and "&" in value:
+        raise ValueError(f"{attribute.name} must not contain '&', which separates the fields of a signature")
+
+
+@frozen
+class Credentials:
+    """A SecretID and its SecretKey; the key never shows in a repr.
+
+    Raises:
+        ValueError: Either is empty or has characters that cannot stand in a signature (a stray line break, say).
+    """
+
+    secret_id: str = field(validator=_check_token)
+    secret_key: str = field(validator=_check_token, repr=False)
+
+
+@frozen
+class Signature:
+    """What a received Authorization value says; whether it is true is for :func:`verify` to tell."""
+
+    appid: str
+    bucket: str | None
+    secret_id: str
+    expires: int
+    signed_at: int
+    nonce: str
+    digest: bytes = field(repr=False)
+    original: bytes = field(repr=False)
+
+
+def sign(credentials: Credentials, *, appid: str, bucket: str, now: int, nonce: int, lifetime: int = 300) -> str:
+    """Return the value of the Authorization header.
+
+    Args:
+        credentials: Who signs.
+        appid: The appid that the request is for.
+        bucket: The bucket that the request is for.
+        now: Unix time in seconds.
+        nonce: A random number of at most 10 digits.
+        lifetime: Seconds from ``now`` until the signature expires, 1 to :data:`MAX_LIFETIME`.
+    """
+    if not 1 <= lifetime <= MAX_LIFETIME:
+        raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, not {lifetime}")
+    original = (f"a={appid}&b={bucket}&k={credentials.secret_id}&e={now + lifetime}&t={now}&r={nonce}&u=0&f=").encode()
+    return base64.b64encode(_digest(credentials, original) + original).decode("ascii")
+
+
+def parse(authorization: str) -> Signature:
+    """Read an Authorization value as any official client writes it.
+
+    The order of fields is free; ``a``, ``k``, ``e`` and ``t`` are required, ``b``, ``r``, ``u`` and ``f`` optional.
+
+    Raises:
+        ValueError: The value is no signature. The message never repeats it.
+    """
+    try:
+        raw = base64.b64decode(authorization.strip(), validate=True)
+        original = raw[_DIGEST_BYTES:]
+        pairs = [pair.split("=", 1) for pair in original.decode("utf-8").split("&")]
+        fields = dict(pairs)
+        expires, signed_at = _seconds(fields["e"]), _seconds(fields["t"])
+        appid, secret_id = fields["a"], fields["k"]
+    except (binascii.Error, UnicodeError, ValueError, KeyError):
+        raise ValueError("not a signature") from None
+    if len(fields) != len(pairs) or not appid or not secret_id:
+        raise ValueError("not a signature")
+    return Signature(
+        appid=appid,
+        bucket=fields.get("b") or None,
+        secret_id=secret_id,
+        expires=expires,
+        signed_at=signed_at,
+        nonce=fields.get("r", ""),
+        digest=raw[:_DIGEST_BYTES],
+        original=original,
+    )
+
+
+def verify(signature: Signature, credentials: Credentials) -> bool:
+    """Return whether ``credentials`` made this signature, in time that does not depend on how wrong it is."""
+    return hmac.compare_digest(_digest(credentials, signature.original), signature.digest)
+
+
+def _digest(credentials: Credentials, original: bytes) -> bytes:
+    return hmac.digest(credentials.secret_key.encode(), original, "sha1")
+
+
+def _seconds(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", text):
+        raise ValueError("not unix seconds")
+    return int(text)
