@@ -1,1 +1,117 @@
-"""Asynchronous client for the 13-endpoint face recognition API."""
+"""Asynchronous client for the 13-endpoint face recognition API.
+
+The house, floor by floor; a file imports only from floors below its own::
+
+    1  errors  models  images  signature
+    2  limits  _multipart  _endpoints  _retry  _throttle
+    3  _wire  _transport
+    4  bulk
+    5  session   server/
+    6  local
+    7  cli/
+
+``server``, ``local`` and ``cli`` want extras and are imported by their own names.
+"""
+
+from face_async._endpoints import FaceApi
+from face_async._retry import RetryPolicy
+from face_async._throttle import Throttle
+from face_async._transport import Answer
+from face_async._version import __version__
+from face_async.bulk import BulkApi, GroupsResult, Outcome, Outcomes
+from face_async.errors import (
+    CODES,
+    AlreadyExistsError,
+    AuthError,
+    Code,
+    DeadlineError,
+    DuplicateFaceError,
+    FaceError,
+    FaceLimitError,
+    GroupLimitError,
+    ImageError,
+    ImageRefusedError,
+    InvalidParameterError,
+    LimitError,
+    NotFoundError,
+    PersonLimitError,
+    RateLimitedError,
+    RequestTooLargeError,
+    ResponseError,
+    ServiceError,
+    TransportError,
+    UnavailableError,
+)
+from face_async.images import ImageFile, ImageSource, ImageUrl
+from face_async.limits import ServiceLimits
+from face_async.models import (
+    AddFaceResult,
+    Candidate,
+    CompareResult,
+    DelFaceResult,
+    DelPersonResult,
+    FaceInfo,
+    FaceOutcome,
+    IdentifyResult,
+    Meta,
+    NewPersonResult,
+    PersonInfo,
+    SetInfoResult,
+    VerifyResult,
+)
+from face_async.session import DEFAULT_BASE_URL, FaceSession, Stats
+from face_async.signature import Credentials
+
+__all__ = [
+    "CODES",
+    "DEFAULT_BASE_URL",
+    "AddFaceResult",
+    "AlreadyExistsError",
+    "Answer",
+    "AuthError",
+    "BulkApi",
+    "Candidate",
+    "Code",
+    "CompareResult",
+    "Credentials",
+    "DeadlineError",
+    "DelFaceResult",
+    "DelPersonResult",
+    "DuplicateFaceError",
+    "FaceApi",
+    "FaceError",
+    "FaceInfo",
+    "FaceLimitError",
+    "FaceOutcome",
+    "FaceSession",
+    "GroupLimitError",
+    "GroupsResult",
+    "IdentifyResult",
+    "ImageError",
+    "ImageFile",
+    "ImageRefusedError",
+    "ImageSource",
+    "ImageUrl",
+    "InvalidParameterError",
+    "LimitError",
+    "Meta",
+    "NewPersonResult",
+    "NotFoundError",
+    "Outcome",
+    "Outcomes",
+    "PersonInfo",
+    "PersonLimitError",
+    "RateLimitedError",
+    "RequestTooLargeError",
+    "ResponseError",
+    "RetryPolicy",
+    "ServiceError",
+    "ServiceLimits",
+    "SetInfoResult",
+    "Stats",
+    "Throttle",
+    "TransportError",
+    "UnavailableError",
+    "VerifyResult",
+    "__version__",
+]

@@ -18,17 +18,24 @@ MAX_LIFETIME = 90 * 24 * 60 * 60
 """The longest time that a signature may be valid: 3 months, in seconds."""
 
 _DIGEST_BYTES = hashlib.sha1(usedforsecurity=False).digest_size
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_TOKEN = re.compile(r"[\x21-\x25\x27-\x7e]+")
 
 
-def _check_token(_: object, attribute: Attribute[str], value: str) -> None:
-    # The value itself stays out of the message: it may be the secret.
+def check_token(name: str, value: str) -> None:
+    """Check a value that stands in signatures or makes them; the message never repeats it.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is empty, or has other characters than printable ASCII without ``&``, which separates fields.
+    """
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
-        raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
-    if not _PRINTABLE.fullmatch(value):
-        raise ValueError(f"{attribute.name} must be printable ASCII without spaces, and not empty")
-    if attribute.name != "secret_key" and "&" in value:
-        raise ValueError(f"{attribute.name} must not contain '&', which separates the fields of a signature")
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{name} must be printable ASCII without spaces and '&', and not empty")
+
+
+def _token(_: object, attribute: Attribute[str], value: str) -> None:
+    check_token(attribute.name, value)
 
 
 @frozen
@@ -39,8 +46,8 @@ class Credentials:
         ValueError: Either is empty or has characters that cannot stand in a signature (a stray line break, say).
     """
 
-    secret_id: str = field(validator=_check_token)
-    secret_key: str = field(validator=_check_token, repr=False)
+    secret_id: str = field(validator=_token)
+    secret_key: str = field(validator=_token, repr=False)
 
 
 @frozen

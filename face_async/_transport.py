@@ -1,0 +1,214 @@
+"""The seam to HTTP: plain data in, plain data out. Only this module knows an HTTP library.
+
+Below the seam nothing knows faces, above it nothing knows HTTP libraries. A transport sends one request and returns
+its complete answer, or raises one of two exceptions; it never retries, queues or redirects.
+"""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import httpx
+from attrs import field, frozen
+
+from face_async.errors import FaceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from face_async._multipart import Attempt
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+"""The largest answer that is read. The longest good one, 10,000 ids of 128 bytes, has 1.4 MB."""
+
+_KEEPALIVE_SECONDS = 30.0
+
+
+class TransportFailure(Exception):  # noqa: N818 - it becomes a TransportError, which knows the endpoint
+    """No complete answer came back."""
+
+
+class AnswerRefused(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
+    """An answer came that must not be read on: too large, or encoded although that was not asked for."""
+
+    def __init__(self, problem: str, status: int) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+@frozen
+class Answer:
+    """A complete answer, undecoded.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; names in lower case.
+        content: The body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+
+class Transport(ABC):
+    """Sends requests over connections that it keeps."""
+
+    @abstractmethod
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
+        """Send one POST request and return its answer.
+
+        Args:
+            url: The whole URL.
+            headers: The headers, Host and Content-Length among them.
+            body: The body.
+            timeout: Seconds for connecting, for each write and for each read.
+
+        Raises:
+            TransportFailure: No complete answer came back.
+            AnswerRefused: The answer is not one to read.
+            FaceError: Whatever reading the body raised.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections that this transport has opened."""
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """How many connections are open, as far as it is known."""
+
+
+class HttpxTransport(Transport):
+    """Any httpx transport that somebody else has opened, and will close."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
+        return await _exchange(self._inner, url, headers, body, timeout)
+
+    async def aclose(self) -> None:
+        """Do nothing: who opened it closes it."""
+
+    @property
+    def connections(self) -> int:
+        return 0
+
+
+class HttpxLanes(Transport):
+    """A stack of httpx transports of one connection each, the last used on top.
+
+    httpx's own pool walks all its connections for every request and loses places when requests are cancelled while it
+    queues. A lane never queues: it is handed out and taken back in constant time, and one whose request failed or was
+    cancelled is closed and forgotten in the same step. The session's throttle bounds their number.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._tls: ssl.SSLContext | None = None
+
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
+        lane = self._idle.pop() if self._idle else self._open(secure=url.startswith("https:"))
+        self._busy.add(lane)
+        try:
+            answer = await _exchange(lane, url, headers, body, timeout)
+        except BaseException:
+            await self._discard(lane)
+            raise
+        if lane in self._busy:  # else the pool was closed meanwhile
+            self._busy.remove(lane)
+            self._idle.append(lane)
+        return answer
+
+    async def aclose(self) -> None:
+        lanes = [*self._idle, *self._busy]
+        self._idle.clear()
+        for lane in lanes:
+            await self._discard(lane)
+
+    @property
+    def connections(self) -> int:
+        return len(self._idle) + len(self._busy)
+
+    def _open(self, *, secure: bool) -> httpx.AsyncHTTPTransport:
+        if self._tls is None:
+            # Loading certificates takes milliseconds: once for all lanes, and not at all for plain http.
+            self._tls = httpx.create_ssl_context(trust_env=False) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.AsyncHTTPTransport(
+            verify=self._tls,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS),
+        )
+
+    async def _discard(self, lane: httpx.AsyncHTTPTransport) -> None:
+        self._busy.discard(lane)
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            await lane.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body in the form that httpx takes."""
+
+    def __init__(self, body: Attempt) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._body)
+
+
+async def _exchange(
+    transport: httpx.AsyncBaseTransport, url: str, headers: Mapping[str, str], body: Attempt, timeout: float
+) -> Answer:
+    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+    request = httpx.Request("POST", url, headers=headers, stream=_Stream(body), extensions={"timeout": timeouts})
+    try:
+        response = await transport.handle_async_request(request)
+        try:
+            return await _read(response)
+        finally:
+            await response.aclose()
+    except (FaceError, AnswerRefused):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a transport raises must leave as a typed error
+        failure = TransportFailure(_reason(error))
+    # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
+    raise failure
+
+
+async def _read(response: httpx.Response) -> Answer:
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise AnswerRefused(
+            f"it is encoded as {encoding[:20]!r}, although that was not asked for", response.status_code
+        )
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in cast("httpx.AsyncByteStream", response.stream):
+        size += len(piece)
+        if size > MAX_ANSWER_BYTES:
+            raise AnswerRefused(f"it is larger than {MAX_ANSWER_BYTES:,} bytes", response.status_code)
+        pieces.append(piece)
+    return Answer(response.status_code, dict(response.headers), b"".join(pieces))
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong, in words that cannot quote a request."""
+    match error:
+        case httpx.ConnectTimeout():
+            return "connecting took too long"
+        case httpx.TimeoutException():
+            return "the server took too long"
+        case httpx.ConnectError():
+            return f"cannot connect: {error}"
+        case httpx.RemoteProtocolError():
+            return "the server broke HTTP or closed the connection early"
+        case httpx.NetworkError():
+            return "the connection broke"
+        case _:
+            return f"the request failed ({type(error).__name__})"

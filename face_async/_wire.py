@@ -1,0 +1,228 @@
+"""From a call to a request, and from an answer to a result: no I/O, no clock, no HTTP library."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from attrs import frozen
+
+from face_async._endpoints import URL_FIELDS
+from face_async._multipart import JsonBody, MultipartBody
+from face_async.errors import ResponseError, service_error
+from face_async.images import ImageUrl, as_image
+from face_async.limits import check_face_ids, check_group_ids, check_id, check_image_count, check_text
+from face_async.models import AddFaceResult, Misfit, structure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from face_async._endpoints import Endpoint, Fields, Images
+    from face_async._multipart import Body
+    from face_async.errors import ServiceError
+    from face_async.images import ImageSource, Picture
+    from face_async.limits import ServiceLimits
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@frozen
+class Request(Generic[T_co]):
+    """A call, checked and encoded.
+
+    Attributes:
+        endpoint: What is called.
+        body: What is sent.
+        image_count: How many pictures or URLs the call carries.
+    """
+
+    endpoint: Endpoint[T_co]
+    body: Body
+    image_count: int
+
+
+def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: ServiceLimits) -> Request[T]:
+    """Check a call's parameters and encode it: JSON, or multipart when a picture is to be sent.
+
+    Raises:
+        TypeError, ValueError: A parameter that the service would refuse.
+        LimitError: More images than one request may carry.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        _check_field(name, value, limits)
+    urls, pictures = _split(images, limits)
+    if not pictures:
+        return Request(endpoint, JsonBody(_json({**given, **urls})), len(_flat(urls)))
+    texts = _flat({**given, **urls})
+    return Request(endpoint, MultipartBody(texts, pictures), len(pictures) + len(_flat(urls)))
+
+
+def _check_field(name: str, value: str | Sequence[str], limits: ServiceLimits) -> None:
+    if name == "group_ids":
+        check_group_ids(value, limits)
+    elif name == "face_ids":
+        check_face_ids(value, limits)
+    elif name in {"group_id", "person_id", "face_id"}:
+        check_id(name, cast("str", value), limits)
+    elif name in {"person_name", "tag"}:
+        check_text(name, cast("str", value), limits)
+
+
+def _split(images: Images, limits: ServiceLimits) -> tuple[dict[str, str | list[str]], list[tuple[str, Picture]]]:
+    """Divide images into URL parameters and pictures to send, under the specification's names."""
+    urls: dict[str, str | list[str]] = {}
+    pictures: list[tuple[str, Picture]] = []
+    for name, value in images.items():
+        if value is None:
+            continue
+        if name == "images":
+            found_urls, found_pictures = _split_list(value, limits)
+            if found_urls:
+                urls[URL_FIELDS[name]] = found_urls
+            pictures += [(f"{name}[{index}]", picture) for index, picture in enumerate(found_pictures)]
+            continue
+        image = as_image(cast("ImageSource", value))
+        if isinstance(image, ImageUrl):
+            urls[URL_FIELDS.get(name, name)] = image.url
+        else:
+            pictures.append((name, image))
+    return urls, pictures
+
+
+def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[Picture]]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"images must be a list, not {type(value).__name__}: for a single image write [image]")
+    sources = cast("Sequence[ImageSource]", value)
+    check_image_count(len(sources), limits)
+    images = [as_image(source) for source in sources]
+    urls = [image.url for image in images if isinstance(image, ImageUrl)]
+    pictures = [image for image in images if not isinstance(image, ImageUrl)]
+    if urls and pictures:
+        raise ValueError(
+            f"{len(urls)} of the {len(images)} images are URLs, but one addface request carries either pictures or "
+            "URLs (Spec: 2.3): call add_face once for each kind"
+        )
+    return urls, pictures
+
+
+def _json(fields: Mapping[str, object]) -> bytes:
+    try:
+        return json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a parameter has characters that UTF-8 cannot encode (lone surrogates)") from None
+
+
+def _flat(fields: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+    """Write arrays as multipart does: ``group_ids[0]``, ``group_ids[1]`` and so on."""
+    flat: list[tuple[str, str]] = []
+    for name, value in fields.items():
+        if isinstance(value, str):
+            flat.append((name, value))
+        else:
+            flat += [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
+    return flat
+
+
+def decode(request: Request[T], status: int, content: bytes) -> T:
+    """Return the result that an answer carries.
+
+    Any HTTP status is accepted with a well-formed envelope, since the specification documents none for errors.
+
+    Raises:
+        ServiceError: The envelope's code is not 0.
+        ResponseError: The answer breaks the specification.
+    """
+    try:
+        return _result(request, content)
+    except Misfit as error:
+        misfit = error
+    # Raised out here, so that no foreign exception hangs on it as its context.
+    raise ResponseError(misfit.problem, endpoint=request.endpoint.name, status=status, path=misfit.path)
+
+
+def _result(request: Request[T], content: bytes) -> T:
+    endpoint = request.endpoint
+    data = _open_envelope(endpoint.name, content)
+    value: object = data
+    path = "$.data"
+    if endpoint.inside is not None:
+        path = f"$.data.{endpoint.inside}"
+        value = _member(data, endpoint.inside, path)
+    result = structure(value, endpoint.result, path)
+    if isinstance(result, AddFaceResult) and len(result.ret_codes) != request.image_count:
+        raise Misfit("$.data.ret_codes", f"{len(result.ret_codes)} codes for {request.image_count} images")
+    return result
+
+
+def decode_error(endpoint: str, content: bytes) -> ServiceError | None:
+    """Return the error that an answer's envelope carries, None when it carries none or is no envelope."""
+    try:
+        code, message, data = _envelope(content)
+    except Misfit:
+        return None
+    return _service_error(endpoint, code, message, data) if code else None
+
+
+def _open_envelope(endpoint: str, content: bytes) -> dict[str, object]:
+    code, message, data = _envelope(content)
+    if code:
+        raise _service_error(endpoint, code, message, data)
+    if not isinstance(data, dict):
+        raise Misfit("$.data", "missing" if data is None else f"expected an object, got {type(data).__name__}")
+    return cast("dict[str, object]", data)
+
+
+def _service_error(endpoint: str, code: int, message: str, data: object) -> ServiceError:
+    # With a code other than 0, data may be absent, null, empty or filled with zeros.
+    details = cast("dict[str, object]", data) if isinstance(data, dict) else {}
+    session_id = details.get("session_id")
+    return service_error(
+        code,
+        message,
+        endpoint=endpoint,
+        data=details,
+        session_id=session_id if isinstance(session_id, str) else "",
+    )
+
+
+def _envelope(content: bytes) -> tuple[int, str, object]:
+    envelope = _parse(content)
+    if not isinstance(envelope, dict):
+        raise Misfit("$", f"expected an object, got {type(envelope).__name__}")
+    fields = cast("dict[str, object]", envelope)
+    code = structure(_member(fields, "code", "$.code"), int, "$.code")
+    message = structure(fields.get("message", ""), str, "$.message")
+    return code, message, fields.get("data")
+
+
+def _member(fields: dict[str, object], name: str, path: str) -> object:
+    if name not in fields:
+        raise Misfit(path, "missing")
+    return fields[name]
+
+
+def _parse(content: bytes) -> object:
+    try:
+        return json.loads(content.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except UnicodeDecodeError:
+        problem = "it is not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"it is not JSON: {error.msg} at byte {error.pos}"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:  # also an integer of too many digits
+        problem = str(error)
+    raise Misfit("$", problem)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object names a key twice")
+    return found

@@ -1,0 +1,54 @@
+"""A session on the local server's application, in this process: nothing to configure, nothing to start."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Unpack
+
+import httpx
+
+from face_async.limits import ServiceLimits
+from face_async.server import Store, create_app
+from face_async.session import FaceSession, SessionOptions
+from face_async.signature import Credentials
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator
+
+LOCAL_APPID = "100000"
+"""The appid of local sessions, and of a local server that was not given another."""
+
+LOCAL_BUCKET = "local"
+"""The bucket that goes with it."""
+
+
+def random_credentials() -> Credentials:
+    """Return credentials that nobody else has."""
+    return Credentials(f"AKID{secrets.token_hex(16)}", secrets.token_hex(16))
+
+
+@asynccontextmanager
+async def local_session(
+    path: str | os.PathLike[str] = ":memory:", *, recognizer: str = "auto", **options: Unpack[SessionOptions]
+) -> AsyncIterator[FaceSession]:
+    """Return a session on a local server of its own, as an asynchronous context manager.
+
+    Args:
+        path: The server's SQLite database, created if it is missing; ``":memory:"`` forgets everything at the end.
+        recognizer: ``"dlib"`` (real), ``"fingerprint"`` (no models, for tests) or ``"auto"`` (dlib if installed).
+        **options: The keyword arguments of :class:`FaceSession`, but ``base_url`` and ``transport``.
+
+    Raises:
+        ValueError: There is no such recogniser, or the database cannot be used.
+    """
+    credentials = random_credentials()
+    with Store(path) as store:
+        app = create_app(
+            store, credentials=credentials, recognizer=recognizer, limits=options.get("limits", ServiceLimits())
+        )
+        options["base_url"] = "http://localhost"
+        options["transport"] = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with FaceSession(LOCAL_APPID, LOCAL_BUCKET, credentials, **options) as session:
+            yield session

@@ -1,0 +1,390 @@
+"""The results: one frozen class per answer, and the strict converter that builds them from JSON.
+
+Attribute names are the specification's with word breaks. Every result carries ``session_id``, the server's identifier
+of the request (``""`` where it sent none), and ``meta``, which takes no part in equality.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
+
+import cattrs
+from attrs import Factory, field, fields, frozen, has
+from cattrs.errors import BaseValidationError
+from cattrs.gen import make_dict_structure_fn, override
+
+from face_async.errors import ServiceError, service_error
+
+# Needed at run time: the converter resolves the annotations of AddFaceResult.
+from face_async.images import ImageSource  # noqa: TC001
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+
+_OURS = {"ours": True}  # attributes that the wire must not set
+
+
+@frozen
+class Meta:
+    """How an answer came.
+
+    Attributes:
+        status: The HTTP status.
+        attempts: How many requests it took, 1 or more.
+        elapsed: Seconds from the call to its result, queueing and retries included.
+        queued: Seconds of it spent waiting for the throttle.
+    """
+
+    status: int = 0
+    attempts: int = 0
+    elapsed: float = 0.0
+    queued: float = 0.0
+
+
+@frozen(kw_only=True)
+class Result:
+    """What all results carry."""
+
+    session_id: str = ""
+    meta: Meta = field(default=Factory(Meta), eq=False, repr=False, metadata=_OURS)
+
+
+@frozen(kw_only=True)
+class NewPersonResult(Result):
+    """A person was created (Spec: 2.1).
+
+    Attributes:
+        person_id: The person's id.
+        suc_group: How many groups the person was put in.
+        suc_face: How many faces were stored: 1 with an image, else 0.
+        face_id: The id of the image's face, ``""`` without one.
+        group_ids: The groups that the person was put in, in no particular order.
+    """
+
+    person_id: str
+    suc_group: int
+    suc_face: int
+    face_id: str = ""
+    group_ids: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class DelPersonResult(Result):
+    """A person was deleted (Spec: 2.2).
+
+    Attributes:
+        person_id: The person's id.
+        deleted: How many persons were deleted: 1.
+    """
+
+    person_id: str
+    deleted: int
+
+
+@frozen(kw_only=True)
+class FaceOutcome:
+    """What became of one image of an :class:`AddFaceResult`.
+
+    Attributes:
+        image: The image as it was given.
+        code: Its return code, 0 when a face was added.
+        face_id: The new face's id, None when none was added.
+    """
+
+    image: ImageSource | None = field(default=None, eq=False, repr=False)
+    code: int
+    face_id: str | None
+
+    @property
+    def added(self) -> bool:
+        """Whether a face was added."""
+        return self.code == 0
+
+    @property
+    def error(self) -> ServiceError | None:
+        """The error that the code stands for, None when a face was added."""
+        return None if self.added else service_error(self.code, endpoint="addface")
+
+
+@frozen(kw_only=True)
+class AddFaceResult(Result):
+    """Some or all of the images were added to a person (Spec: 2.3).
+
+    Attributes:
+        added: How many faces were added.
+        face_ids: Their ids as the server listed them; :attr:`faces` says which belongs to which image.
+        ret_codes: The return code of every image, in input order.
+        images: The images as they were given, in input order.
+    """
+
+    added: int
+    face_ids: tuple[str, ...]
+    ret_codes: tuple[int, ...]
+    images: tuple[ImageSource, ...] = field(default=(), eq=False, repr=False, metadata=_OURS)
+
+    def __attrs_post_init__(self) -> None:
+        good = self.ret_codes.count(0)
+        if self.added != good:
+            raise ValueError(f"added is {self.added}, but {good} of ret_codes are 0")
+        # The specification does not say which of two shapes face_ids has: one entry per image, or per added face.
+        if len(self.face_ids) not in {len(self.ret_codes), good}:
+            raise ValueError(f"{len(self.face_ids)} face_ids fit neither {len(self.ret_codes)} images nor {good} added")
+
+    @property
+    def faces(self) -> tuple[FaceOutcome, ...]:
+        """One outcome per image, in input order."""
+        positional = len(self.face_ids) == len(self.ret_codes)
+        ids = iter(self.face_ids)
+        found = [next(ids) if positional or code == 0 else None for code in self.ret_codes]
+        images = self.images or (None,) * len(self.ret_codes)
+        return tuple(
+            FaceOutcome(image=image, code=code, face_id=face_id if code == 0 else None)
+            for image, code, face_id in zip(images, self.ret_codes, found, strict=True)
+        )
+
+    def raise_for_failures(self) -> None:
+        """Raise the error of the first image that was not added.
+
+        Raises:
+            ServiceError: Of the class that the image's code stands for, such as ``DuplicateFaceError``.
+        """
+        for face in self.faces:
+            if face.error is not None:
+                raise face.error
+
+
+@frozen(kw_only=True)
+class DelFaceResult(Result):
+    """Faces of a person were deleted (Spec: 2.4).
+
+    Attributes:
+        deleted: How many faces were deleted.
+        face_ids: Their ids.
+    """
+
+    deleted: int
+    face_ids: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class SetInfoResult(Result):
+    """A person's name or tag was set (Spec: 2.5).
+
+    Attributes:
+        person_id: The person's id.
+    """
+
+    person_id: str
+
+
+@frozen(kw_only=True)
+class PersonInfo(Result):
+    """What is known of a person (Spec: 2.6).
+
+    Attributes:
+        person_id: The person's id.
+        person_name: The person's name, ``""`` when none was given.
+        face_ids: The person's faces.
+        group_ids: The groups that the person is in.
+        tag: The remark, ``""`` when none was given.
+    """
+
+    person_id: str
+    person_name: str
+    face_ids: tuple[str, ...]
+    group_ids: tuple[str, ...]
+    tag: str = ""
+
+
+@frozen(kw_only=True)
+class FaceInfo(Result):
+    """What is known of a face (Spec: 2.10).
+
+    Attributes:
+        face_id: The face's id.
+        x: Left edge of the face's box, in pixels of its picture.
+        y: Upper edge of the box, in pixels.
+        width: Width of the box, in pixels.
+        height: Height of the box, in pixels.
+        gender: 0 (female) to 100 (male).
+        age: 0 to 100.
+        expression: 0 (normal), 50 (smile) to 100 (laugh).
+        glass: Whether the face wears glasses.
+        pitch: Turn up or down, -30 to 30 degrees.
+        yaw: Turn left or right, -30 to 30 degrees.
+        roll: Turn in the picture's plane, -180 to 180 degrees.
+    """
+
+    face_id: str
+    x: int
+    y: int
+    width: float
+    height: float
+    gender: int
+    age: int
+    expression: int
+    glass: bool
+    pitch: int
+    yaw: int
+    roll: int
+
+
+@frozen(kw_only=True)
+class VerifyResult(Result):
+    """Whether a picture shows a person (Spec: 2.11).
+
+    Attributes:
+        confidence: Similarity to the person, 0 to 100.
+        is_match: The service's judgement.
+    """
+
+    confidence: float
+    is_match: bool = field(metadata={"wire": "ismatch"})
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """A person whom a picture may show (Spec: 2.12).
+
+    Attributes:
+        person_id: The person's id.
+        face_id: The person's face that is most alike.
+        confidence: Similarity to it, 0 to 100.
+        tag: The face's remark.
+    """
+
+    person_id: str
+    face_id: str
+    confidence: float
+    tag: str = ""
+
+
+def _most_confident_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(sorted(candidates, key=lambda candidate: candidate.confidence, reverse=True))
+
+
+@frozen(kw_only=True)
+class IdentifyResult(Result):
+    """Whom of a group a picture may show (Spec: 2.12).
+
+    Attributes:
+        candidates: At most five persons, the most confident first.
+    """
+
+    candidates: tuple[Candidate, ...] = field(converter=_most_confident_first)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The most confident candidate, None when there is none."""
+        return self.candidates[0] if self.candidates else None
+
+
+@frozen(kw_only=True)
+class CompareResult(Result):
+    """How alike the faces of two pictures are (Spec: 2.13).
+
+    Attributes:
+        similarity: 0 to 100; from about 75 the vendor speaks of the same person.
+    """
+
+    similarity: float
+
+
+class Misfit(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
+    """JSON that is not of the shape that a result needs.
+
+    Attributes:
+        path: Where, such as ``"$.data.candidates[0].confidence"``.
+        problem: What is wrong there.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{problem} at {path}")
+        self.path = path
+        self.problem = problem
+
+
+def structure(value: object, kind: type[T], path: str) -> T:
+    """Build a result of class ``kind`` from parsed JSON, coercing nothing and ignoring unknown fields.
+
+    Args:
+        value: The parsed JSON.
+        kind: A class of this module, or a tuple of str.
+        path: Where in the answer ``value`` stands, for the error.
+
+    Raises:
+        Misfit: The JSON is not of that shape; the first place where it is not.
+    """
+    try:
+        return _converter.structure(value, kind)
+    except BaseValidationError as error:
+        problem, _, where = cattrs.transform_error(error, path, format_exception=_say)[0].rpartition(" @ ")
+        raise Misfit(where, problem) from None
+    except (TypeError, ValueError) as error:
+        raise Misfit(path, _say(error, None)) from None
+
+
+def _say(error: BaseException, _: object) -> str:
+    return "missing" if isinstance(error, KeyError) else str(error)
+
+
+def _exactly(kind: type[T]) -> Callable[[object, object], T]:
+    def check(value: object, _: object) -> T:
+        if type(value) is not kind:  # bool is an int to isinstance
+            raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+        return value
+
+    return check
+
+
+def _number(value: object, _: object) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError("the number is too large") from None
+    if not math.isfinite(number):
+        raise ValueError("the number is not finite")
+    return number
+
+
+def _is_tuple(kind: object) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _array(kind: Any) -> Callable[[object, object], tuple[object, ...]]:
+    items: Any = list[get_args(kind)[0]]  # type: ignore[misc]  # a type computed at run time
+
+    def check(value: object, _: object) -> tuple[object, ...]:
+        if type(value) is not list:
+            raise TypeError(f"expected an array, got {type(value).__name__}")
+        return tuple(_converter.structure(value, items))
+
+    return check
+
+
+def _object(kind: type[T]) -> Callable[[object, object], T]:
+    renames = {
+        attribute.name: override(omit=attribute.metadata.get("ours", False), rename=attribute.metadata.get("wire"))
+        for attribute in fields(cast("Any", kind))
+    }
+    build = make_dict_structure_fn(kind, _converter, **renames)  # type: ignore[arg-type]  # override's stub is narrower
+
+    def check(value: object, _: object) -> T:
+        if type(value) is not dict:
+            raise TypeError(f"expected an object, got {type(value).__name__}")
+        return build(cast("dict[str, Any]", value), kind)
+
+    return check
+
+
+_converter = cattrs.Converter()
+for _kind in (str, int, bool):
+    _converter.register_structure_hook(_kind, _exactly(_kind))
+_converter.register_structure_hook(float, _number)
+_converter.register_structure_hook_factory(_is_tuple, _array)
+_converter.register_structure_hook_factory(has, _object)
