@@ -31,8 +31,8 @@ T_co = TypeVar("T_co", covariant=True)
 Fields: TypeAlias = "Mapping[str, str | Sequence[str] | None]"
 """Text parameters by the specification's names; None leaves one out."""
 
-Images: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource] | None]"
-"""Picture parameters by the specification's names; None leaves one out."""
+Images: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]]"
+"""Picture parameters by the specification's names."""
 
 URL_FIELDS: Mapping[str, str] = {"image": "url", "images": "urls", "imageA": "urlA", "imageB": "urlB"}
 """The parameter that carries a picture's URL instead of its bytes."""
@@ -139,7 +139,7 @@ class FaceApi(ABC):
             ImageError: No face was found in the picture, or it cannot be decoded or fetched.
         """
         fields: Fields = {"group_ids": group_ids, "person_id": person_id, "person_name": person_name, "tag": tag}
-        return await self._call(NEW_PERSON, fields, {"image": image})
+        return await self._call(NEW_PERSON, fields, {} if image is None else {"image": image})
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """Delete a person with all faces, from all groups (Spec: 2.2).

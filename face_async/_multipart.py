@@ -8,15 +8,16 @@ executed: the server has not seen a whole request.
 from __future__ import annotations
 
 import secrets
+import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio.to_thread
 
 from face_async.limits import check_image, check_request_size
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from face_async.images import Picture, PictureReader
     from face_async.limits import ServiceLimits
@@ -105,7 +106,9 @@ class MultipartBody(Body):
 
 
 class Attempt:
-    """A body being sent once, as an asynchronous iterable of chunks.
+    """A body being sent once, as an asynchronous iterator of chunks.
+
+    It is no generator: nobody closes a generator whose consumer was cancelled.
 
     Attributes:
         handed_over: Whether the last chunk was given away, so that the server may have a whole request.
@@ -113,46 +116,82 @@ class Attempt:
 
     def __init__(self, body: Body) -> None:
         self.handed_over = False
-        self._body = body
-        self._reader: PictureReader | None = None
-
-    @property
-    def length(self) -> int:
+        self.length = body.length
         """The bytes of the whole body."""
-        return self._body.length
+        self._left = body.length
+        self._segments = iter(body.segments())
+        self._segment: bytes | Picture = b""
+        self._segment_sent = 0
+        self._segment_left = 0
+        self._reader: PictureReader | None = None
+        self._reading = threading.Lock()
+        self._closed = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        pending: list[bytes] = []
-        for segment in self._body.segments():
-            if isinstance(segment, bytes):
-                pending.append(segment)
-                continue
-            async for piece in self._pieces(segment, room=CHUNK_BYTES - sum(map(len, pending))):
-                pending.append(piece)
-                if sum(map(len, pending)) >= CHUNK_BYTES:
-                    yield b"".join(pending)
-                    pending.clear()
-        self.handed_over = True
-        yield b"".join(pending)
+    def __aiter__(self) -> Self:
+        return self
 
-    async def _pieces(self, picture: Picture, room: int) -> AsyncIterator[bytes]:
-        """Yield a picture so that the first piece fills ``room`` bytes of a chunk and the others whole chunks."""
-        room = max(room, 1)
-        if picture.content is not None:
-            for start in (0, *range(room, picture.size, CHUNK_BYTES)):
-                yield picture.content[start : start + CHUNK_BYTES if start else room]
-            return
-        self._reader = await anyio.to_thread.run_sync(picture.opened)
-        while self._reader.left:
-            yield await anyio.to_thread.run_sync(self._reader.read, min(room, self._reader.left))
-            room = CHUNK_BYTES
-        self.close()
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        room = min(CHUNK_BYTES, self._left)
+        self._left -= room
+        pieces: list[bytes] = []
+        while room:
+            if not self._segment_left:
+                self._begin(next(self._segments))
+            size = min(room, self._segment_left)
+            pieces.append(await self._piece(size))
+            self._segment_sent += size
+            self._segment_left -= size
+            room -= size
+        self.handed_over = not self._left
+        return b"".join(pieces)
+
+    def _begin(self, segment: bytes | Picture) -> None:
+        self._segment = segment
+        self._segment_sent = 0
+        self._segment_left = len(segment) if isinstance(segment, bytes) else segment.size
+
+    async def _piece(self, size: int) -> bytes:
+        """Return the next bytes of the present segment."""
+        if isinstance(self._segment, bytes):
+            content = self._segment
+        elif self._segment.content is not None:
+            content = self._segment.content
+        else:
+            return await anyio.to_thread.run_sync(self._read, self._segment, size)
+        return content[self._segment_sent : self._segment_sent + size]
+
+    def _read(self, picture: Picture, size: int) -> bytes:
+        """Read from a picture's file, opening it before and closing it behind. Runs in a worker thread."""
+        try:
+            with self._reading:
+                if self._closed:
+                    return b""
+                if self._reader is None:
+                    self._reader = picture.opened()
+                content = self._reader.read(size)
+                if not self._reader.left:
+                    self._reader.close()
+                    self._reader = None
+                return content
+        finally:
+            if self._closed:
+                self.close()
 
     def close(self) -> None:
-        """Close the file that is being sent, if any; synchronous, so that it works under cancellation too."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        """Close the file that is being sent, if any; synchronous, so that it works under cancellation too.
+
+        A thread that still reads, since asyncio's own cancellation does not wait for threads, closes it afterwards.
+        """
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                if self._reader is not None:
+                    self._reader.close()
+                    self._reader = None
+            finally:
+                self._reading.release()
 
 
 def _look(pictures: Iterable[Picture]) -> None:

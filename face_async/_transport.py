@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
+from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -28,7 +29,15 @@ _KEEPALIVE_SECONDS = 30.0
 
 
 class TransportFailure(Exception):  # noqa: N818 - it becomes a TransportError, which knows the endpoint
-    """No complete answer came back."""
+    """No complete answer came back.
+
+    Attributes:
+        unsent: True when there was not even a connection to send the request over.
+    """
+
+    def __init__(self, reason: str, *, unsent: bool) -> None:
+        super().__init__(reason)
+        self.unsent = unsent
 
 
 class AnswerRefused(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
@@ -110,27 +119,35 @@ class HttpxLanes(Transport):
 
     def __init__(self) -> None:
         self._idle: list[httpx.AsyncHTTPTransport] = []
-        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._busy: dict[httpx.AsyncHTTPTransport, anyio.CancelScope] = {}
         self._tls: ssl.SSLContext | None = None
+        self._closed = False
 
     async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
+        if self._closed:
+            raise TransportFailure("the session was closed", unsent=True)
         lane = self._idle.pop() if self._idle else self._open(secure=url.startswith("https:"))
-        self._busy.add(lane)
-        try:
-            answer = await _exchange(lane, url, headers, body, timeout)
-        except BaseException:
-            await self._discard(lane)
-            raise
-        if lane in self._busy:  # else the pool was closed meanwhile
-            self._busy.remove(lane)
-            self._idle.append(lane)
-        return answer
+        reusable = False
+        with anyio.CancelScope() as scope:
+            self._busy[lane] = scope
+            try:
+                answer = await _exchange(lane, url, headers, body, timeout)
+                reusable = _is_clean(lane) and not self._closed
+            finally:
+                del self._busy[lane]
+                if reusable:
+                    self._idle.append(lane)
+                else:
+                    await _close(lane)
+            return answer
+        raise TransportFailure("the session was closed meanwhile", unsent=False)
 
     async def aclose(self) -> None:
-        lanes = [*self._idle, *self._busy]
-        self._idle.clear()
-        for lane in lanes:
-            await self._discard(lane)
+        self._closed = True
+        for scope in self._busy.values():
+            scope.cancel()  # whoever is busy on a lane closes it, even one that is only connecting
+        while self._idle:
+            await _close(self._idle.pop())
 
     @property
     def connections(self) -> int:
@@ -146,10 +163,23 @@ class HttpxLanes(Transport):
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS),
         )
 
-    async def _discard(self, lane: httpx.AsyncHTTPTransport) -> None:
-        self._busy.discard(lane)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-            await lane.aclose()
+
+async def _close(lane: httpx.AsyncHTTPTransport) -> None:
+    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+        await lane.aclose()
+
+
+def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
+    """Return whether a lane's connection is open, and nothing has come on it after the answer.
+
+    httpcore would take what has come, say a second answer, for the answer to the next request. It has no public name
+    for that; should these ones change, lanes are not reused, and the tests of keep-alive say so.
+    """
+    try:
+        (connection,) = lane._pool.connections  # noqa: SLF001
+        return not attrgetter("_connection._h11_state.trailing_data")(connection)[0]
+    except (AttributeError, ValueError):
+        return False
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -176,7 +206,9 @@ async def _exchange(
     except (FaceError, AnswerRefused):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a transport raises must leave as a typed error
-        failure = TransportFailure(_reason(error))
+        # Only these names can be trusted: a write error may come to light as a read error, and the other way round.
+        unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        failure = TransportFailure(_reason(error), unsent=unsent)
     # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
     raise failure
 
@@ -189,11 +221,20 @@ async def _read(response: httpx.Response) -> Answer:
         )
     pieces: list[bytes] = []
     size = 0
-    async for piece in cast("httpx.AsyncByteStream", response.stream):
-        size += len(piece)
-        if size > MAX_ANSWER_BYTES:
-            raise AnswerRefused(f"it is larger than {MAX_ANSWER_BYTES:,} bytes", response.status_code)
-        pieces.append(piece)
+    try:
+        async for piece in cast("httpx.AsyncByteStream", response.stream):
+            size += len(piece)
+            if size <= MAX_ANSWER_BYTES:
+                pieces.append(piece)
+            else:
+                # Read on after closing: that ends the generators inside httpcore by an error. Leaving this loop would
+                # leave them to the garbage collector, against which trio warns.
+                await response.aclose()
+    except httpx.HTTPError:
+        if size <= MAX_ANSWER_BYTES:
+            raise
+    if size > MAX_ANSWER_BYTES:
+        raise AnswerRefused(f"it is larger than {MAX_ANSWER_BYTES:,} bytes", response.status_code)
     return Answer(response.status_code, dict(response.headers), b"".join(pieces))
 
 

@@ -75,8 +75,6 @@ def _split(images: Images, limits: ServiceLimits) -> tuple[dict[str, str | list[
     urls: dict[str, str | list[str]] = {}
     pictures: list[tuple[str, Picture]] = []
     for name, value in images.items():
-        if value is None:
-            continue
         if name == "images":
             found_urls, found_pictures = _split_list(value, limits)
             if found_urls:

@@ -286,6 +286,6 @@ def service_error(
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Return foreign text fit for a terminal or log: control characters escaped, at most ``limit`` characters."""
+    """Return the first ``limit`` characters of a foreign text, escaped so that it is fit for a terminal."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:limit])
     return shown if len(text) <= limit else shown + "…"

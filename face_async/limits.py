@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import and_, ge, instance_of
 
 from face_async.errors import FaceLimitError, GroupLimitError, ImageRefusedError, RequestTooLargeError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 GIF_MAGIC = b"GIF8"
 """What every GIF begins with, whatever its name: GIF87a and GIF89a."""
+
+
+_count = and_(instance_of(int), ge(1))
 
 
 @frozen
@@ -34,16 +34,16 @@ class ServiceLimits:
         max_text_bytes: UTF-8 bytes of a person's name or a tag; as above.
     """
 
-    max_groups_per_appid: int = field(default=5_000, validator=ge(1))
-    max_persons_per_group: int = field(default=10_000, validator=ge(1))
-    max_faces_per_person: int = field(default=20, validator=ge(1))
-    max_request_bytes: int = field(default=1_572_864, validator=ge(1))
-    planned_request_bytes: int = field(default=1_500_000, validator=ge(1))
-    max_id_bytes: int = field(default=128, validator=ge(1))
-    max_text_bytes: int = field(default=1_024, validator=ge(1))
+    max_groups_per_appid: int = field(default=5_000, validator=_count)
+    max_persons_per_group: int = field(default=10_000, validator=_count)
+    max_faces_per_person: int = field(default=20, validator=_count)
+    max_request_bytes: int = field(default=1_572_864, validator=_count)
+    planned_request_bytes: int = field(default=1_500_000, validator=_count)
+    max_id_bytes: int = field(default=128, validator=_count)
+    max_text_bytes: int = field(default=1_024, validator=_count)
 
 
-_ILLEGAL_IN_ID = re.compile(r"[\s/\x00-\x1f\x7f]")
+_ILLEGAL_IN_ID = re.compile(r"[\s/\x00-\x1f\x7f-\x9f]")
 
 
 def is_legal_id(value: str) -> bool:
@@ -113,7 +113,9 @@ def check_face_ids(face_ids: Sequence[str], limits: ServiceLimits) -> None:
 
 def _check_ids(name: str, ids: Sequence[str], limits: ServiceLimits) -> None:
     if isinstance(ids, str | bytes):
-        raise TypeError(f"{name} must be a list of str, not a single {type(ids).__name__}: write [{ids!r}]")
+        raise TypeError(f"{name} must be a list of str, not a single {type(ids).__name__}")
+    if not isinstance(ids, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        raise TypeError(f"{name} must be a list of str, not {type(ids).__name__}")
     if not ids:
         raise ValueError(f"{name} must name at least one")
     for index, value in enumerate(ids):

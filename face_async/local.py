@@ -15,7 +15,7 @@ from face_async.signature import Credentials
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 LOCAL_APPID = "100000"
 """The appid of local sessions, and of a local server that was not given another."""
@@ -32,7 +32,7 @@ def random_credentials() -> Credentials:
 @asynccontextmanager
 async def local_session(
     path: str | os.PathLike[str] = ":memory:", *, recognizer: str = "auto", **options: Unpack[SessionOptions]
-) -> AsyncIterator[FaceSession]:
+) -> AsyncGenerator[FaceSession]:
     """Return a session on a local server of its own, as an asynchronous context manager.
 
     Args:

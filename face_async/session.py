@@ -27,7 +27,7 @@ from face_async.bulk import BulkApi
 from face_async.errors import DeadlineError, FaceError, ResponseError, ServiceError, TransportError
 from face_async.limits import ServiceLimits
 from face_async.models import Meta, Result
-from face_async.signature import Credentials, check_token, sign
+from face_async.signature import MAX_NONCE, Credentials, check_token, sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,6 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 """The documented host (Spec: 2). Its vendor has retired it: point ``base_url`` at a server of your own."""
 
-_NONCES = 10**10  # a nonce has at most 10 digits
 _ENDPOINTS = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 
 
@@ -317,7 +316,7 @@ class FaceSession(BulkApi):
                 self._base_url + endpoint.path, self._headers(request), body, self._options.timeout
             )
         except TransportFailure as failure:
-            maybe_applied = endpoint.effect and body.handed_over
+            maybe_applied = endpoint.effect and body.handed_over and not failure.unsent
             advice = "; the effect may have happened, look before repeating it" if maybe_applied else ""
             error = TransportError(
                 f"{endpoint.name}: {self._base_url}: {failure}{advice}",
@@ -342,7 +341,7 @@ class FaceSession(BulkApi):
                 appid=self._appid,
                 bucket=self._bucket,
                 now=int(time.time()),
-                nonce=secrets.randbelow(_NONCES),
+                nonce=secrets.randbelow(MAX_NONCE + 1),
             ),
         }
 

@@ -17,6 +17,9 @@ from attrs import Attribute, field, frozen
 MAX_LIFETIME = 90 * 24 * 60 * 60
 """The longest time that a signature may be valid: 3 months, in seconds."""
 
+MAX_NONCE = 10**10 - 1
+"""The largest nonce: 10 digits."""
+
 _DIGEST_BYTES = hashlib.sha1(usedforsecurity=False).digest_size
 _TOKEN = re.compile(r"[\x21-\x25\x27-\x7e]+")
 
@@ -72,11 +75,13 @@ def sign(credentials: Credentials, *, appid: str, bucket: str, now: int, nonce: 
         appid: The appid that the request is for.
         bucket: The bucket that the request is for.
         now: Unix time in seconds.
-        nonce: A random number of at most 10 digits.
+        nonce: A random number, 0 to :data:`MAX_NONCE`.
         lifetime: Seconds from ``now`` until the signature expires, 1 to :data:`MAX_LIFETIME`.
     """
     if not 1 <= lifetime <= MAX_LIFETIME:
         raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, not {lifetime}")
+    if not 0 <= nonce <= MAX_NONCE:
+        raise ValueError(f"nonce must be 0 to {MAX_NONCE}, not {nonce}")
     original = (f"a={appid}&b={bucket}&k={credentials.secret_id}&e={now + lifetime}&t={now}&r={nonce}&u=0&f=").encode()
     return base64.b64encode(_digest(credentials, original) + original).decode("ascii")
 

@@ -1,0 +1,201 @@
+"""The specification's own packets, in both directions, through the 13 verbs."""
+
+from __future__ import annotations
+
+import json
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import HTTP
+from typing import TYPE_CHECKING
+
+import pytest
+from doubles import Sent, session_on
+from samples import SAMPLES, Sample
+
+from face_async import (
+    AddFaceResult,
+    Candidate,
+    CompareResult,
+    DelFaceResult,
+    DelPersonResult,
+    FaceInfo,
+    FaceSession,
+    IdentifyResult,
+    ImageFile,
+    NewPersonResult,
+    PersonInfo,
+    SetInfoResult,
+    VerifyResult,
+)
+from face_async._endpoints import ENDPOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.anyio
+
+# What a program writes to send each sample; pictures() gives the sample's own pictures or URLs.
+CALLS: dict[str, Callable[[FaceSession, list], Awaitable[object]]] = {
+    "newperson": lambda session, pictures: session.new_person("person0", ["tencent", "qq"], *pictures),
+    "delperson": lambda session, _: session.del_person("person0"),
+    "addface": lambda session, pictures: session.add_face("person0", pictures),
+    "delface": lambda session, _: session.del_face("person0", ["199d1efd19ce4ee67a7ec7655f859b1a"]),
+    "setinfo": lambda session, _: session.set_info("person0", person_name="NicolasCage"),
+    "getinfo": lambda session, _: session.get_info("person0"),
+    "getgroupids": lambda session, _: session.get_group_ids(),
+    "getpersonids": lambda session, _: session.get_person_ids("tencent"),
+    "getfaceids": lambda session, _: session.get_face_ids("person1"),
+    "getfaceinfo": lambda session, _: session.get_face_info("1005338790489817087"),
+    "verify": lambda session, pictures: session.verify("person1", *pictures),
+    "identify": lambda session, pictures: session.identify("tencent", *pictures),
+    "compare": lambda session, pictures: session.compare(*pictures),
+}
+
+RESULTS: dict[str, object] = {
+    "newperson": NewPersonResult(
+        person_id="person0", suc_group=2, suc_face=1, face_id="1009550071676600319", group_ids=("tencent", "qq")
+    ),
+    "delperson": DelPersonResult(person_id="person0", deleted=1),
+    "addface": AddFaceResult(added=2, face_ids=("1009550071676600319", "109387462576600319"), ret_codes=(0, 0)),
+    "delface": DelFaceResult(deleted=1, face_ids=("199d1efd19ce4ee67a7ec7655f859b1a",)),
+    "setinfo": SetInfoResult(person_id="person0"),
+    "getinfo": PersonInfo(
+        person_id="person0",
+        person_name="NicolasCage",
+        face_ids=("199d1efd19ce4ee67a7ec7655f859b1a", "19321efd19ce4ee67a7127655f85934a"),
+        group_ids=("tencent",),
+        tag="",
+    ),
+    "getgroupids": ["tencent", "tencent-beijing", "tencent-shanghai"],
+    "getpersonids": ["person0", "person1", "person2"],
+    "getfaceids": ["1005338790489817087", "1005338790489817088", "1005338790489817089"],
+    "getfaceinfo": FaceInfo(
+        face_id="1005338790489817087",
+        x=44,
+        y=33,
+        width=64.0,
+        height=64.0,
+        pitch=5,
+        roll=0,
+        yaw=6,
+        age=37,
+        gender=99,
+        glass=True,
+        expression=6,
+    ),
+    "verify": VerifyResult(session_id="session_id", confidence=90.0, is_match=True),
+    "identify": IdentifyResult(
+        session_id="session_id",
+        candidates=[
+            Candidate(person_id="person3", face_id="1031567119985213439", confidence=54.90695571899414, tag="new tag"),
+            Candidate(person_id="person1", face_id="1031587105968553983", confidence=54.86775207519531, tag="new tag"),
+        ],
+    ),
+    "compare": CompareResult(similarity=100.0),
+}
+
+
+def pictures(sample: Sample) -> list:
+    """Return the pictures or URLs of a sample, as a program would hand them over."""
+    if sample.form == "multipart":
+        return [
+            ImageFile(part.content, name=part.filename, media_type=part.content_type)
+            for part in sample.parts
+            if part.filename
+        ]
+    fields = sample.json_fields
+    urls = fields.get("urls", [])
+    return [*urls, *(fields[name] for name in ("url", "urlA", "urlB") if name in fields)]
+
+
+async def send(sample: Sample) -> tuple[object, Sent]:
+    """Send a sample through its verb, and return the result and what left."""
+    session, network = session_on(sample.answer)
+    result = await CALLS[sample.endpoint](session, pictures(sample))
+    return result, network.sent[0]
+
+
+def parts_of(sent: Sent) -> list[EmailMessage]:
+    packet = b"Content-Type: " + sent.headers["content-type"].encode() + b"\r\n\r\n" + sent.body
+    return BytesParser(policy=HTTP).parsebytes(packet).get_payload()
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+async def test_each_verb_posts_to_the_url_of_its_section(sample):
+    """POST, to the path that the specification gives, with the exact length and never chunked."""
+    _, sent = await send(sample)
+
+    assert f"https://service.image.myqcloud.com/face/{sample.endpoint}" == sent.url
+    assert str(len(sent.body)) == sent.headers["content-length"]
+    assert "transfer-encoding" not in sent.headers
+    assert "service.image.myqcloud.com" == sent.headers["host"]
+
+
+@pytest.mark.parametrize("sample", [one for one in SAMPLES if one.form == "json"], ids=str)
+async def test_without_a_picture_a_verb_sends_the_samples_json(sample):
+    """Calls without pictures, and calls with URLs, are JSON with exactly the sample's fields."""
+    _, sent = await send(sample)
+
+    # The sample of verify names person1 in one form and Person1 in the other.
+    assert sample.json_fields == json.loads(sent.body)
+    assert "application/json" == sent.headers["content-type"]
+
+
+@pytest.mark.parametrize("sample", [one for one in SAMPLES if one.form == "multipart"], ids=str)
+async def test_with_a_picture_a_verb_sends_the_samples_parts(sample):
+    """Calls with pictures are multipart with exactly the sample's parts, in its order."""
+    _, sent = await send(sample)
+
+    expected = [
+        (part.name, part.filename, part.content_type, part.content.replace(b"Person1", b"person1"))
+        for part in sample.parts
+    ]
+    actual = [
+        (
+            part.get_param("name", header="content-disposition"),
+            part.get_filename(),
+            part["content-type"],
+            part.get_payload(decode=True),
+        )
+        for part in parts_of(sent)
+    ]
+    assert expected == actual
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+async def test_each_sample_answer_becomes_its_typed_result(sample):
+    """Every answer of the specification is understood whole."""
+    result, _ = await send(sample)
+
+    assert RESULTS[sample.endpoint] == result
+
+
+@pytest.mark.parametrize("missing", ["verb", "result", "sample"])
+def test_no_endpoint_is_forgotten(missing):
+    """All 13 rows have a verb, an expected result and a sample."""
+    names = {endpoint.name for endpoint in ENDPOINTS}
+    known = {"verb": CALLS, "result": RESULTS, "sample": {sample.endpoint for sample in SAMPLES}}[missing]
+
+    assert names == set(known)
+    assert 13 == len(ENDPOINTS)
+
+
+async def test_a_picture_and_a_url_may_be_compared_in_one_request():
+    """Compare mixes both forms in one multipart body: imageA with urlB, and urlA with imageB."""
+    session, network = session_on(SAMPLES[-1].answer)
+
+    await session.compare(b"\xff\xd8\xffA", "http://example.com/b.jpg")
+    await session.compare("http://example.com/a.jpg", b"\xff\xd8\xffB")
+
+    names = [[part.get_param("name", header="content-disposition") for part in parts_of(one)] for one in network.sent]
+    assert [["appid", "bucket", "urlB", "imageA"], ["appid", "bucket", "urlA", "imageB"]] == names
+
+
+async def test_pictures_and_urls_in_one_add_face_are_refused():
+    """One addface request carries one form: the error says to call once for each."""
+    session, network = session_on(b"")
+
+    with pytest.raises(ValueError, match=r"1 of the 2 images are URLs.*once for each kind"):
+        await session.add_face("person0", [b"\xff\xd8\xff", "http://example.com/a.jpg"])
+
+    assert [] == network.sent

@@ -1,0 +1,124 @@
+"""Every example of the README, run as it stands."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+
+from face_async import Credentials, FaceApi, FaceSession
+from face_async._endpoints import ENDPOINTS
+from face_async.local import local_session
+from face_async.portraits import draw_portrait
+from face_async.server import Store, create_app, serve_in_background
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Pictures as the examples name them, in the working folder."""
+    for shot, name in enumerate(["ada-1.jpg", "ada-2.jpg", "probe.jpg"]):
+        (tmp_path / name).write_bytes(draw_portrait(0, shot=shot))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def example(beginning: str) -> str:
+    (found,) = [text for text in EXAMPLES if beginning in text]
+    return found
+
+
+def names_of(text: str) -> dict:
+    names: dict = {}
+    exec(compile(text, "README.md", "exec"), names)
+    return names
+
+
+def test_there_is_no_example_without_a_test():
+    """All python blocks of the README are run below."""
+    beginnings = ["from face_async.local import", "from starlette", "def ingest", "def recognise"]
+    assert EXAMPLES == [example(beginning) for beginning in beginnings]
+
+
+def test_the_first_program_finds_ada(folder, capsys):
+    """The program prints the best candidate, and leaves its database behind."""
+    (folder / "program.py").write_text(example("from face_async.local import"))
+
+    runpy.run_path(str(folder / "program.py"))
+
+    assert "Candidate(person_id='ada'" in capsys.readouterr().out
+    assert (folder / "faces.db").exists()
+
+
+@pytest.mark.anyio
+async def test_the_web_back_end_says_who_it_is(folder, monkeypatch):
+    """The example's application answers over http with a session of its own, configured by the environment."""
+    app = names_of(example("from starlette"))["app"]
+    credentials = Credentials("AKID", "key")
+    with Store() as store:
+        faces = create_app(store, credentials=credentials, recognizer="fingerprint")
+        async with serve_in_background(faces) as server:
+            values = {
+                "APPID": "1",
+                "BUCKET": "b",
+                "SECRET_ID": "AKID",
+                "SECRET_KEY": "key",
+                "BASE_URL": server.base_url,
+            }
+            for name, value in values.items():
+                monkeypatch.setenv(f"FACE_ASYNC_{name}", value)
+            async with FaceSession.from_env() as session:
+                await session.new_person("ada", ["staff"], Path("ada-1.jpg"))
+
+            async with serve_in_background(app) as back_end, httpx.AsyncClient(base_url=back_end.base_url) as browser:
+                answer = await browser.post("/who", content=draw_portrait(0, shot=2))
+                refused = await browser.post("/who", content=b"GIF89a")
+
+    assert {"person": "ada"} == answer.json()
+    assert 502 == refused.status_code
+    assert "GIF" in refused.json()["error"]
+
+
+@pytest.mark.anyio
+async def test_the_ingestion_script_adds_what_is_good_and_names_what_is_not(folder, capsys):
+    """Every picture of the folder is added to its person, and a broken one is printed with its reason."""
+    pictures = folder / "people" / "ada"
+    pictures.mkdir(parents=True)
+    for picture in folder.glob("*.jpg"):
+        shutil.copy(picture, pictures)
+    (pictures / "zero.jpg").touch()
+
+    async with local_session(recognizer="fingerprint") as session:
+        await session.new_person("ada", ["staff"])
+        await names_of(example("def ingest"))["ingest"](session, folder / "people")
+        assert 3 == len(await session.get_face_ids("ada"))
+
+    assert capsys.readouterr().out.startswith("zero.jpg the image")
+
+
+@pytest.mark.anyio
+async def test_the_fan_out_finds_everybody_in_order(folder):
+    """Many pictures against one group in input order, and one picture against many groups."""
+    async with local_session(recognizer="fingerprint") as session:
+        for person in range(2):
+            await session.new_person(f"p{person}", ["staff", "guests"], draw_portrait(person))
+        probes = [draw_portrait(person, shot=1) for person in (1, 0)]
+        people, candidates = await names_of(example("def recognise"))["recognise"](session, probes)
+
+    assert ["p1", "p0"] == [person.person_id for person in people]
+    assert "p1" == candidates[0].person_id
+
+
+def test_the_readme_lists_every_endpoint_with_its_verb_and_section():
+    """The table has the 13 rows of the specification."""
+    rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` \| (\w+ \| [\d.]+) \|$", README, re.MULTILINE))
+
+    assert [f"{endpoint.name} | {endpoint.section}" for endpoint in ENDPOINTS] == list(rows.values())
+    assert all(hasattr(FaceApi, verb) for verb in rows)
+    assert {verb.replace("_", "") for verb in rows} == {endpoint.name for endpoint in ENDPOINTS}

@@ -1,0 +1,721 @@
+"""The client against a server that breaks every rule of TCP and HTTP."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from doubles import CREDENTIALS, envelope
+from raw_server import (
+    PATIENCE,
+    RawServer,
+    answer,
+    close_after_request,
+    drip,
+    http,
+    never_read,
+    reset_after_request,
+    reset_mid_body,
+    say,
+    silence,
+)
+
+from face_async import (
+    Credentials,
+    DeadlineError,
+    FaceSession,
+    RateLimitedError,
+    ResponseError,
+    RetryPolicy,
+    ServiceError,
+    Throttle,
+    TransportError,
+    UnavailableError,
+    __version__,
+)
+from face_async.signature import parse, verify
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = RetryPolicy(base_delay=0)
+INFO = envelope({"person_id": "p", "person_name": "Ada", "face_ids": [], "group_ids": [], "tag": ""})
+SET = envelope({"person_id": "p"})
+ADDED = envelope({"added": 1, "face_ids": ["f"], "ret_codes": [0]})
+HTML = b"<html>Bad day</html>"
+LARGE = b"\xff\xd8\xff" + bytes(1_400_000)
+
+
+def session_at(server, **options):
+    options = {"retry": AT_ONCE, **options}
+    return FaceSession("123456", "test", CREDENTIALS, base_url=server.url, **options)
+
+
+async def head_seen(server, count=1):
+    """Wait until the server has read the heads of so many more requests."""
+    for _ in range(count):
+        assert await anyio.to_thread.run_sync(server.began.acquire, True, PATIENCE)
+
+
+@asynccontextmanager
+async def every_file_closed():
+    """Assert that no file descriptor more is open after the block than before; loops close sockets a little later."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    with anyio.move_on_after(PATIENCE):
+        while len(os.listdir("/proc/self/fd")) > len(before):
+            await anyio.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+# Connections
+
+
+async def test_calls_one_after_another_share_one_connection():
+    """Keep-alive works: three calls, one connection."""
+    with RawServer([answer(INFO)] * 3) as server:
+        async with session_at(server) as session:
+            for _ in range(3):
+                await session.get_info("p")
+            assert session.stats.connections == 1
+    assert [request.connection for request in server.requests] == [0, 0, 0]
+
+
+def meeting(parties, content):
+    """Return a behaviour that answers only when so many requests are there at once."""
+    barrier = threading.Barrier(parties)
+
+    def behave(connection):
+        connection.read_request()
+        barrier.wait(PATIENCE)
+        connection.send(http(content))
+
+    return behave
+
+
+async def test_calls_at_once_have_a_connection_each():
+    """Five calls at once are five requests at once, on five connections."""
+    with RawServer([meeting(5, INFO)] * 5) as server:
+        async with session_at(server) as session, anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(session.get_info, "p")
+    assert server.accepted == 5
+
+
+async def test_the_throttle_bounds_calls_and_connections():
+    """However many calls there are, max_concurrency of them, copies' included, are under way on as many connections."""
+    with RawServer([meeting(4, INFO)] * 20) as server:
+        async with session_at(server, throttle=Throttle(max_concurrency=4)) as session:
+            other = session.with_options(timeout=PATIENCE)
+            async with anyio.create_task_group() as tasks:
+                for caller in [session, other] * 10:
+                    tasks.start_soon(caller.get_info, "p")
+            assert session.stats.connections == 4
+            assert session.stats.seconds_queued > 0
+    assert server.accepted == 4
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used_again():
+    """A stale keep-alive connection costs an effect neither an attempt nor its certainty."""
+    closed = threading.Event()
+
+    def answer_and_leave(connection):
+        answer(SET)(connection)
+        connection.close()
+        closed.set()
+
+    with RawServer([answer_and_leave, answer(SET)]) as server:
+        async with session_at(server) as session:
+            await session.set_info("p", tag="a")
+            assert await anyio.to_thread.run_sync(closed.wait, PATIENCE)
+            result = await session.set_info("p", tag="b")
+    assert result.meta.attempts == 1
+    assert server.accepted == 2
+
+
+async def test_an_answer_sent_ahead_is_never_taken_for_that_of_the_next_call():
+    """What follows a whole answer on its connection is thrown away with the connection."""
+    ahead = INFO.replace(b"Ada", b"Eve")
+    with RawServer([say(http(INFO) + http(ahead)), answer(INFO)]) as server:
+        async with session_at(server) as session:
+            names = [(await session.get_info("p")).person_name for _ in range(2)]
+    assert names == ["Ada", "Ada"]
+
+
+async def test_a_given_transport_is_used_and_not_closed():
+    """Who opens a transport closes it; the session only sends with it."""
+
+    class Owned(httpx.AsyncHTTPTransport):
+        closed = False
+
+        async def aclose(self):
+            self.closed = True
+            await super().aclose()
+
+    transport = Owned()
+    with RawServer([answer(INFO)]) as server:
+        async with session_at(server, transport=transport) as session:
+            assert (await session.get_info("p")).person_name == "Ada"
+        assert not transport.closed
+        await transport.aclose()
+
+
+async def test_proxies_of_the_environment_are_ignored(monkeypatch):
+    """Pictures go to base_url and nowhere else, whatever the environment says."""
+    with RawServer([]) as proxy, RawServer([answer(INFO)]) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with session_at(server) as session:
+            await session.get_info("p")
+    assert proxy.accepted == 0
+
+
+# Headers
+
+
+async def test_the_headers_are_exactly_these(rng):
+    """JSON and multipart requests carry the same eight headers, once each, and a true length."""
+    with RawServer([answer(INFO), answer(ADDED)]) as server:
+        async with session_at(server) as session:
+            await session.get_info("p")
+            await session.add_face("p", [rng.randbytes(300_000)])
+    for request, kind in zip(server.requests, ("application/json", "multipart/form-data"), strict=True):
+        names = [name.lower() for name, _ in request.headers]
+        expected = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "authorization"}
+        assert expected == set(names)
+        assert len(names) == len(set(names))
+        assert server.host == request.header("Host")
+        assert str(len(request.body)) == request.header("Content-Length")
+        assert request.header("Accept-Encoding") == "identity"
+        assert request.header("User-Agent") == f"face_async/{__version__}"
+        assert request.header("Content-Type").partition(";")[0] == kind
+    assert [request.line for request in server.requests] == [
+        "POST /face/getinfo HTTP/1.1",
+        "POST /face/addface HTTP/1.1",
+    ]
+
+
+async def test_every_attempt_is_signed_anew():
+    """Two attempts of one call carry two true signatures, so that neither is a replay of the other."""
+    with RawServer([answer(envelope(code=107)), answer(INFO)]) as server:
+        async with session_at(server) as session:
+            await session.get_info("p")
+    values = [request.header("Authorization") for request in server.requests]
+    assert all(verify(parse(value), CREDENTIALS) for value in values)
+    assert values[0] != values[1]
+    assert server.requests[0].body == server.requests[1].body
+
+
+# No answer
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+async def test_a_refused_connection_names_the_host_and_is_certain():
+    """Nothing can have happened where nobody listens; all attempts are made, even for an effect."""
+    host = f"127.0.0.1:{free_port()}"
+    async with FaceSession("1", "b", CREDENTIALS, base_url=f"http://{host}", retry=AT_ONCE) as session:
+        with pytest.raises(TransportError, match=re.escape(host)) as caught:
+            await session.set_info("p", tag="t")
+        assert session.stats.connections == 0
+    assert (caught.value.maybe_applied, caught.value.attempts, caught.value.endpoint) == (False, 3, "setinfo")
+
+
+GONE = [pytest.param(reset_after_request(), id="RST"), pytest.param(close_after_request(), id="FIN")]
+
+
+@pytest.mark.parametrize("gone", GONE)
+async def test_a_lost_answer_leaves_an_effect_in_doubt(gone):
+    """A connection lost after the whole request is never tried again for an effect, and the error says why."""
+    with RawServer([gone]) as server:
+        async with session_at(server) as session:
+            with pytest.raises(TransportError, match="look before repeating") as caught:
+                await session.set_info("p", tag="t")
+    assert (caught.value.maybe_applied, caught.value.attempts) == (True, 1)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("gone", GONE)
+async def test_a_lost_answer_is_asked_for_again_when_nothing_changes(gone):
+    """A read whose answer was lost is tried again, and counts its attempts."""
+    with RawServer([gone, answer(INFO), gone, gone, answer(INFO)]) as server:
+        async with session_at(server) as session:
+            attempts = [(await session.get_info("p")).meta.attempts for _ in range(2)]
+            stats = session.stats
+    assert attempts == [2, 3]
+    assert (stats.requests, stats.retries) == (5, 3)
+
+
+@pytest.mark.parametrize("gone", GONE)
+async def test_a_read_is_given_up_after_max_attempts(gone):
+    """Three lost answers are an error, of which nothing can have come."""
+    with RawServer([gone] * 3) as server:
+        async with session_at(server) as session:
+            with pytest.raises(TransportError) as caught:
+                await session.get_info("p")
+            assert session.stats.connections == 0
+    assert (caught.value.maybe_applied, caught.value.attempts) == (False, 3)
+
+
+@pytest.mark.parametrize("in_file", [True, False], ids=["path", "bytes"])
+async def test_an_upload_cut_short_was_not_executed(in_file, tmp_path):
+    """A reset before the last chunk leaves no doubt: even add_face is tried again, and is whole at last."""
+    path = tmp_path / "large.jpg"
+    path.write_bytes(LARGE)
+    with RawServer([reset_mid_body(), reset_mid_body(after=1), answer(ADDED)], narrow=True) as server:
+        async with session_at(server) as session:
+            result = await session.add_face("p", [path if in_file else LARGE])
+    assert result.meta.attempts == 3
+    assert len(server.requests) == 1
+    assert LARGE in server.requests[0].body
+
+
+async def test_an_upload_cut_short_three_times_is_certain_to_be_undone():
+    """The error of an upload that never got through says that nothing happened."""
+    with RawServer([reset_mid_body()] * 3, narrow=True) as server:
+        async with session_at(server) as session:
+            with pytest.raises(TransportError) as caught:
+                await session.add_face("p", [LARGE])
+    assert (caught.value.maybe_applied, caught.value.attempts) == (False, 3)
+    assert server.requests == []
+
+
+async def test_a_refusal_that_comes_before_the_whole_upload_is_heard():
+    """A server may answer early and hang up: its code is heard, not the broken connection."""
+
+    def refuse(connection):
+        connection.read_head()
+        connection.send(http(envelope(code=23), 413))
+        connection.hold()
+
+    with RawServer([refuse], narrow=True) as server:
+        async with session_at(server, timeout=0.5) as session:
+            with pytest.raises((ServiceError, TransportError)) as caught:
+                await session.with_options(retry=RetryPolicy(max_attempts=1)).add_face("p", [LARGE])
+    assert getattr(caught.value, "maybe_applied", False) is False
+
+
+async def test_no_answer_within_the_timeout_is_an_error():
+    """A silent server costs ``timeout`` seconds an attempt, and leaves an effect in doubt."""
+    with RawServer([silence()] * 4) as server:
+        async with session_at(server, timeout=0.1) as session:
+            with pytest.raises(TransportError, match="too long") as read:
+                await session.get_info("p")
+            with pytest.raises(TransportError, match="too long") as effect:
+                await session.set_info("p", tag="t")
+    assert not isinstance(read.value, DeadlineError)
+    assert (read.value.maybe_applied, read.value.attempts) == (False, 3)
+    assert (effect.value.maybe_applied, effect.value.attempts) == (True, 1)
+
+
+async def test_a_server_that_does_not_read_times_out_without_doubt():
+    """An upload that the server never takes cannot have been executed."""
+    with RawServer([never_read()] * 3, narrow=True) as server:
+        async with session_at(server, timeout=0.1) as session:
+            with pytest.raises(TransportError, match="too long") as caught:
+                await session.add_face("p", [LARGE])
+    assert (caught.value.maybe_applied, caught.value.attempts) == (False, 3)
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        pytest.param(lambda session: session.get_info("p"), False, id="read"),
+        pytest.param(lambda session: session.set_info("p", tag="t"), True, id="effect"),
+    ],
+)
+async def test_the_deadline_ends_a_call_that_waits_for_its_answer(verb, expected):
+    """The whole call ends at its deadline; only an effect whose request was whole is in doubt."""
+    with RawServer([silence()]) as server:
+        async with session_at(server, timeout=PATIENCE, deadline=0.2) as session:
+            started = time.monotonic()
+            with pytest.raises(DeadlineError, match=r"0\.2 seconds") as caught:
+                await verb(session)
+            assert time.monotonic() - started < PATIENCE / 2
+            assert session.stats.connections == 0
+    assert (caught.value.maybe_applied, caught.value.attempts) == (expected, 1)
+
+
+async def test_the_deadline_ends_an_upload_under_way_without_doubt():
+    """A call whose last chunk was not handed over at its deadline was not executed."""
+    with RawServer([never_read()], narrow=True) as server:
+        async with session_at(server, timeout=PATIENCE, deadline=0.2) as session:
+            with pytest.raises(DeadlineError) as caught:
+                await session.add_face("p", [LARGE])
+    assert (caught.value.maybe_applied, caught.value.attempts) == (False, 1)
+
+
+async def test_the_deadline_counts_queueing():
+    """A call that never got its turn was not executed, and made no attempt."""
+    with RawServer([silence()]) as server:
+        async with session_at(server, throttle=Throttle(max_concurrency=1)) as session, anyio.create_task_group() as tasks:
+            tasks.start_soon(session.get_info, "p")
+            await head_seen(server)
+            with pytest.raises(DeadlineError) as caught:
+                await session.with_options(deadline=0.1).set_info("p", tag="t")
+            tasks.cancel_scope.cancel()
+    assert (caught.value.maybe_applied, caught.value.attempts) == (False, 0)
+
+
+async def test_the_deadline_in_back_off_leaves_no_doubt(rng):
+    """What code 107 says was not executed stays so while the next attempt is waited for."""
+    patient = RetryPolicy(base_delay=1e9, max_delay=1e9)
+    with RawServer([answer(envelope(code=107))]) as server:
+        async with session_at(server, retry=patient, deadline=0.3) as session:
+            with pytest.raises(DeadlineError) as caught:
+                await session.set_info("p", tag="t")
+    assert (caught.value.maybe_applied, caught.value.attempts) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "packet", [http(INFO), http(INFO)[-len(INFO) :], b"HTTP/1.1 100 Continue\r\n\r\n" * 500], ids=["whole", "body", "1xx"]
+)
+async def test_a_dripping_answer_cannot_outlive_the_deadline(packet):
+    """A byte now and then satisfies every read's timeout, but not the deadline."""
+    head = b"" if packet.startswith(b"HTTP") else http(INFO)[: -len(INFO)]
+
+    def behave(connection):
+        connection.read_request()
+        connection.send(head)
+        for byte in packet:
+            connection.send(bytes([byte]))
+            if connection.server.over.wait(0.05):
+                return
+
+    with RawServer([behave]) as server:
+        async with session_at(server, deadline=0.3) as session:
+            with pytest.raises(DeadlineError):
+                await session.get_info("p")
+    assert len(server.requests) == 1
+
+
+# Bad answers
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def endless(start, piece):
+    """Return a behaviour that answers without end."""
+
+    def behave(connection):
+        connection.read_request()
+        connection.send(start)
+        while True:
+            connection.send(piece)
+
+    return behave
+
+
+BROKEN = {
+    "truncated body": say(http(SET, 200, ("Content-Length", "1000")), then_close=True),
+    "truncated chunks": say(CHUNKED + b"ff\r\n{", then_close=True),
+    "endless headers": endless(b"HTTP/1.1 200 OK\r\n", b"X-Header: value\r\n" * 1_000),
+    "one endless header": endless(b"HTTP/1.1 200 OK\r\nX-Header: ", b"v" * 10_000),
+    "no HTTP": say(b"SSH-2.0-OpenSSH_9.6\r\n" * 10, then_close=True),
+    "two lengths": say(http(SET, 200, ("Content-Length", "1"), ("Content-Length", "2"))),
+}
+REFUSED = {
+    "oversized": (endless(http(b"", 200, ("Content-Length", "100000000")), bytes(100_000)), "larger than 8,388,608"),
+    "endless chunks": (endless(CHUNKED, b"10000\r\n" + bytes(65_536) + b"\r\n"), "larger than 8,388,608"),
+    "gzip": (answer(b"\x1f\x8b" + bytes(100), 200, ("Content-Encoding", "gzip")), "encoded as 'gzip'"),
+    "deflate, gzip": (answer(b"", 200, ("Content-Encoding", "deflate, gzip")), "encoded as 'deflate, gzip'"),
+    "html": (answer(HTML, 200, ("Content-Type", "text/html")), "not JSON"),
+    "empty": (answer(b""), "not JSON"),
+    "not UTF-8": (answer(b'{"code": 0, "message": "\xff"}'), "not UTF-8"),
+    "excess": (say(http(SET[:-1], 200) + SET[-1:]), "not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_an_answer_that_breaks_http_is_a_transport_error(name):
+    """No complete answer came: a read is tried again, an effect is in doubt."""
+    with RawServer([BROKEN[name], answer(INFO), BROKEN[name]]) as server:
+        async with session_at(server) as session:
+            assert (await session.get_info("p")).meta.attempts == 2
+            with pytest.raises(TransportError, match="setinfo") as caught:
+                await session.set_info("p", tag="t")
+    assert (caught.value.maybe_applied, caught.value.attempts) == (True, 1)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_an_answer_that_breaks_the_specification_is_a_response_error(name):
+    """It is read no further than it must be; a read is tried again, an effect is in doubt."""
+    behaviour, said = REFUSED[name]
+    with RawServer([behaviour, answer(INFO), behaviour]) as server:
+        async with session_at(server) as session:
+            assert (await session.get_info("p")).meta.attempts == 2
+            with pytest.raises(ResponseError, match=said) as caught:
+                await session.set_info("p", tag="t")
+    assert (caught.value.status, caught.value.path) == (200, "$")
+    assert (caught.value.maybe_applied, caught.value.attempts) == (True, 1)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed(status):
+    """Pictures and signatures go where base_url says, whoever says otherwise."""
+    with RawServer([]) as other, RawServer([answer(HTML, status, ("Location", other.url))]) as server:
+        async with session_at(server) as session:
+            with pytest.raises(ResponseError) as caught:
+                await session.set_info("p", tag="t")
+    assert caught.value.status == status
+    assert other.accepted == 0
+
+
+# Answers that ask for another try
+
+
+@pytest.mark.parametrize("code", [15, 107, 108])
+async def test_a_code_that_says_not_executed_is_tried_again(code):
+    """Codes 15, 107 and 108 come before any effect, so effects are tried again too."""
+    again = answer(envelope(code=code))
+    with RawServer([again, answer(SET), again, again, answer(INFO), again, again, again]) as server:
+        async with session_at(server) as session:
+            assert (await session.set_info("p", tag="t")).meta.attempts == 2
+            assert (await session.get_info("p")).meta.attempts == 3
+            with pytest.raises((RateLimitedError, UnavailableError)) as caught:
+                await session.set_info("p", tag="t")
+    assert (caught.value.code, caught.value.attempts) == (code, 3)
+
+
+@pytest.mark.parametrize("code", [213, -1200])
+async def test_a_code_that_says_nothing_of_the_effect(code):
+    """Codes 213 and -1200 are tried again for reads, never for effects."""
+    again = answer(envelope(code=code))
+    with RawServer([again, answer(INFO), again]) as server:
+        async with session_at(server) as session:
+            assert (await session.get_info("p")).meta.attempts == 2
+            with pytest.raises(UnavailableError) as caught:
+                await session.set_info("p", tag="t")
+    assert (caught.value.code, caught.value.attempts) == (code, 1)
+
+
+async def test_an_error_page_of_a_gateway():
+    """HTTP 503 leaves an effect in doubt, HTTP 429 does not."""
+    down, busy = answer(HTML, 503), answer(HTML, 429)
+    with RawServer([down, answer(INFO), down, busy, answer(SET), busy, busy, busy]) as server:
+        async with session_at(server) as session:
+            assert (await session.get_info("p")).meta.attempts == 2
+            with pytest.raises(ResponseError) as in_doubt:
+                await session.set_info("p", tag="t")
+            assert (await session.set_info("p", tag="t")).meta.attempts == 2
+            with pytest.raises(ResponseError) as certain:
+                await session.set_info("p", tag="t")
+    assert (in_doubt.value.status, in_doubt.value.maybe_applied, in_doubt.value.attempts) == (503, True, 1)
+    assert (certain.value.status, certain.value.maybe_applied, certain.value.attempts) == (429, False, 3)
+
+
+# Closing and cancelling
+
+
+async def test_a_closed_session_says_so():
+    """A call on a closed session is a programming error; closing twice is none."""
+    with RawServer([answer(INFO)]) as server:
+        async with session_at(server) as session:
+            await session.get_info("p")
+        await session.aclose()
+        assert session.stats.connections == 0
+        with pytest.raises(RuntimeError, match="closed"):
+            await session.get_info("p")
+        with pytest.raises(RuntimeError, match="closed"):
+            await session.with_options(deadline=1).get_info("p")
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        pytest.param(lambda session: session.get_info("p"), False, id="read"),
+        pytest.param(lambda session: session.set_info("p", tag="t"), True, id="effect"),
+    ],
+)
+async def test_closing_ends_the_calls_under_way(verb, expected):
+    """A call under way when its session is closed fails at once, and opens no further connection."""
+    caught = []
+
+    async def call(session):
+        with pytest.raises(TransportError) as error:
+            await verb(session)
+        caught.append(error.value)
+
+    with RawServer([silence()]) as server:
+        async with every_open_connection_closed(server), anyio.create_task_group() as tasks:
+            session = session_at(server, timeout=PATIENCE)
+            tasks.start_soon(call, session)
+            await head_seen(server)
+            await session.aclose()
+        assert session.stats.connections == 0
+    assert [expected] == [error.maybe_applied for error in caught]
+    assert server.accepted == 1
+
+
+@asynccontextmanager
+async def every_open_connection_closed(server):
+    """Assert that the client's ends of a server's connections are closed soon after the block."""
+    yield
+    port = f":{int(server.host.rpartition(':')[2]):04X} "
+
+    def established():
+        with open("/proc/net/tcp", encoding="ascii") as table:  # columns: number, local, remote, state
+            return [line for line in table if line.split()[2].endswith(port.strip()) and line.split()[3] == "01"]
+
+    with anyio.move_on_after(PATIENCE):
+        while await anyio.to_thread.run_sync(established):
+            await anyio.sleep(0.01)
+    assert await anyio.to_thread.run_sync(established) == []
+
+
+async def test_closing_ends_the_calls_in_the_queue():
+    """A call that waits for its turn when the session is closed was certainly not executed."""
+    caught = []
+
+    async def call(session):
+        with pytest.raises(TransportError) as error:
+            await session.set_info("p", tag="t")
+        caught.append(error.value)
+
+    with RawServer([silence()]) as server:
+        async with anyio.create_task_group() as tasks:
+            session = session_at(server, timeout=PATIENCE, throttle=Throttle(max_concurrency=1))
+            tasks.start_soon(call, session)
+            await head_seen(server)
+            tasks.start_soon(call, session)
+            await anyio.wait_all_tasks_blocked()
+            await session.aclose()
+    assert sorted(error.maybe_applied for error in caught) == [False, True]
+    assert server.accepted == 1
+
+
+async def test_cancelling_a_call_frees_its_place():
+    """A cancelled call is gone with its connection, and the next is served."""
+    with RawServer([silence(), answer(INFO)]) as server:
+        async with session_at(server, throttle=Throttle(max_concurrency=1), timeout=PATIENCE) as session:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(session.get_info, "p")
+                await head_seen(server)
+                tasks.cancel_scope.cancel()
+            assert session.stats.connections == 0
+            assert (await session.get_info("p")).person_name == "Ada"
+            assert session.stats.connections == 1
+
+
+async def test_five_hundred_cancellations_leave_nothing_behind(rng):
+    """Whenever calls are cancelled, queueing, connecting, sending or reading, no lane stays busy."""
+
+    async def cancelled_call(session, patience):
+        with anyio.move_on_after(patience):
+            await session.identify("g", LARGE[:50_000])
+
+    found = envelope({"candidates": [], "session_id": ""})
+    async with every_file_closed():
+        with RawServer(itertools.repeat(drip(http(found), pause=0.0005))) as server:
+            async with session_at(server, throttle=Throttle(max_concurrency=8)) as session:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(500):
+                        tasks.start_soon(cancelled_call, session, rng.uniform(0, 0.5))
+                with anyio.fail_after(PATIENCE):
+                    assert (await session.identify("g", LARGE[:50_000])).candidates == ()
+                assert session.stats.connections <= 8
+                assert session._shared.gate.value == 8
+                assert not session._shared.transport._busy
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_native_cancellation_of_asyncio_frees_its_place_too(rng):
+    """asyncio.wait_for cancels without anyio; nothing is left behind either."""
+    import asyncio
+
+    async with every_file_closed():
+        with RawServer(itertools.repeat(drip(http(INFO), pause=0.0005))) as server:
+            async with session_at(server, throttle=Throttle(max_concurrency=8)) as session:
+                calls = [asyncio.wait_for(session.get_info("p"), rng.uniform(0, 0.3)) for _ in range(200)]
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+                assert {type(outcome).__name__ for outcome in outcomes} <= {"TimeoutError", "PersonInfo"}
+                async with asyncio.timeout(PATIENCE):
+                    assert (await session.get_info("p")).person_name == "Ada"
+                assert session.stats.connections <= 8
+                assert session._shared.gate.value == 8
+
+
+async def test_no_connection_outlives_its_session(tmp_path):
+    """Good answers, lost ones, refused ones and time-outs: all sockets and files are closed in the end."""
+    path = tmp_path / "large.jpg"
+    path.write_bytes(LARGE)
+    script = [answer(ADDED), reset_after_request(), answer(HTML), silence(), close_after_request(), REFUSED["oversized"][0]]
+    async with every_file_closed():
+        with RawServer(script) as server:
+            async with session_at(server, timeout=0.3, retry=RetryPolicy(max_attempts=1)) as session:
+                await session.add_face("p", [path])
+                for _ in script[1:]:
+                    with pytest.raises((TransportError, ResponseError)):
+                        await session.add_face("p", [path])
+
+
+# Secrets
+
+
+CANARY = "CANARYcanaryCANARY"
+
+
+def everything_said_by(error):
+    """Return all text of an error, and of every error behind it."""
+    pending, texts = [error], []
+    while pending:
+        error = pending.pop()
+        texts += [repr(error), str(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
+        pending += [other for other in (error.__cause__, error.__context__) if other is not None]
+    return "\n".join(texts)
+
+
+async def test_no_error_and_no_log_tells_the_secret(caplog):
+    """However a call fails, neither the key nor the signature is in any message, repr, traceback or log."""
+    caplog.set_level(logging.DEBUG)
+    credentials = Credentials("AKIDcanary", CANARY)
+    failures = [reset_after_request(), silence(), *BROKEN.values(), *(behaviour for behaviour, _ in REFUSED.values())]
+    codes = [answer(envelope(code=code, message="said")) for code in (3, 5, 14, 15, 213, -1303, 999)]
+    said = []
+    with RawServer([*failures, *codes]) as server:
+        async with FaceSession(
+            "1", "b", credentials, base_url=server.url, timeout=0.3, retry=RetryPolicy(max_attempts=1)
+        ) as session:
+            for _ in [*failures, *codes]:
+                with pytest.raises((TransportError, ResponseError, ServiceError)) as caught:
+                    await session.set_info("p", tag="t")
+                said.append(everything_said_by(caught.value))
+            said += [repr(session), repr(credentials), repr(session.stats)]
+    said.append(caplog.text)
+    signatures = [request.header("Authorization") for request in server.requests]
+    assert len(failures + codes) == len(signatures)
+    assert [] == [text for text in said for secret in (CANARY, *signatures) if secret in text]
+
+
+async def test_no_foreign_exception_hangs_on_ours():
+    """Neither cause nor context of an error is an exception of httpx, httpcore or json."""
+    failures = [reset_after_request(), silence(), *BROKEN.values(), *(behaviour for behaviour, _ in REFUSED.values())]
+    behind = []
+    with RawServer(failures) as server:
+        async with session_at(server, timeout=0.3, retry=RetryPolicy(max_attempts=1)) as session:
+            for _ in failures:
+                with pytest.raises((TransportError, ResponseError)) as caught:
+                    await session.set_info("p", tag="t")
+                error = caught.value
+                while error := error.__cause__ or error.__context__:
+                    behind.append(type(error).__module__)
+    assert [] == [module for module in behind if not module.startswith("face_async")]

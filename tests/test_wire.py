@@ -1,0 +1,259 @@
+"""Answers: what is accepted, and where an answer breaks the specification."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from doubles import envelope, session_on
+from hypothesis import given
+from hypothesis import strategies as st
+
+from face_async import (
+    CODES,
+    DuplicateFaceError,
+    ImageError,
+    Meta,
+    ResponseError,
+    RetryPolicy,
+    ServiceError,
+)
+from face_async._endpoints import ENDPOINTS, IDENTIFY
+from face_async._multipart import JsonBody
+from face_async._wire import Request, decode
+
+pytestmark = pytest.mark.anyio
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+def identify_answer(**changes) -> bytes:
+    candidate = {"person_id": "p", "face_id": "1", "confidence": 54.9, "tag": ""} | changes
+    return envelope({"session_id": "", "candidates": [candidate]})
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_every_code_raises_the_error_that_the_table_names(code):
+    """An envelope with a code other than 0 raises its class, with everything the answer said."""
+    session, _ = session_on(envelope({"session_id": "s7"}, code, CODES[code].name), retry=ONCE)
+
+    with pytest.raises(ServiceError) as caught:
+        await session.get_info("person0")
+
+    error = caught.value
+    assert CODES[code].error is type(error)
+    expected = (code, CODES[code].name, "getinfo", "s7", {"session_id": "s7"}, 1)
+    assert expected == (error.code, error.name, error.endpoint, error.session_id, error.data, error.attempts)
+
+
+async def test_an_unknown_code_is_a_plain_service_error():
+    """A code that the specification does not list stays a ServiceError, with the server's message."""
+    session, _ = session_on(envelope(None, -9999, "NEW\x1b[31m"))
+
+    with pytest.raises(ServiceError, match=r"-9999 .*NEW\\x1b\[31m") as caught:
+        await session.get_info("person0")
+
+    assert (ServiceError, -9999, "NEW\x1b[31m") == (type(caught.value), caught.value.code, caught.value.message)
+
+
+@pytest.mark.parametrize("data", [None, {}, {"similarity": 0.0, "session_id": ""}], ids=["null", "empty", "zeros"])
+async def test_with_an_error_data_may_be_missing_or_empty(data):
+    """data may be null, empty or filled with zeros when the code is not 0."""
+    session, _ = session_on(envelope(data, -1101))
+
+    with pytest.raises(ImageError):
+        await session.compare(b"a", b"b")
+
+
+async def test_with_an_error_data_may_be_absent():
+    """data may be absent when the code is not 0."""
+    session, _ = session_on(b'{"code":-1101,"message":""}')
+
+    with pytest.raises(ImageError):
+        await session.compare(b"a", b"b")
+
+
+async def test_a_failed_comparison_says_which_picture_failed():
+    """fail_flag comes with failures, so data is read although the code is not 0."""
+    session, _ = session_on(envelope({"fail_flag": 2, "session_id": ""}, -1101))
+
+    with pytest.raises(ImageError) as caught:
+        await session.compare(b"a", b"b")
+
+    assert 2 == caught.value.data["fail_flag"]
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 500, 503])
+async def test_a_well_formed_envelope_counts_whatever_the_http_status(status):
+    """The specification documents no HTTP status for errors, so any will do."""
+    session, _ = session_on((envelope({}, -1303), status))
+
+    with pytest.raises(ServiceError) as caught:
+        await session.get_info("person0")
+
+    assert -1303 == caught.value.code
+
+
+async def test_unknown_fields_are_ignored():
+    """time_ms and group_size were seen in answers to identify."""
+    data = {"session_id": "", "candidates": [], "time_ms": 12, "group_size": 3, "meta": {"status": 1}, "images": 1}
+    session, _ = session_on(envelope(data))
+
+    result = await session.identify("tencent", b"a")
+
+    assert () == result.candidates
+    assert None is result.best
+    assert 200 == result.meta.status
+
+
+async def test_a_confidence_may_be_the_integer_0():
+    """verify answers 0, not 0.0, for a person without faces."""
+    session, _ = session_on(envelope({"session_id": "", "confidence": 0, "ismatch": False}))
+
+    result = await session.verify("person0", b"a")
+
+    assert (0.0, False, float) == (result.confidence, result.is_match, type(result.confidence))
+
+
+async def test_candidates_are_sorted_by_confidence():
+    """The most confident is the first, and best, even if a server forgets to sort."""
+    candidates = [{"person_id": name, "face_id": name, "confidence": value} for name, value in (("a", 1), ("b", 2.5))]
+    session, _ = session_on(envelope({"candidates": candidates}))
+
+    result = await session.identify("tencent", b"a")
+
+    assert ["b", "a"] == [candidate.person_id for candidate in result.candidates]
+    assert "b" == result.best.person_id
+
+
+ADDED_SHAPES = {"one entry per image": ["7", "9", "8"], "one entry per added face": ["7", "8"]}
+
+
+@pytest.mark.parametrize("face_ids", ADDED_SHAPES.values(), ids=ADDED_SHAPES)
+async def test_both_shapes_of_face_ids_pair_images_with_their_faces(face_ids):
+    """A rejected image has no face id, whether the server lists an entry for it or not."""
+    session, _ = session_on(envelope({"added": 2, "face_ids": face_ids, "ret_codes": [0, -1312, 0]}))
+
+    result = await session.add_face("person0", [b"a", b"b", b"c"])
+
+    expected = [(b"a", "7", 0, True), (b"b", None, -1312, False), (b"c", "8", 0, True)]
+    assert expected == [(face.image, face.face_id, face.code, face.added) for face in result.faces]
+    with pytest.raises(DuplicateFaceError):
+        result.raise_for_failures()
+
+
+BROKEN_ADDFACE = {
+    "added contradicts ret_codes": ({"added": 1, "face_ids": ["7", "8"], "ret_codes": [0, 0]}, "$.data"),
+    "neither shape": ({"added": 3, "face_ids": ["7"], "ret_codes": [0, 0, 0]}, "$.data"),
+    "other number of codes": ({"added": 1, "face_ids": ["7"], "ret_codes": [0]}, "$.data.ret_codes"),
+}
+
+
+@pytest.mark.parametrize(("data", "path"), BROKEN_ADDFACE.values(), ids=BROKEN_ADDFACE)
+async def test_an_addface_answer_that_cannot_be_paired_is_malformed(data, path):
+    """Only the two known shapes are accepted, and the effect may have happened."""
+    session, network = session_on(envelope(data))
+
+    with pytest.raises(ResponseError) as caught:
+        await session.add_face("person0", [b"a", b"b"])
+
+    assert (path, True, 1) == (caught.value.path, caught.value.maybe_applied, len(network.sent))
+
+
+BROKEN = {
+    "not JSON": (b"<html>busy</html>", "$"),
+    "empty": (b"", "$"),
+    "not UTF-8": (b'{"code":0,"message":"\xff"}', "$"),
+    "a byte order mark": (b'\xef\xbb\xbf{"code":0}', "$"),
+    "an array": (b"[]", "$"),
+    "no code": (b'{"data":{}}', "$.code"),
+    "code as text": (b'{"code":"0","data":{}}', "$.code"),
+    "code true": (b'{"code":true,"data":{}}', "$.code"),
+    "message as number": (b'{"code":0,"message":5,"data":{}}', "$.message"),
+    "no data": (b'{"code":0}', "$.data"),
+    "data as array": (b'{"code":0,"data":[]}', "$.data"),
+    "no candidates": (b'{"code":0,"data":{}}', "$.data.candidates"),
+    "candidates as text": (b'{"code":0,"data":{"candidates":"abc"}}', "$.data.candidates"),
+    "a candidate as text": (b'{"code":0,"data":{"candidates":["abc"]}}', "$.data.candidates[0]"),
+    "confidence as text": (identify_answer(confidence="high"), "$.data.candidates[0].confidence"),
+    "confidence true": (identify_answer(confidence=True), "$.data.candidates[0].confidence"),
+    "confidence too large": (identify_answer(confidence=10**400), "$.data.candidates[0].confidence"),
+    "person_id as number": (identify_answer(person_id=5), "$.data.candidates[0].person_id"),
+    "face_id null": (identify_answer(face_id=None), "$.data.candidates[0].face_id"),
+    "NaN": (b'{"code":0,"data":{"candidates":[{"confidence":NaN}]}}', "$"),
+    "infinite by exponent": (
+        b'{"code":0,"data":{"candidates":[{"person_id":"p","face_id":"1","confidence":1e999}]}}',
+        "$.data.candidates[0].confidence",
+    ),
+    "a key twice": (b'{"code":0,"code":0,"data":{}}', "$"),
+    "100,000 deep": (b"[" * 100_000, "$"),
+    "an integer of 5,000 digits": (b'{"code":' + b"1" * 5_000 + b"}", "$"),
+}
+
+
+@pytest.mark.parametrize(("content", "path"), BROKEN.values(), ids=BROKEN)
+async def test_a_broken_answer_says_where_it_breaks_the_specification(content, path):
+    """No json or cattrs exception escapes: a ResponseError names the place."""
+    session, _ = session_on(content, retry=ONCE)
+
+    with pytest.raises(ResponseError) as caught:
+        await session.identify("tencent", b"a")
+
+    assert (path, 200, "identify") == (caught.value.path, caught.value.status, caught.value.endpoint)
+    assert caught.value.maybe_applied is False
+    assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+
+
+async def test_wrapped_results_name_their_place_too():
+    """The one field that is the result must be there."""
+    session, _ = session_on(envelope({}), retry=ONCE)
+
+    with pytest.raises(ResponseError, match=r"\$\.data\.group_ids: missing"):
+        await session.get_group_ids()
+
+
+async def test_results_say_how_they_came_but_are_equal_without():
+    """meta has status, attempts and seconds, and takes no part in equality."""
+    answer = envelope({"session_id": "s", "person_id": "person0"})
+    session, _ = session_on(envelope(None, 107), answer, retry=RetryPolicy(base_delay=0))
+
+    second_try = await session.set_info("person0", tag="x")
+    first_try = await session.set_info("person0", tag="x")
+
+    assert second_try == first_try
+    assert (2, 1, 200) == (second_try.meta.attempts, first_try.meta.attempts, first_try.meta.status)
+    assert second_try.meta.elapsed >= second_try.meta.queued >= 0
+    assert "meta" not in repr(first_try)
+    assert Meta() == Meta(0, 0, 0.0, 0.0)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["code", "data", "message", "candidates", "person_id", "confidence", "face_id", "x"]),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values, st.sampled_from(ENDPOINTS))
+def test_no_json_brings_out_anything_but_typed_errors(value, endpoint):
+    """Any JSON at all is a result, a ServiceError or a ResponseError."""
+    decode_or_typed_error(Request(endpoint, JsonBody(b""), 1), json.dumps(value).encode())
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_bring_out_anything_but_typed_errors(content):
+    """Any bytes at all are a result, a ServiceError or a ResponseError."""
+    decode_or_typed_error(Request(IDENTIFY, JsonBody(b""), 1), content)
+
+
+def decode_or_typed_error(request: Request, content: bytes) -> None:
+    with suppress(ResponseError, ServiceError):
+        decode(request, 200, content)

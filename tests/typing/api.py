@@ -1,0 +1,77 @@
+"""The public names as a typed program uses them; only type-checked, never run."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_type
+
+from face_async import (
+    AddFaceResult,
+    Answer,
+    Candidate,
+    Credentials,
+    FaceError,
+    FaceOutcome,
+    FaceSession,
+    GroupsResult,
+    IdentifyResult,
+    ImageFile,
+    ImageSource,
+    ImageUrl,
+    Outcome,
+    RetryPolicy,
+    ServiceLimits,
+    Throttle,
+    VerifyResult,
+)
+from face_async.local import local_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+async def single_calls(session: FaceSession, file: ImageFile) -> None:
+    added = await session.add_face("person0", [Path("b.jpg"), b"bytes", "c.jpg", ImageUrl("https://x/y.jpg"), file])
+    assert_type(added, AddFaceResult)
+    assert_type(added.faces, tuple[FaceOutcome, ...])
+    assert_type((await session.identify("staff", Path("probe.jpg"))).best, Candidate | None)
+    assert_type((await session.verify("person0", bytearray())).is_match, bool)
+    assert_type((await session.compare(memoryview(b""), "https://x/y.jpg")).similarity, float)
+    assert_type(await session.get_group_ids(), list[str])
+    assert_type((await session.get_face_info("1")).glass, bool)
+    assert_type(await session.request("detect", {"mode": "0"}, {"image": b""}), Answer)
+    await session.new_person("person0", ["staff"], BytesIO(), person_name="Ada", tag="hq")
+
+
+async def bulk(session: FaceSession, images: AsyncIterator[ImageSource]) -> None:
+    async with session.identify_many(images, "staff", max_at_once=8, ordered=True) as found:
+        async for outcome in found:
+            assert_type(outcome, Outcome[ImageSource, IdentifyResult])
+            assert_type(outcome.unwrap(), IdentifyResult)
+            assert_type(outcome.error, FaceError | ValueError | None)
+    async with session.add_faces([("person0", b"")]) as added:
+        assert_type(await added.collect(), list[Outcome[tuple[str, ImageSource], FaceOutcome]])
+    async with session.verify_many([("person0", Path("a.jpg"))]) as verified:
+        async for one in verified:
+            assert_type(one.result, VerifyResult | None)
+    assert_type(await session.identify_in_groups(b"", ["staff"], top=3), GroupsResult)
+
+
+async def sessions() -> None:
+    async with FaceSession(
+        "123456",
+        "test",
+        Credentials("AKID", "secret"),
+        base_url="https://example.com",
+        timeout=1,
+        deadline=2.5,
+        retry=RetryPolicy(max_attempts=1),
+        limits=ServiceLimits(max_faces_per_person=5),
+        throttle=Throttle(max_concurrency=4),
+    ) as session:
+        assert_type(session.with_options(deadline=1), FaceSession)
+    async with FaceSession.from_env(timeout=3) as session:
+        assert_type(session.stats.requests, int)
+    async with local_session("faces.db", recognizer="fingerprint", deadline=3) as session:
+        assert_type(session, FaceSession)
