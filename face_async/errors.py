@@ -147,7 +147,10 @@ class ServiceError(FaceError):
         self.attempts = 1
         meaning = known.meaning if known else "a code the specification does not list"
         said = "" if message in {"", self.name} else f" (the server says: {printable(message)})"
-        super().__init__(f"{endpoint}: {code} {self.name}: {meaning}{said}")
+        # A failed comparison says which of its two pictures failed (Spec: 2.13).
+        flag = self.data.get("fail_flag")
+        which = " in the first picture" if flag == 1 else " in the second picture" if flag == 2 else ""  # noqa: PLR2004 - the values of the specification
+        super().__init__(f"{endpoint}: {code} {self.name}{which}: {meaning}{said}")
 
 
 class AuthError(ServiceError):

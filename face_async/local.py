@@ -41,7 +41,8 @@ async def local_session(
         **options: The keyword arguments of :class:`FaceSession`, but ``base_url`` and ``transport``.
 
     Raises:
-        ValueError: There is no such recogniser, or the database cannot be used.
+        ValueError: There is no such recogniser.
+        StoreError: The database cannot be used (:mod:`face_async.server`).
     """
     credentials = random_credentials()
     with Store(path) as store:

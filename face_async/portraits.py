@@ -4,6 +4,10 @@ A person is a number. Every number has looks of its own (skin, head, eyes, brows
 clothes), spread so that no two persons come out alike; every shot of a person varies light, noise, framing and
 background a little, as a camera does.
 
+Measured with the real recogniser over 60 persons and 4 shots: every face is found; shots of one person are at most
+0.20 apart (usually 0.09), different persons at least 0.23 (usually 0.5), and every new shot is nearest to its own
+person. So identification by rank is right, while 0.6, the threshold for real faces, does not part drawn ones.
+
 Needs numpy and pillow: ``pip install 'face_async[server]'``.
 """
 
@@ -19,7 +23,7 @@ from attrs import frozen
 from PIL import Image, ImageDraw, ImageFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _Color: TypeAlias = tuple[int, int, int]
 _Points: TypeAlias = npt.NDArray[np.float64]
@@ -29,8 +33,9 @@ _HAIRS = ((30, 26, 28), (66, 44, 34), (112, 70, 40), (132, 56, 36), (178, 98, 48
 _IRISES = ((70, 46, 32), (56, 96, 138), (72, 112, 74), (108, 120, 128))
 _CLOTHES = ((58, 86, 130), (158, 66, 68), (70, 116, 96), (226, 204, 156), (96, 80, 126), (62, 64, 74), (224, 136, 88))
 _WALLS = ((208, 222, 234), (234, 222, 204), (210, 228, 212), (230, 212, 222), (220, 220, 226), (238, 232, 200))
-_PRIMES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 2, 3, 5, 7, 11, 13, 17, 19, 23,
+_PRIMES = (97, 7, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 2, 3, 5, 101, 11, 13, 17, 19, 23,
             29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89)  # fmt: skip
+_SMALLEST = 100  # pixels; the least that the service asks of a face
 _DARK = (24, 16, 16)
 _WHITE = (252, 250, 246)
 
@@ -45,8 +50,8 @@ def draw_portrait(person: int, *, shot: int = 0, size: int = 320) -> bytes:
     """
     if person < 0 or shot < 0:
         raise ValueError(f"person and shot count from 0, not {person} and {shot}")
-    if size < 100:
-        raise ValueError(f"size must be at least 100 pixels, not {size}")
+    if size < _SMALLEST:
+        raise ValueError(f"size must be at least {_SMALLEST} pixels, not {size}")
     looks = _looks(person)
     sheet = _Sheet(2 * size, looks.wall, _framing(person, shot))
     _draw_behind(sheet, looks)
@@ -84,7 +89,7 @@ class _Looks:
     brow_tilt: float
     nose_length: float
     nose_width: float
-    mouth_height: float
+    mouth_drop: float
     mouth_width: float
     lips: float
     smile: float
@@ -101,7 +106,7 @@ class _Looks:
 
 
 def _looks(person: int) -> _Looks:
-    places = iter(_spread(person, len(_PRIMES)).tolist())
+    places: Iterator[float] = iter(_spread(person, len(_PRIMES)).tolist())
 
     def between(low: float, high: float) -> float:
         return low + (high - low) * next(places)
@@ -131,16 +136,16 @@ def _looks(person: int) -> _Looks:
         brow_thick=between(0.004, 0.014),
         brow_bend=between(-0.004, 0.022),
         brow_tilt=between(-0.12, 0.2),
-        nose_length=between(0.085, 0.125),
+        nose_length=between(0.085, 0.115),
         nose_width=between(0.026, 0.052),
-        mouth_height=between(0.145, 0.18),
+        mouth_drop=between(0.046, 0.072),
         mouth_width=between(0.05, 0.09),
         lips=between(0.008, 0.022),
         smile=between(-0.002, 0.022),
         rouge=between(0.1, 0.9),
         hairline=between(0.5, 0.95),
         hair_sides=between(0.0, 1.0),
-        long_hair=between(0, 1) > 0.5,
+        long_hair=between(-1, 1) > 0,
         parting=between(-1, 1),
         volume=between(0.02, 0.065),
         curls=between(-1, 1),
@@ -162,7 +167,8 @@ def _spread(number: int, dimensions: int) -> _Points:
     Irrational steps (a Kronecker sequence) spread places far more evenly than chance does: how near two of them are
     depends on the difference of their numbers alone, so there is no unlucky pair that nearly coincides.
     """
-    return (0.5 + number * np.sqrt(_PRIMES[:dimensions])) % 1.0
+    steps: _Points = np.sqrt(_PRIMES[:dimensions])
+    return (0.5 + number * steps) % 1.0
 
 
 class _Sheet:
@@ -200,12 +206,14 @@ def _oval(x: float, y: float, width: float, height: float, *, taper: float = 0.0
     """An oval of these half axes; ``taper`` narrows its lower half, ``square`` below 1 makes it boxy."""
     outline = _oval_points(_ROUND, width, height, square=square)
     outline[:, 0] *= 1 - taper * np.maximum(outline[:, 1] / height, -0.3)
-    return outline + (x, y)
+    outline += (x, y)
+    return outline
 
 
 def _oval_points(turn: _Points, width: float, height: float, *, square: float) -> _Points:
     across, down = (np.sign(wave) * np.abs(wave) ** square for wave in (np.cos(turn), np.sin(turn)))
-    return np.column_stack([width * across, height * down])
+    points: _Points = np.column_stack([width * across, height * down])
+    return points
 
 
 def _stroke(x: float, y: float, width: float, thickness: float, *, bend: float = 0.0, tilt: float = 0.0) -> _Points:
@@ -244,7 +252,7 @@ def _draw_head(sheet: _Sheet, looks: _Looks) -> None:
         sheet.paint(_oval(side * 0.115, 0.085, 0.04, 0.03), (226, 96, 84), opacity=0.3, softness=0.015)
         sheet.paint(_oval(side * 0.1, 0.045, 0.04, 0.02), light, opacity=0.4, softness=0.015)
     if looks.beard > 0 and not looks.long_hair:
-        chin = outline[outline[:, 1] > 0.03]
+        chin = outline[outline[:, 1] > width / 6]
         across = np.linspace(-0.86, 0.86, 30)
         cheeks = np.column_stack([width * across, 0.04 + 0.085 * (1 - across**4)])
         stubble = _blend(looks.hair, _blend(looks.skin, _DARK, 0.6), 0.4)
@@ -285,7 +293,8 @@ def _draw_nose(sheet: _Sheet, looks: _Looks) -> None:
 
 def _draw_mouth(sheet: _Sheet, looks: _Looks) -> None:
     lip = _blend(looks.skin, (176, 40, 52), 0.35 + 0.5 * looks.rouge)
-    y, width, full, bend = looks.mouth_height, looks.mouth_width, looks.lips, -looks.smile
+    y = min(looks.eye_height + looks.nose_length + looks.mouth_drop, looks.head_height - 0.08)
+    width, full, bend = looks.mouth_width, looks.lips, -looks.smile
     sheet.paint(_stroke(0, y - full * 0.6, width, full, bend=bend + full * 0.6), lip)
     sheet.paint(_stroke(0, y + full * 0.9, width * 0.86, full * 1.2, bend=bend - full * 0.9), _blend(lip, _WHITE, 0.12))
     sheet.paint(_stroke(0, y, width * 1.02, 0.0045, bend=bend), _blend(lip, _DARK, 0.7))
@@ -322,7 +331,7 @@ def _draw_glasses(sheet: _Sheet, looks: _Looks) -> None:
     frame = (40, 36, 40)
     for side in (-1, 1):
         rim = _oval(side * looks.eye_apart, looks.eye_height, 0.066, 0.05, square=0.5 + looks.glasses / 2)
-        inside = _oval(side * looks.eye_apart, looks.eye_height, 0.058, 0.042, square=0.5 + looks.glasses / 2)
+        inside = _oval(side * looks.eye_apart, looks.eye_height, 0.06, 0.044, square=0.5 + looks.glasses / 2)
         sheet.paint(np.concatenate([rim, rim[:1], inside[:1], inside[::-1]]), frame)
     sheet.paint(_stroke(0, looks.eye_height - 0.01, looks.eye_apart - 0.06, 0.006, bend=0.006), frame)
 

@@ -78,7 +78,7 @@ async def test_a_failed_comparison_says_which_picture_failed():
     """fail_flag comes with failures, so data is read although the code is not 0."""
     session, _ = session_on(envelope({"fail_flag": 2, "session_id": ""}, -1101))
 
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError, match="in the second picture") as caught:
         await session.compare(b"a", b"b")
 
     assert 2 == caught.value.data["fail_flag"]

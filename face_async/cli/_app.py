@@ -1,0 +1,56 @@
+"""All commands."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from face_async._version import __version__
+from face_async.cli.delete import delete
+from face_async.cli.demo import demo
+from face_async.cli.exits import EXIT_CODES, OneLineErrors
+from face_async.cli.look import faces, groups, info, persons
+from face_async.cli.output import OneLineLog, say
+from face_async.cli.recognise import compare, identify, verify
+from face_async.cli.serve import serve
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # OneLineErrors speaks to users; a bug deserves Python's own traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _title, _commands in {
+    "Start here": (demo, serve),
+    "Recognise": (identify, verify, compare),
+    "Look around": (groups, persons, faces, info),
+    "Change": (delete,),
+}.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_title)(_command)
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        say(f"face-async {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def face_async(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Recognise faces: with a service, or with the local server that comes along.
+
+    With the variables FACE_ASYNC_APPID, _BUCKET, _SECRET_ID, _SECRET_KEY and _BASE_URL set, commands use that service.
+
+    With none of them set, they use the embedded local server and its database faces.db in the working folder.
+    """
+    logging.basicConfig(handlers=[OneLineLog()])

@@ -1,0 +1,94 @@
+"""Exit codes, and one line on stderr for every error that a user can meet."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Self, cast
+
+import typer
+from typer.core import TyperGroup
+
+from face_async.cli.output import tell
+from face_async.errors import FaceError, LimitError, ResponseError, ServiceError, TransportError, printable
+
+_EXPECTED = (FaceError, ValueError, OSError, ImportError)
+_LONGEST_LINE = 1_000
+
+
+class Exit(enum.IntEnum):
+    """What the exit code of a command means."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """Make a code that knows its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    OK = 0, "done, and the answer is yes"
+    NO = 1, "the answer is no: not recognised, or refused by the service"
+    USAGE = 2, "wrong arguments or input: a missing file, a GIF, a picture too large, a port in use"
+    NO_ANSWER = 3, "no answer from the service, or none that can be understood"
+    INTERRUPTED = 130, "Ctrl-C (which is how serve is stopped: there it is 0)"
+
+
+EXIT_CODES = "Exit codes:\n\n" + "\n\n".join(f"{code.value}  {code.meaning}" for code in Exit)
+"""All of them, for the help."""
+
+
+class OneLineErrors(TyperGroup):
+    """The group of all commands: it turns the errors of any into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> object:
+        """Run the command that was asked for; ``ctx`` is click's context, whose home depends on typer's version."""
+        try:
+            return cast("object", super().invoke(ctx))
+        except BrokenPipeError:
+            raise  # the reader of our output has gone, as `head` does: typer ends quietly
+        except (*_EXPECTED, ExceptionGroup) as error:
+            first = _first(error)
+            if not isinstance(first, _EXPECTED) or _is_ours(first):
+                raise
+            raise fail(one_line(first), exit_code(first)) from None
+        except (KeyboardInterrupt, typer.Abort):
+            raise fail("interrupted", Exit.INTERRUPTED) from None
+
+
+def fail(line: str, code: Exit = Exit.USAGE) -> typer.Exit:
+    """Say one line, and return what to raise in order to end with ``code``."""
+    tell(line)
+    return typer.Exit(code)
+
+
+def exit_code(error: Exception) -> Exit:
+    """Return the exit code that an error deserves."""
+    match error:
+        case ServiceError():  # first: a server's refusal of a limit is a LimitError, too
+            return Exit.NO
+        case TransportError() | ResponseError():
+            return Exit.NO_ANSWER
+        case LimitError() | _:
+            return Exit.USAGE
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the module {error.name} is missing; install 'face_async[all]'"
+    if isinstance(error, OSError) and error.strerror:
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, _LONGEST_LINE)
+    return printable(str(error) or type(error).__name__, _LONGEST_LINE)
+
+
+def _first(error: Exception) -> Exception:
+    """Return the first error of a group of groups; tasks that fail together mostly fail for one reason."""
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+    return error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether a module of this package is missing, which no extra would mend."""
+    return isinstance(error, ImportError) and (error.name or "").startswith("face_async")

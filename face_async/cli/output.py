@@ -1,0 +1,93 @@
+"""What goes to the terminal: tables, JSON, and lines with foreign text made harmless."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, cast
+
+import attrs
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from face_async.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from face_async.models import Result
+
+_LONGEST_CELL = 500
+_WIDTH_OF_A_PIPE = 200  # nobody resizes a pipe: what reads it shall find one line per row
+
+
+def tell(line: str) -> None:
+    """Say one line to the person at the terminal, on stderr; never wrapped, so that it stays one."""
+    print(f"face-async: {line}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal's module
+
+
+class OneLineLog(logging.Handler):
+    """Tells of every log record in one line; the embedded server's errors would otherwise come as tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell of a record."""
+        reason = record.exc_info[1] if record.exc_info else None
+        tell(printable(record.getMessage() + (f": {reason!r}" if reason else ""), _LONGEST_CELL))
+
+
+def say(text: str) -> None:
+    """Print text as it is on stdout."""
+    print(text, flush=True)  # noqa: T201
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON on stdout: in ASCII, which every terminal and pipe can carry."""
+    say(json.dumps(value, indent=2))
+
+
+def say_ids(name: str, ids: Iterable[str], *, as_json: bool) -> None:
+    """Print ids, one a line, or as ``{name: [ids]}``."""
+    if as_json:
+        say_json({name: list(ids)})
+    else:
+        for one in ids:
+            say(printable(one, _LONGEST_CELL))
+
+
+def say_result(result: Result, *, as_json: bool) -> None:
+    """Print all that a result says of its subject: names and values."""
+    values = fields_of(result)
+    if as_json:
+        say_json(values)
+        return
+    say_table((), [(name, _in_a_cell(value)) for name, value in values.items()])
+
+
+def fields_of(result: Result) -> dict[str, object]:
+    """Return a result's own fields, without what only describes its way here."""
+    return attrs.asdict(result, filter=lambda attribute, _: attribute.name not in {"session_id", "meta"})
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table on stdout; the cells are text, never markup."""
+    table = Table(box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), pad_edge=False)
+    for column in columns or ("name", "value"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else foreign(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_PIPE)
+    console.print(table)
+
+
+def _in_a_cell(value: object) -> str:
+    return ", ".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else str(value)
+
+
+def foreign(text: str, style: str = "") -> Text:
+    """Return text that came from elsewhere as a cell: no markup, no control characters."""
+    return Text(printable(text, _LONGEST_CELL), style=style)

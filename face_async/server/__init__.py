@@ -1,0 +1,24 @@
+"""The local server: the same 13 endpoints on this machine, with real storage and real recognition.
+
+Needs the extra ``server``; the extra ``recognition`` adds real face recognition.
+"""
+
+from face_async.server.app import create_app
+from face_async.server.background import RunningServer, serve, serve_in_background
+from face_async.server.guard import Account
+from face_async.server.recognition import Face, Recognizer, recognizer
+from face_async.server.schema import StoreError
+from face_async.server.store import Store
+
+__all__ = [
+    "Account",
+    "Face",
+    "Recognizer",
+    "RunningServer",
+    "Store",
+    "StoreError",
+    "create_app",
+    "recognizer",
+    "serve",
+    "serve_in_background",
+]

@@ -1,0 +1,129 @@
+"""The application: 13 routes, and one way from a request to its envelope."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from face_async.errors import CODES
+from face_async.limits import ServiceLimits
+from face_async.server import recognition
+from face_async.server.fetch import Fetcher
+from face_async.server.forms import read_form
+from face_async.server.guard import Guard
+from face_async.server.handlers import HANDLERS, WITHOUT_SESSION_ID, Call
+from face_async.server.parameters import Parameters
+from face_async.server.pictures import FaceFinder
+from face_async.server.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from face_async.server.guard import Account
+    from face_async.server.recognition import Recognizer
+    from face_async.server.store import Store
+    from face_async.signature import Credentials
+
+logger = logging.getLogger("face_async.server")
+
+
+def create_app(
+    store: Store,
+    *,
+    credentials: Credentials | Sequence[Account],
+    limits: ServiceLimits = ServiceLimits(),
+    recognizer: str | Recognizer = "auto",
+    replay_protection: bool = False,
+    url_allow_list: Iterable[str] = (),
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """Return the face recognition service as an ASGI application; it runs on asyncio and on trio.
+
+    It needs no lifespan events, and may be served by several event loops at once.
+
+    Args:
+        store: Where everything is kept; whoever opened it closes it, after the last request.
+        credentials: One key that is good for every appid and bucket, or the accounts that exist.
+        limits: The service's limits.
+        recognizer: What tells faces apart: ``"dlib"``, ``"fingerprint"``, ``"auto"`` (dlib where it is installed)
+            or a recognizer of your own, which you close.
+        replay_protection: Whether a signature is good for one request only (code 13).
+        url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
+            ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
+            lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
+        clock: Unix time in seconds.
+
+    Raises:
+        ValueError: An entry of ``url_allow_list`` cannot be read, or no recognizer has this name.
+    """
+    fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
+    guard = Guard(credentials, replay_protection=replay_protection, clock=clock)
+    chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
+    finder = FaceFinder(chosen, fetcher)
+    service = Service(store, guard, finder, limits)
+    routes = [Route(f"/face/{name}", service.endpoint(name), methods=["POST"]) for name in HANDLERS]
+    app = Starlette(routes=routes)
+    if chosen is not recognizer:
+        weakref.finalize(app, chosen.close)  # without lifespan events there is no other end
+    return app
+
+
+@frozen
+class Service:
+    """What all endpoints share.
+
+    The specification documents no HTTP status for errors: every envelope comes with status 200.
+    """
+
+    store: Store
+    guard: Guard
+    finder: FaceFinder
+    limits: ServiceLimits
+
+    def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint of the specification's ``name``."""
+
+        async def answer(request: Request) -> Response:
+            session_id = secrets.token_hex(16)
+            session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
+            try:
+                return _envelope(0, {**await self._perform(name, request), **session})
+            except Refusal as refusal:
+                return _envelope(refusal.code, {**refusal.data, **session})
+            except ClientDisconnect:
+                return Response(status_code=400)  # for the log; nobody is there to read it
+            except sqlite3.Error:
+                logger.exception("%s: the database failed (session %s)", name, session_id)
+                return _envelope(-1200, session)
+            except Exception:
+                # Whatever it was, the client learns no more than that; the log has it all.
+                logger.exception("%s: internal error (session %s)", name, session_id)
+                return _envelope(213, session)
+
+        return answer
+
+    async def _perform(self, name: str, request: Request) -> dict[str, object]:
+        # The signature is checked before a byte of the body is read.
+        signature = self.guard.admit(request.headers.get("authorization", ""))
+        form = await read_form(request, self.limits.max_request_bytes)
+        parameters = Parameters(form, self.limits)
+        appid, bucket = parameters.target()
+        self.guard.check_target(signature, appid, bucket)
+        return await HANDLERS[name](Call(appid, parameters, self.store, self.finder, self.limits))
+
+
+def _envelope(code: int, data: Mapping[str, object]) -> Response:
+    message = CODES[code].name if code else "OK"
+    return JSONResponse({"data": data, "code": code, "message": message})

@@ -1,0 +1,147 @@
+"""The server on a socket: beside other work in the background, or as the program itself."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from starlette.types import ASGIApp
+
+_BACKLOG = 2_048
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections: uvicorn's 5 cuts pooled ones off at work
+_GRACE_SECONDS = 5  # for requests in work when the server is told to stop
+_MAX_HEADER_BYTES = 32_768
+
+
+@frozen
+class RunningServer:
+    """A server that takes requests.
+
+    Attributes:
+        base_url: Such as ``"http://127.0.0.1:8600"``.
+        port: The port that it listens on.
+    """
+
+    base_url: str
+    port: int
+
+
+@contextlib.asynccontextmanager
+async def serve_in_background(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[RunningServer]:
+    """Serve ``app`` in a thread of its own for as long as the block runs; on asyncio and trio alike.
+
+    Args:
+        app: What :func:`create_app` returned.
+        host: Where to listen; loopback unless told otherwise.
+        port: The port; 0 takes a free one.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    with _listen(host, port) as listener:
+        running = _describe(listener)
+        started: Future[None] = Future()
+        server = _Server(_config(app), lambda: started.set_result(None))
+        thread = threading.Thread(target=_run, args=(server, listener, started), name="face_async server", daemon=True)
+        thread.start()
+        try:
+            await anyio.to_thread.run_sync(started.result)
+            yield running
+        finally:
+            server.should_exit = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join)
+
+
+def serve(
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8600,
+    on_ready: Callable[[str], object] | None = None,
+) -> None:
+    """Serve ``app`` until SIGINT or SIGTERM, then return; to be called in the main thread.
+
+    Requests in work are finished first; a second SIGINT does not wait for them.
+
+    Args:
+        app: What :func:`create_app` returned.
+        host: Where to listen; loopback unless told otherwise.
+        port: The port; 0 takes a free one.
+        on_ready: Called with the base URL once requests are taken.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    with _listen(host, port) as listener:
+        base_url = _describe(listener).base_url
+        server = _Server(_config(app), lambda: on_ready(base_url) if on_ready else None)
+        # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
+        # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+class _Server(uvicorn.Server):
+    """Tells when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def _run(server: _Server, listener: socket.socket, started: Future[None]) -> None:
+    try:
+        server.run(sockets=[listener])
+    except BaseException as error:  # noqa: BLE001 - a thread has nobody above it: who waits for the start gets it
+        if not started.done():
+            started.set_exception(error)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def _describe(listener: socket.socket) -> RunningServer:
+    name: tuple[Any, ...] = listener.getsockname()
+    host, port = str(name[0]), int(name[1])
+    return RunningServer(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", port)
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="auto",
+        log_config=None,  # logging belongs to the program around
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+    )

@@ -1,0 +1,180 @@
+"""Pictures by URL: fetched only from hosts that the operator listed, and never from inside by a trick of naming."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+from attrs import frozen
+
+from face_async.server.refusal import Refusal
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+_OK = 200
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+logger = logging.getLogger("face_async.server")
+
+
+class _Refused(Exception):  # noqa: N818 - becomes a Refusal at the border; its message is for the log
+    """Why a URL is not fetched."""
+
+
+@frozen
+class AllowedHost:
+    """An entry of the allow-list.
+
+    Attributes:
+        host: A name, a literal address, or ``*.`` and a name for all names below it (not the name itself).
+        port: The only port; None for the scheme's default port.
+    """
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, entry: str) -> AllowedHost:
+        """Read ``example.com``, ``*.example.com:8080``, ``127.0.0.1:9000``, ``[::1]:9000`` or ``::1``.
+
+        Raises:
+            ValueError: It is none of these.
+        """
+        host, port = entry, ""
+        if entry.startswith("["):
+            host, _, port = entry[1:].partition("]")
+            port = port.removeprefix(":")
+        elif entry.count(":") == 1:
+            host, port = entry.split(":")
+        if not host or "/" in host or (port and not (port.isdecimal() and 0 < int(port) < 65_536)):  # noqa: PLR2004
+            raise ValueError(f"{entry!r} in url_allow_list is no host name or address with an optional port")
+        return cls(host.lower().rstrip("."), int(port) if port else None)
+
+    def matches(self, scheme: str, host: str, port: int) -> bool:
+        """Return whether it allows this host and port."""
+        if port != (self.port or _DEFAULT_PORTS[scheme]):
+            return False
+        if self.host.startswith("*."):
+            return host.endswith(self.host[1:]) and host != self.host[1:] and _address(host) is None
+        return host == self.host
+
+
+class Fetcher:
+    """Fetches pictures for the server.
+
+    Args:
+        allow_list: Hosts that may be fetched from; empty means none.
+        max_bytes: The largest picture.
+        timeout: Seconds for one picture, all in all.
+
+    Raises:
+        ValueError: An entry of the list cannot be read.
+    """
+
+    def __init__(self, allow_list: Iterable[str], *, max_bytes: int, timeout: float = 10.0) -> None:
+        self._allowed = tuple(AllowedHost.parse(entry) for entry in allow_list)
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+
+    async def fetch(self, url: str) -> bytes:
+        """Return the bytes at ``url``.
+
+        Raises:
+            Refusal: -1308, whatever is wrong; the log says what.
+        """
+        try:
+            with anyio.fail_after(self._timeout):
+                target = self._parse(url)
+                return await self._get(target, await self._resolve(target))
+        except (_Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            # OSError is also timeouts and unknown names, ValueError a host that cannot be a name.
+            logger.info("a picture was not fetched: %s", str(error) or type(error).__name__)
+            raise Refusal(-1308) from None
+
+    def _parse(self, url: str) -> httpx.URL:
+        target = httpx.URL(url)
+        if target.scheme not in _DEFAULT_PORTS or target.userinfo or not self._allows(target):
+            raise _Refused("its host is not in url_allow_list")
+        return target
+
+    def _allows(self, target: httpx.URL) -> bool:
+        port = target.port or _DEFAULT_PORTS[target.scheme]
+        return any(entry.matches(target.scheme, _host(target), port) for entry in self._allowed)
+
+    async def _resolve(self, target: httpx.URL) -> str:
+        """Return the address to connect to: a public one, unless the list names the very address."""
+        host = _host(target)
+        if _address(host) is not None:
+            return host  # it matched an entry, and only an entry that is this address matches an address
+        infos = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = [str(info[4][0]) for info in infos]
+        for text in addresses:
+            address = _address(text)
+            if address is None or not _is_public(address):
+                raise _Refused("its name leads to an address that is not public")
+        return addresses[0]
+
+    async def _get(self, target: httpx.URL, address: str) -> bytes:
+        # The connection goes to the address that was checked: the name is not asked for a second time.
+        request = httpx.Request(
+            "GET",
+            target.copy_with(host=address),
+            headers={"Host": target.netloc.decode("ascii"), "Accept-Encoding": "identity", "Connection": "close"},
+            extensions={"sni_hostname": _host(target), "timeout": httpx.Timeout(self._timeout).as_dict()},
+        )
+        async with httpx.AsyncHTTPTransport(verify=_tls(), trust_env=False) as transport:
+            response = await transport.handle_async_request(request)
+            try:
+                if response.status_code != _OK:  # redirects included: they could lead anywhere
+                    raise _Refused(f"HTTP status {response.status_code}")
+                return await self._read(response)
+            finally:
+                await response.aclose()
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        with anyio.CancelScope() as reading:
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > self._max_bytes:
+                    reading.cancel()  # not "break": httpx's generators left half-way are a warning on trio
+        if len(content) > self._max_bytes:
+            raise _Refused("it is too large")
+        return bytes(content)
+
+
+def _host(url: httpx.URL) -> str:
+    return url.raw_host.decode("ascii").lower().strip("[]").rstrip(".")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        # Addresses that carry an IPv4 address lead to it.
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is not None:
+            return _is_public(inner)
+        if address in _NAT64:
+            return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+    return address.is_global and not address.is_multicast
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)  # loads the certificates once: 20 ms and more

@@ -1,0 +1,262 @@
+"""The 13 endpoints (Spec: 2.1 to 2.13): what each does with its parameters, and what it answers.
+
+Which code is returned when, about in the order of the checks:
+
+=====  =====================================================================================================
+Code   When
+=====  =====================================================================================================
+4      there is no Authorization header, or an empty one
+5      it is no signature
+10     no account has the appid that it names (only with a list of accounts)
+11     no account has the SecretID that it names
+12     the SecretID belongs to another appid's account (only with a list of accounts)
+14     it was made with another SecretKey, or altered
+9      it has expired, is good for no time or more than 3 months, or is dated over 15 minutes ahead
+13     it was used before (only with ``replay_protection``)
+23     the body is larger than ``max_request_bytes``
+3      the body is neither JSON nor multipart/form-data as its Content-Type says, or is cut short
+21     a parameter has the wrong type, is no UTF-8, or is given twice
+-1301  a required parameter is missing or empty
+6      the signature is for another appid or bucket than the request
+16     the account has no such bucket (only with a list of accounts)
+-1307  the list of groups is empty
+-1304  an id or a text is too long
+-1313  an id has white space, a slash or a control character
+-1300  a picture is needed and none was sent, or an empty one
+-1302  newperson: the person exists
+-1303  no such person
+-1306  getpersonids, identify: no such group
+-1309  addface: the person had all faces before the request; in ``ret_codes``: no room for this picture
+-1308  the URL is not in ``url_allow_list``, or nothing could be fetched from it
+-1400  the picture's format is not taken, such as GIF
+-1102  the picture cannot be decoded
+-1101  no face was found in it
+-1103  the face's features could not be computed
+-1312  addface, in ``ret_codes``: the person has almost the same face, which ``face_ids`` names
+-1311  newperson: the appid would have too many groups
+-1310  newperson: a group is full
+-1305  delface, getfaceinfo: no such face
+-1200  the database failed: disk full, file locked by another process
+213    an error in the server itself; its log has the traceback
+=====  =====================================================================================================
+
+Never returned of itself: 15, 24, 107, 108, -1104 to -1109 and -1403; they can be scripted for tests.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import anyio.to_thread
+from attrs import asdict, frozen
+
+from face_async.server.gallery import merge
+from face_async.server.recognition import MATCH_SIMILARITY
+from face_async.server.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from face_async.limits import ServiceLimits
+    from face_async.server.gallery import Candidate
+    from face_async.server.parameters import Parameters
+    from face_async.server.pictures import FaceFinder
+    from face_async.server.store import Store
+
+TOP_CANDIDATES = 5
+"""Persons that identify answers (Spec: 2.12)."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@frozen
+class Call:
+    """One admitted request, and what it takes to answer it."""
+
+    appid: str
+    parameters: Parameters
+    store: Store
+    finder: FaceFinder
+    limits: ServiceLimits
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
+
+
+async def new_person(call: Call) -> dict[str, object]:
+    """Spec: 2.1. All or nothing: a refusal of any kind creates neither person nor groups."""
+    parameters = call.parameters
+    group_ids = parameters.ids("group_ids", empty=-1307)
+    person_id = parameters.id("person_id")
+    name, tag = parameters.text("person_name") or "", parameters.text("tag") or ""
+    picture = parameters.picture("image", "url")
+    await _in_thread(call.store.require_new, call.appid, person_id)  # before the work of looking at the picture
+    face = None if picture is None else await call.finder.find(picture)
+    face_id = await _in_thread(
+        call.store.add_person,
+        call.appid,
+        person_id,
+        group_ids,
+        name=name,
+        tag=tag,
+        face=face,
+        recognizer=call.finder.recognizer,
+        limits=call.limits,
+    )
+    return {
+        "person_id": person_id,
+        "suc_group": len(group_ids),
+        "suc_face": int(face is not None),
+        "face_id": face_id,
+        "group_ids": group_ids,
+    }
+
+
+async def del_person(call: Call) -> dict[str, object]:
+    """Spec: 2.2. Groups stay even when nobody is left in them: no operation deletes groups."""
+    person_id = call.parameters.id("person_id")
+    await _in_thread(call.store.delete_person, call.appid, person_id)
+    return {"person_id": person_id, "deleted": 1}
+
+
+async def add_face(call: Call) -> dict[str, object]:
+    """Spec: 2.3. ``face_ids`` is positional like ``ret_codes``, as the hosted service was seen to answer."""
+    person_id = call.parameters.id("person_id")
+    tag = call.parameters.text("tag") or ""
+    pictures = call.parameters.pictures("images", "urls")
+    room = call.limits.max_faces_per_person
+    await _in_thread(call.store.require_room, call.appid, person_id, room)
+    # Pictures that no person has room for are not looked at: that bounds the work of one request.
+    faces = [*await call.finder.find_all(pictures[:room]), *(Refusal(-1309) for _ in pictures[room:])]
+    additions = await _in_thread(
+        call.store.add_faces,
+        call.appid,
+        person_id,
+        faces,
+        tag=tag,
+        recognizer=call.finder.recognizer,
+        max_faces=room,
+    )
+    return {
+        "added": sum(addition.code == 0 for addition in additions),
+        "face_ids": [addition.face_id for addition in additions],
+        "ret_codes": [addition.code for addition in additions],
+    }
+
+
+async def del_face(call: Call) -> dict[str, object]:
+    """Spec: 2.4."""
+    person_id = call.parameters.id("person_id")
+    face_ids = call.parameters.ids("face_ids", empty=-1301)
+    deleted = await _in_thread(call.store.delete_faces, call.appid, person_id, face_ids)
+    return {"deleted": len(deleted), "face_ids": deleted}
+
+
+async def set_info(call: Call) -> dict[str, object]:
+    """Spec: 2.5. What is not sent stays; an empty text clears."""
+    person_id = call.parameters.id("person_id")
+    name, tag = call.parameters.text("person_name"), call.parameters.text("tag")
+    await _in_thread(call.store.set_info, call.appid, person_id, name=name, tag=tag)
+    return {"person_id": person_id}
+
+
+async def get_info(call: Call) -> dict[str, object]:
+    """Spec: 2.6."""
+    person = await _in_thread(call.store.person, call.appid, call.parameters.id("person_id"))
+    return {
+        "person_id": person.person_id,
+        "person_name": person.name,
+        "face_ids": person.face_ids,
+        "group_ids": person.group_ids,
+        "tag": person.tag,
+    }
+
+
+async def get_group_ids(call: Call) -> dict[str, object]:
+    """Spec: 2.7. An appid without groups has an empty list."""
+    return {"group_ids": await _in_thread(call.store.group_ids, call.appid)}
+
+
+async def get_person_ids(call: Call) -> dict[str, object]:
+    """Spec: 2.8."""
+    return {"person_ids": await _in_thread(call.store.person_ids, call.appid, call.parameters.id("group_id"))}
+
+
+async def get_face_ids(call: Call) -> dict[str, object]:
+    """Spec: 2.9."""
+    return {"face_ids": await _in_thread(call.store.face_ids, call.appid, call.parameters.id("person_id"))}
+
+
+async def get_face_info(call: Call) -> dict[str, object]:
+    """Spec: 2.10."""
+    return {"face_info": await _in_thread(call.store.face_info, call.appid, call.parameters.id("face_id"))}
+
+
+async def verify(call: Call) -> dict[str, object]:
+    """Spec: 2.11. The person's most similar face counts; a person without faces is nobody's match."""
+    person_id = call.parameters.id("person_id")
+    picture = call.parameters.picture("image", "url")
+    recognizer = call.finder.recognizer
+    gallery = await _in_thread(call.store.person_gallery, call.appid, person_id, recognizer)
+    face = await call.finder.find(picture)
+    best = gallery.best_persons(face.embedding, recognizer, top=1)
+    confidence = best[0].confidence if best else 0.0
+    return {"confidence": confidence, "ismatch": confidence >= MATCH_SIMILARITY}
+
+
+async def identify(call: Call) -> dict[str, object]:
+    """Spec: 2.12. Java's client may send ``group_ids`` instead of ``group_id``: then all those groups at once."""
+    parameters = call.parameters
+    several = parameters.has("group_ids")
+    group_ids = parameters.ids("group_ids", empty=-1307) if several else [parameters.id("group_id")]
+    picture = parameters.picture("image", "url")
+    recognizer = call.finder.recognizer
+    for group_id in group_ids:
+        await _in_thread(call.store.require_group, call.appid, group_id)
+    face = await call.finder.find(picture)
+
+    def rank() -> list[Candidate]:
+        galleries = (call.store.group_gallery(call.appid, group_id, recognizer) for group_id in group_ids)
+        rankings = [gallery.best_persons(face.embedding, recognizer, TOP_CANDIDATES) for gallery in galleries]
+        return merge(rankings, TOP_CANDIDATES)
+
+    return {"candidates": [asdict(candidate) for candidate in await _in_thread(rank)]}
+
+
+async def compare(call: Call) -> dict[str, object]:
+    """Spec: 2.13, whose samples post to ``/face/identify`` by mistake. One picture and one URL may be mixed."""
+    pictures = [call.parameters.picture("imageA", "urlA"), call.parameters.picture("imageB", "urlB")]
+    first, second = await call.finder.find_all(pictures)
+    if isinstance(first, Refusal):
+        raise Refusal(first.code, {"fail_flag": 1})
+    if isinstance(second, Refusal):
+        raise Refusal(second.code, {"fail_flag": 2})
+    similarities = call.finder.recognizer.similarities(first.embedding, second.embedding[None, :])
+    return {"similarity": float(similarities[0])}
+
+
+HANDLERS: Mapping[str, Callable[[Call], Awaitable[dict[str, object]]]] = MappingProxyType(
+    {
+        "newperson": new_person,
+        "delperson": del_person,
+        "addface": add_face,
+        "delface": del_face,
+        "setinfo": set_info,
+        "getinfo": get_info,
+        "getgroupids": get_group_ids,
+        "getpersonids": get_person_ids,
+        "getfaceids": get_face_ids,
+        "getfaceinfo": get_face_info,
+        "verify": verify,
+        "identify": identify,
+        "compare": compare,
+    }
+)
+"""The specification's name of each endpoint -> what answers it."""
+
+WITHOUT_SESSION_ID = frozenset({"getgroupids", "getpersonids", "getfaceids", "getfaceinfo"})
+"""The endpoints whose answers have no ``session_id`` (Spec: 2.7 to 2.10)."""

@@ -1,0 +1,124 @@
+"""The demo: people drawn or photographed, enrolled and recognised on a server over http."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from face_async import cli
+from face_async.cli import people as people_module
+from face_async.cli.people import drawn_people, photographed_people
+from face_async.limits import is_legal_id
+from face_async.portraits import draw_portrait
+
+PHOTOS = Path("/work/shared/photos")
+
+
+def _write(folder: Path, *portraits: tuple[str, int, int]) -> None:
+    folder.mkdir()
+    for name, person, shot in portraits:
+        (folder / name).write_bytes(draw_portrait(person, shot=shot))
+
+
+def test_everybody_drawn_is_recognised(say):
+    said = say("demo", "--people", "4", "--recognizer", "fingerprint")
+    assert said.code == 0
+    assert said.out.count("right") == 5
+    assert "5 of 5 recognised: 4 people, 8 faces" in said.out
+    assert said.out.rstrip().endswith("recognizer fingerprint")
+    assert said.err == ""
+
+
+def test_json_holds_what_the_table_says(say):
+    told = json.loads(say("demo", "--people", "3", "--faces", "1", "--recognizer", "fingerprint", "--json").out)
+    assert (told["recognised"], told["people"], told["faces"], told["recognizer"]) == (4, 3, 3, "fingerprint")
+    assert [probe["searched_in"] for probe in told["probes"]] == ["engineering", "engineering", "science", "all groups"]
+    assert all(probe["right"] and probe["found"] == probe["person_id"] for probe in told["probes"])
+
+
+def test_one_person_is_a_demo_too(say):
+    assert say("demo", "--people", "1", "--recognizer", "fingerprint").code == 0
+
+
+def test_the_demo_says_no_when_somebody_is_not_recognised(say, tmp_path):
+    _write(tmp_path / "ada", ("1.jpg", 0, 0), ("probe.jpg", 1, 0))
+    _write(tmp_path / "grace", ("1.jpg", 1, 0), ("probe.jpg", 0, 0))
+    said = say("demo", "--photos", tmp_path, "--recognizer", "fingerprint")
+    assert said.code == 1
+    assert "wrong" in said.out
+
+
+def test_photographs_in_folders_named_after_people(say, tmp_path):
+    _write(tmp_path / "Ada Lovelace", ("1.jpg", 0, 0), ("2.jpg", 0, 1), ("3.jpg", 0, 2))
+    _write(tmp_path / "Zoë [red]", ("1.jpg", 1, 0), ("probe-a.jpg", 1, 1), ("probe-b.jpg", 1, 2))
+    _write(tmp_path / "王芳", ("1.jpg", 2, 0))
+    _write(tmp_path / "nobody")
+    said = say("demo", "--photos", tmp_path, "--recognizer", "fingerprint")
+    assert said.code == 0
+    assert "4 of 4 recognised: 3 people, 4 faces" in said.out
+    assert "Zoë [red]" in said.out
+    assert said.err.splitlines() == [
+        "face-async: nobody has no picture to enrol, and takes no part",
+        "face-async: 王芳 has a single picture: enrolled, but there is none to recognise",
+    ]
+
+
+def test_pictures_that_are_none_are_told_of(say, tmp_path):
+    _write(tmp_path / "ada", ("1.jpg", 0, 0), ("2.jpg", 0, 1))
+    _write(tmp_path / "grace", ("2.jpg", 1, 0))
+    (tmp_path / "grace" / "1.jpg").write_text("hello")
+    said = say("demo", "--photos", tmp_path, "--recognizer", "fingerprint")
+    assert said.code == 1
+    first, second = said.err.splitlines()
+    assert "grace/1.jpg: addface: -1400" in first
+    assert second == "face-async: grace has no usable picture, and cannot be recognised"
+
+
+def test_ids_of_photographed_people_suit_every_service(tmp_path):
+    for name in ("Ada Lovelace", "ada-lovelace", "Zoë", "王芳", "-", "x" * 200):
+        _write(tmp_path / name, ("1.jpg", 0, 0))
+    found = {person.name: person.person_id for person in photographed_people(tmp_path)}
+    assert found["Ada Lovelace"] == "ada-lovelace"
+    assert found["Zoë"] == "zoe"
+    assert len(set(found.values())) == len(found)
+    assert all(is_legal_id(person_id) and person_id.isascii() and len(person_id) < 100 for person_id in found.values())
+
+
+def test_pictures_too_large_for_a_request_are_sent_as_smaller_copies(tmp_path, monkeypatch):
+    monkeypatch.setattr(people_module, "_LARGEST_FILE", 20_000)
+    (tmp_path / "ada").mkdir()
+    Image.effect_noise((2_000, 1_000), 50).save(tmp_path / "ada" / "1.jpg")
+    (tmp_path / "ada" / "2.jpg").write_bytes(bytes(30_000))
+    (person,) = photographed_people(tmp_path)
+    assert isinstance(person.enrolled[0], bytes)
+    assert person.probes == (tmp_path / "ada" / "2.jpg",)
+
+
+def test_drawn_people_have_names_and_halves(monkeypatch):
+    monkeypatch.setattr("face_async.portraits.draw_portrait", lambda person, shot: bytes([person, shot]))
+    cast = list(drawn_people(26, faces=1))
+    assert [person.person_id for person in cast[:2]] == ["ada", "grace"]
+    assert (cast[24].name, cast[24].person_id) == ("Ada 2", "ada-2")
+    assert [person.group_id for person in cast].count("science") == 13
+    assert len({person.person_id for person in cast}) == 26
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs here")
+def test_real_photographs_are_recognised_by_dlib(say, tmp_path):
+    pytest.importorskip("dlib")
+    for name in ("biden", "obama", "rose"):
+        (tmp_path / name).mkdir()
+        for picture in PHOTOS.glob(f"*{name}*.jpg"):
+            shutil.copy(picture, tmp_path / name)
+    said = say("demo", "--photos", tmp_path, "--recognizer", "dlib")
+    assert said.code == 0
+    assert "4 of 4 recognised" in said.out
+
+
+def test_every_file_of_the_command_line_is_named_in_its_map():
+    files = {path.name for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__.py"}
+    assert {name for name in files if name not in (cli.__doc__ or "")} == set()

@@ -1,0 +1,174 @@
+"""One line and an exit code for everything that can go wrong, and never a traceback."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from face_async.cli import main
+from face_async.cli.exits import Exit, exit_code, one_line
+from face_async.errors import CODES, FaceLimitError, FaceLimitRefusal, ResponseError, TransportError, service_error
+
+
+def _is_one_line(text: str) -> bool:
+    return text.startswith("face-async: ") and text.count("\n") == 1 and text.endswith("\n")
+
+
+@pytest.fixture
+def dead_url() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.usefixtures("service")
+class TestWithAService:
+    def test_wrong_secret(self, say, monkeypatch):
+        monkeypatch.setenv("FACE_ASYNC_SECRET_KEY", "wrong")
+        said = say("groups")
+        assert (said.code, said.out) == (Exit.NO, "")
+        assert _is_one_line(said.err)
+        assert "SIGNATURE_MISMATCH" in said.err
+
+    def test_dead_port(self, say, dead_url):
+        said = say("groups", "--base-url", dead_url)
+        assert (said.code, said.out) == (Exit.NO_ANSWER, "")
+        assert _is_one_line(said.err)
+
+    def test_something_else_answers(self, say, service):
+        said = say("groups", "--base-url", service["FACE_ASYNC_BASE_URL"] + "/elsewhere")
+        assert said.code == Exit.NO_ANSWER
+        assert _is_one_line(said.err)
+
+    @pytest.mark.parametrize("command", [("identify", "--group", "staff"), ("verify", "ada"), ("compare", "ada.jpg")])
+    @pytest.mark.parametrize("picture", ["gif", "large", "missing"])
+    def test_pictures_that_cannot_be_sent(self, say, tmp_path, ada, command, picture):
+        assert ada.name == "ada.jpg"
+        path = tmp_path / "picture.jpg"
+        if picture != "missing":
+            path.write_bytes(b"GIF89a" + bytes(100) if picture == "gif" else b"\xff\xd8\xff" + bytes(2_000_000))
+        said = say(*command, path)
+        assert (said.code, said.out) == (Exit.USAGE, "")
+        assert _is_one_line(said.err)
+
+    def test_what_the_service_refuses(self, say, ada):
+        for command in (("persons", "nowhere"), ("info", "nobody"), ("verify", "nobody", ada), ("delete", "no", "-y")):
+            said = say(*command)
+            assert (said.code, said.out) == (Exit.NO, "")
+            assert _is_one_line(said.err)
+
+    def test_an_id_that_no_service_takes(self, say):
+        said = say("persons", "a b")
+        assert said.code == Exit.USAGE
+        assert _is_one_line(said.err)
+
+    def test_info_of_nothing_and_of_both(self, say):
+        for command in (("info",), ("info", "ada", "--face", "1")):
+            said = say(*command)
+            assert said.code == Exit.USAGE
+            assert _is_one_line(said.err)
+
+
+def test_half_a_configuration_names_what_is_missing(say, monkeypatch):
+    monkeypatch.setenv("FACE_ASYNC_APPID", "123456")
+    monkeypatch.setenv("FACE_ASYNC_SECRET_ID", "AKID")
+    for command in ("groups", "serve"):
+        said = say(command)
+        assert said.code == Exit.USAGE
+        assert _is_one_line(said.err)
+        assert "FACE_ASYNC_BUCKET, FACE_ASYNC_SECRET_KEY" in said.err
+
+
+def test_a_base_url_alone_is_half_a_configuration(say):
+    said = say("groups", "--base-url", "http://127.0.0.1:1")
+    assert said.code == Exit.USAGE
+    assert _is_one_line(said.err)
+    assert "FACE_ASYNC_APPID" in said.err
+
+
+def test_a_service_over_plain_http_elsewhere_is_refused(say, service):
+    said = say("groups", "--base-url", "http://192.0.2.1")
+    assert said.code == Exit.USAGE
+    assert _is_one_line(said.err)
+    assert service["FACE_ASYNC_SECRET_KEY"] not in said.err
+
+
+def test_with_nothing_configured_the_embedded_server_is_used_and_named(say, tmp_path):
+    said = say("groups")
+    assert (said.code, said.out) == (0, "")
+    assert _is_one_line(said.err)
+    assert "faces.db" in said.err
+    assert (tmp_path / "faces.db").exists()
+
+
+@pytest.mark.usefixtures("service")
+def test_a_database_that_is_named_goes_before_a_service(say):
+    said = say("groups", "--db", "mine.db")
+    assert (said.code, said.out) == (0, "")
+    assert "mine.db" in said.err
+
+
+def test_a_file_that_is_no_database(say, tmp_path):
+    (tmp_path / "faces.db").write_text("hello")
+    said = say("groups")
+    assert said.code == Exit.USAGE
+    assert _is_one_line(said.err.split("\n", 1)[1])
+
+
+def test_serving_strangers_wants_an_account(say):
+    said = say("serve", "--host", "0.0.0.0")
+    assert said.code == Exit.USAGE
+    assert _is_one_line(said.err)
+
+
+def test_a_port_in_use(say):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        said = say("serve", "--port", listener.getsockname()[1], "--recognizer", "fingerprint")
+    assert said.code == Exit.USAGE
+    assert _is_one_line(said.err)
+
+
+def test_photographs_that_are_not_there(say, tmp_path):
+    for command in (("demo", "--photos", "nope"), ("demo", "--photos", tmp_path)):
+        said = say(*command)
+        assert said.code == Exit.USAGE
+        assert _is_one_line(said.err)
+
+
+def test_a_missing_extra_is_named(say, monkeypatch):
+    monkeypatch.setitem(sys.modules, "face_async.local", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "face_async.server", raising=False)
+    monkeypatch.delitem(sys.modules, "face_async.server.background", raising=False)
+    said = say("serve")
+    assert said.code == Exit.USAGE
+    assert said.err == "face-async: the module uvicorn is missing; install 'face_async[all]'\n"
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_cli_one_line_says_what_to_install(missing, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("face_async.cli."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == "face-async: the command line needs typer and rich; install 'face_async[cli]'"
+
+
+def test_exit_codes_of_errors():
+    for code in CODES:
+        assert exit_code(service_error(code, endpoint="identify")) == Exit.NO
+    assert exit_code(FaceLimitRefusal(-1309, endpoint="addface")) == Exit.NO
+    assert exit_code(FaceLimitError("21 images")) == Exit.USAGE
+    assert exit_code(TransportError("lost", endpoint="identify", maybe_applied=False)) == Exit.NO_ANSWER
+    assert exit_code(ResponseError("odd", endpoint="identify", status=200)) == Exit.NO_ANSWER
+    assert exit_code(FileNotFoundError(2, "No such file or directory", "x")) == Exit.USAGE
+
+
+def test_errors_are_one_harmless_line_whatever_they_hold():
+    assert one_line(ValueError("a\nb\x1b[31m")) == r"a\nb\x1b[31m"
+    assert one_line(FileNotFoundError(2, "No such file", "x\n.jpg")) == r"x\n.jpg: No such file"
+    assert one_line(ValueError()) == "ValueError"

@@ -1,0 +1,115 @@
+"""The program as a process of its own: signals, pipes, and what serve prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from face_async.portraits import draw_portrait
+
+PROGRAM = "from face_async.cli import main; main()"
+
+# The demo, saying when it has begun with a kind of work, each piece of which takes a while.
+WORKING = """
+import pathlib, time
+from {module} import {owner} as owner
+work = owner.{name}
+
+def slowly(*args, **options):
+    pathlib.Path("working").touch()
+    time.sleep(0.1)
+    return work(*args, **options)
+
+owner.{name} = slowly
+"""
+DRAWING = WORKING.format(module="face_async", owner="portraits", name="draw_portrait") + PROGRAM
+LOOKING = (
+    WORKING.format(module="face_async.server._fingerprint", owner="FingerprintRecognizer", name="find_face") + PROGRAM
+)
+
+
+@pytest.fixture
+def start():
+    """Start the program; whatever happens, it has ended after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*args: str, program: str = PROGRAM, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **environment},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_prints_what_to_paste_and_ends_quietly_on_ctrl_c(start):
+    serving = start("serve", "--port", "0", "--recognizer", "fingerprint")
+    lines = [serving.stdout.readline() for _ in range(5)]
+    pasted = dict(line.removeprefix("export ").rstrip("\n").split("=", 1) for line in lines)
+    assert set(pasted) == {f"FACE_ASYNC_{name}" for name in ("BASE_URL", "APPID", "BUCKET", "SECRET_ID", "SECRET_KEY")}
+
+    asking = start("groups", "--json", **pasted)
+    assert json.loads(asking.communicate(timeout=20)[0]) == {"group_ids": []}
+
+    serving.send_signal(signal.SIGINT)
+    out, err = serving.communicate(timeout=20)
+    assert (serving.returncode, out) == (0, "")
+    announced, stopped = err.splitlines()
+    assert announced.startswith("face-async: serving faces.db on http://127.0.0.1:")
+    assert stopped == "face-async: stopped"
+
+
+def test_serve_keeps_a_configured_secret_to_itself(start):
+    account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
+    serving = start(
+        *("serve", "--port", "0", "--recognizer", "fingerprint"),
+        **{f"FACE_ASYNC_{name}": value for name, value in account.items()},
+    )
+    assert serving.stdout.readline().startswith("export FACE_ASYNC_BASE_URL=http://127.0.0.1:")
+    serving.send_signal(signal.SIGTERM)
+    out, err = serving.communicate(timeout=20)
+    assert (serving.returncode, out) == (0, "")
+    assert "mySecret" not in err
+
+
+@pytest.mark.parametrize("program", [DRAWING, LOOKING], ids=["drawing", "looking"])
+def test_ctrl_c_ends_a_demo_with_130_and_one_line(start, tmp_path, program):
+    demo = start("demo", "--people", "8", "--recognizer", "fingerprint", program=program)
+    while not (tmp_path / "working").exists():
+        assert demo.poll() is None
+        time.sleep(0.02)
+    demo.send_signal(signal.SIGINT)
+    out, err = demo.communicate(timeout=20)
+    assert (demo.returncode, out, err) == (130, "", "face-async: interrupted\n")
+
+
+def test_output_that_nobody_reads_is_no_traceback(start):
+    demo = start("demo", "--people", "1", "--recognizer", "fingerprint")
+    demo.stdout.close()
+    assert "Traceback" not in demo.stderr.read()
+
+
+def test_a_terminal_that_knows_ascii_only_gets_all_it_can_show(start, tmp_path):
+    (tmp_path / "Zoë").mkdir()
+    for shot in range(2):
+        (tmp_path / "Zoë" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot))
+    demo = start("demo", "--photos", ".", "--recognizer", "fingerprint", PYTHONIOENCODING="ascii")
+    out, err = demo.communicate(timeout=20)
+    assert (demo.returncode, err) == (0, "")
+    assert r"Zo\xeb" in out

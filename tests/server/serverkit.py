@@ -1,0 +1,141 @@
+"""What the server's tests speak with: plain httpx, signatures by the document's formula, multipart by hand."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hmac
+import itertools
+import json
+import re
+import time
+
+import httpx
+import numpy as np
+
+from face_async.server import Face, Store, create_app
+from face_async.server.refusal import Refusal
+from face_async.signature import Credentials
+
+APPID, BUCKET = "123456", "test"
+CREDENTIALS = Credentials("AKIDexampleSecretId", "exampleSecretKey")
+BOUNDARY = "--------------acebdf13572468"
+
+_nonces = itertools.count(1)
+
+
+class ToyRecognizer:
+    """Sees who a ``picture()`` shows, in other bytes person 0: 10 less similar a person apart, 2 a shot."""
+
+    name = "toy"
+    closed = 0
+
+    def find_face(self, picture: bytes) -> Face:
+        for word, code in ((b"nobody", -1101), (b"broken", -1102), (b"GIF8", -1400)):
+            if picture.startswith(word):
+                raise Refusal(code)
+        if picture == b"crash":
+            raise RuntimeError("a fault in the recognizer that no client may read of")
+        match = re.fullmatch(rb"person (\d+) shot (\d+)", picture)
+        person, shot = (int(match[1]), int(match[2])) if match else (0, 0)
+        return Face(
+            x=44, y=33, width=64.0, height=64.5, gender=99, age=37, expression=6, glass=True, pitch=5, yaw=6, roll=0,
+            embedding=np.array([person, shot], dtype=np.float32),
+        )  # fmt: skip
+
+    def similarities(self, probe, gallery):
+        apart = np.abs(gallery.astype(np.float64) - probe)
+        return np.maximum(0.0, 100.0 - 10.0 * apart[:, 0] - 2.0 * apart[:, 1])
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def picture(person: int, shot: int = 0) -> bytes:
+    return f"person {person} shot {shot}".encode()
+
+
+def signed(original: str, key: str = CREDENTIALS.secret_key) -> str:
+    raw = original.encode()
+    return base64.b64encode(hmac.digest(key.encode(), raw, "sha1") + raw).decode()
+
+
+def authorization(
+    appid: str = APPID,
+    bucket: str = BUCKET,
+    credentials: Credentials = CREDENTIALS,
+    now: float | None = None,
+    lifetime: int = 300,
+) -> str:
+    at = int(time.time() if now is None else now)
+    return signed(
+        f"a={appid}&b={bucket}&k={credentials.secret_id}&e={at + lifetime}&t={at}&r={next(_nonces)}&u=0&f=",
+        credentials.secret_key,
+    )
+
+
+def part(name: str, content: bytes | str, *, filename: str | None = None, headers: tuple[str, ...] = ()) -> bytes:
+    """One multipart part with any headers beside its Content-Disposition."""
+    disposition = f'Content-Disposition: form-data; name="{name}"'
+    if filename is not None:
+        disposition += f'; filename="{filename}"'
+    raw = content.encode() if isinstance(content, str) else content
+    return "\r\n".join([disposition, *headers, "", ""]).encode() + raw
+
+
+def multipart(*parts: bytes, end: bytes = b"--\r\n") -> bytes:
+    delimiter = b"--" + BOUNDARY.encode()
+    return b"".join(delimiter + b"\r\n" + each + b"\r\n" for each in parts) + delimiter + end
+
+
+class Caller:
+    """Calls endpoints and returns (code, data) of their envelopes, which it checks."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.sign = authorization
+
+    async def post(self, name: str, body: bytes, content_type: str, **headers: str) -> tuple[int, dict]:
+        sent = {"Content-Type": content_type, "Authorization": self.sign()} | headers
+        response = await self.client.post(f"/face/{name}", content=body, headers=sent)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/json"
+        assert int(response.headers["content-length"]) == len(response.content)
+        envelope = response.json()
+        assert set(envelope) == {"data", "code", "message"}
+        assert (envelope["message"] == "OK") == (envelope["code"] == 0)
+        return envelope["code"], envelope["data"]
+
+    async def json(self, name: str, **fields: object) -> tuple[int, dict]:
+        body = json.dumps({"appid": APPID, "bucket": BUCKET} | fields).encode()
+        return await self.post(name, body, "application/json")
+
+    async def multipart(self, name: str, *parts: bytes) -> tuple[int, dict]:
+        body = multipart(part("appid", APPID), part("bucket", BUCKET), *parts)
+        return await self.post(name, body, f"multipart/form-data; boundary={BOUNDARY}")
+
+    async def ok(self, name: str, *parts: bytes, **fields: object) -> dict:
+        """Call with parts, or with JSON fields, and return the data of an answer that must be a success."""
+        code, data = await (self.multipart(name, *parts) if parts else self.json(name, **fields))
+        assert code == 0
+        return data
+
+    async def new_person(self, person_id: str, *groups: str, image: bytes | None = None, **texts: str) -> dict:
+        """Create a person, by multipart if there is a picture."""
+        if image is None:
+            return await self.ok("newperson", person_id=person_id, group_ids=groups or ("staff",), **texts)
+        named = [part(f"group_ids[{index}]", group) for index, group in enumerate(groups or ("staff",))]
+        extra = [part(name, text) for name, text in texts.items()]
+        return await self.ok("newperson", part("person_id", person_id), *named, *extra, part("image", image))
+
+    async def add_faces(self, person_id: str, *images: bytes, tag: str = "") -> dict:
+        named = [part(f"images[{index}]", image) for index, image in enumerate(images)]
+        return await self.ok("addface", part("person_id", person_id), part("tag", tag), *named)
+
+
+@contextlib.asynccontextmanager
+async def calling(store: Store, **options: object):
+    """Call an application in process, made with these options."""
+    app = create_app(store, **({"credentials": CREDENTIALS, "recognizer": ToyRecognizer()} | options))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        yield Caller(client)

@@ -1,0 +1,164 @@
+"""The server on a socket: started, stopped, interrupted, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import anyio
+import httpx
+import pytest
+from serverkit import CREDENTIALS, Caller, ToyRecognizer, authorization
+
+from face_async.server import Store, create_app, serve_in_background
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = """
+import sys
+from face_async.server import Store, create_app, serve
+from face_async.signature import Credentials
+with Store(sys.argv[1]) as store:
+    credentials = Credentials("AKIDexampleSecretId", "exampleSecretKey")
+    app = create_app(store, credentials=credentials, recognizer="fingerprint")
+    serve(app, port=0, on_ready=lambda base_url: print(base_url, flush=True))
+print("closed", flush=True)
+"""
+
+
+@pytest.fixture
+def app(store):
+    return create_app(store, credentials=CREDENTIALS, recognizer=ToyRecognizer())
+
+
+@contextlib.contextmanager
+def program(path):
+    """A server in a process of its own; yields the process and its base URL."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def new_person(client: httpx.Client, person_id: str) -> int:
+    body = {"appid": "123456", "bucket": "test", "person_id": person_id, "group_ids": ["staff"]}
+    headers = {"Authorization": authorization()}
+    return client.post("/face/newperson", json=body, headers=headers).json()["code"]
+
+
+async def test_a_served_application_answers_over_sockets(app):
+    """From the moment the block begins, at the address it yields."""
+    async with (
+        serve_in_background(app) as server,
+        httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client,
+    ):
+        assert server.base_url == f"http://127.0.0.1:{server.port}"
+        caller = Caller(client)
+        await caller.new_person("ada", image=b"person 1 shot 0")
+        assert (await caller.ok("getgroupids"))["group_ids"] == ["staff"]
+        response = await client.post("/face/getgroupids")
+        assert "server" not in response.headers
+        assert "date" in response.headers
+
+
+async def test_nobody_listens_after_the_block(app):
+    """And the thread is gone."""
+    before = set(threading.enumerate())  # other tests' servers may still run
+    async with serve_in_background(app) as server:
+        pass
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", server.port))
+    assert not [new for new in set(threading.enumerate()) - before if new.name == "face_async server"]
+
+
+async def test_a_cancelled_block_stops_the_server(app):
+    """Cancellation does not leave a thread behind."""
+    with anyio.move_on_after(0.2):
+        async with serve_in_background(app) as server:
+            await anyio.sleep_forever()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", server.port))
+
+
+async def test_a_server_can_be_started_again(app):
+    """The application outlives its server."""
+    for _ in range(2):
+        async with serve_in_background(app) as server, httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.post(f"{server.base_url}/face/getgroupids")).json()["code"] == 4
+
+
+async def test_a_port_that_is_taken_is_an_error(app):
+    """At once, to whoever asked."""
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(OSError, match="in use"):
+        async with serve_in_background(app, port=other.getsockname()[1]):
+            pass
+
+
+async def test_ipv6_addresses_stand_in_brackets(app):
+    """As URLs want them."""
+    try:
+        async with serve_in_background(app, host="::1") as server, httpx.AsyncClient(trust_env=False) as client:
+            assert server.base_url == f"http://[::1]:{server.port}"
+            assert (await client.post(f"{server.base_url}/face/getgroupids")).json()["code"] == 4
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+
+async def test_a_refused_upload_is_answered_although_it_was_not_read(app):
+    """A client that sends all before it reads still learns the code, and may use its connection again."""
+    async with (
+        serve_in_background(app) as server,
+        httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client,
+    ):
+        headers = {"Content-Type": "application/json", "Authorization": authorization()}
+        response = await client.post("/face/identify", content=b"x" * 4_000_000, headers=headers)
+        assert response.json()["code"] == 23
+        assert (await client.post("/face/getgroupids")).json()["code"] == 4
+
+
+async def test_a_server_that_cannot_start_says_so(app, monkeypatch):
+    """Instead of being waited for without end."""
+    monkeypatch.setattr("uvicorn.Server.startup", lambda self, sockets=None: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        async with serve_in_background(app):
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_signal_ends_the_program_cleanly(tmp_path, number):
+    """No traceback, and what comes after the server is still done."""
+    with program(tmp_path / "faces.db") as (process, base_url):
+        with httpx.Client(base_url=base_url, trust_env=False) as client:
+            assert new_person(client, "ada") == 0
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (0, "closed\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
+
+
+def test_a_killed_server_keeps_every_answered_effect(tmp_path, full, rng: random.Random):
+    """kill -9 at any moment: what was answered is there, and what is there is whole."""
+    path = tmp_path / "faces.db"
+    answered: list[str] = []
+    for round_ in range(20 if full else 3):
+        with program(path) as (process, base_url):
+            threading.Timer(rng.uniform(0.05, 0.3), process.kill).start()
+            with httpx.Client(base_url=base_url, trust_env=False) as client, contextlib.suppress(httpx.HTTPError):
+                for number in range(10_000):
+                    person_id = f"r{round_}-{number}"
+                    assert new_person(client, person_id) == 0
+                    answered.append(person_id)
+            process.wait(timeout=10)
+    with Store(path) as store:
+        kept = store.person_ids("123456", "staff")
+        assert [person_id for person_id in kept if person_id in set(answered)] == answered
+        assert len(kept) <= len(answered) + (20 if full else 3)
+        assert all(store.person("123456", person_id).group_ids == ["staff"] for person_id in kept)
+    assert answered

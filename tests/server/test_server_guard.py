@@ -1,0 +1,153 @@
+"""Who is let in: every code of a signature, 4 to 16, and what official clients sign."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from samples import SIGNATURE_VECTORS
+from serverkit import APPID, BUCKET, CREDENTIALS, authorization, calling, signed
+
+from face_async.server import Account
+from face_async.server.guard import MAX_CLOCK_LEAD, SeenSignatures
+from face_async.signature import MAX_LIFETIME, Credentials, parse
+
+pytestmark = pytest.mark.anyio
+
+NOW = 1_500_000_000
+OTHER = Credentials("AKIDother", "otherKey")
+ACCOUNTS = [Account(APPID, (BUCKET, "second"), CREDENTIALS), Account("777", ("test",), OTHER)]
+
+
+async def code_of(caller, value: str, **fields: object) -> int:
+    caller.sign = lambda: value
+    return (await caller.json("getgroupids", **fields))[0]
+
+
+def dated(fields: str) -> str:
+    return signed(f"a={APPID}&b={BUCKET}&k={CREDENTIALS.secret_id}&{fields}")
+
+
+@pytest.mark.parametrize("vector", SIGNATURE_VECTORS, ids=lambda vector: vector.form)
+async def test_every_official_clients_signature_is_accepted(store, vector):
+    """Whatever fields a client signs, in whatever order."""
+    async with calling(store, clock=lambda: NOW) as caller:
+        assert await code_of(caller, vector.authorization) == 0
+
+
+async def test_no_signature_is_4(caller):
+    """No header, and an empty or blank one."""
+    response = await caller.client.post("/face/getgroupids", json={})
+    assert response.json()["code"] == 4
+    assert await code_of(caller, "") == 4
+    assert await code_of(caller, "  ") == 4
+
+
+@pytest.mark.parametrize("value", ["x", "FCHXdPTEwMDAwMzc5Jms9QUtJRGVRZDBrRU1yM2J4ZjhRckJi==", "q-sign-algorithm=sha1"])
+async def test_an_unreadable_signature_is_5(caller, value):
+    """Also the samples' own, which the specification's authors cut short."""
+    assert await code_of(caller, value) == 5
+
+
+async def test_a_signature_by_another_key_is_14(caller):
+    """And so is one whose text was altered after signing."""
+    wrong = Credentials(CREDENTIALS.secret_id, "wrongKey")
+    assert await code_of(caller, authorization(credentials=wrong)) == 14
+
+
+async def test_another_secret_id_is_11(caller):
+    """With one key for all, every other SecretID does not exist."""
+    assert await code_of(caller, authorization(credentials=OTHER)) == 11
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        (f"e={NOW}&t={NOW - 30}", 0),
+        (f"e={NOW - 1}&t={NOW - 30}", 9),
+        (f"e={NOW}&t={NOW}", 9),
+        (f"e=0&t={NOW}", 9),
+        (f"e={NOW + MAX_LIFETIME}&t={NOW}", 0),
+        (f"e={NOW + MAX_LIFETIME + 1}&t={NOW}", 9),
+        (f"e={NOW + 100}&t={NOW + 1}", 0),
+        (f"e={NOW + 9999}&t={NOW + MAX_CLOCK_LEAD}", 0),
+        (f"e={NOW + 9999}&t={NOW + MAX_CLOCK_LEAD + 1}", 9),
+    ],
+)
+async def test_a_signature_out_of_its_time_is_9(store, fields, code):
+    """Expired, of no length, one-time, over 3 months, or dated too far ahead."""
+    async with calling(store, clock=lambda: NOW) as caller:
+        assert await code_of(caller, dated(fields)) == code
+
+
+async def test_a_signature_for_another_target_is_6(caller):
+    """The appid must agree; the bucket too, where both name one."""
+    assert await code_of(caller, authorization(appid="654321")) == 6
+    assert await code_of(caller, authorization(bucket="other")) == 6
+    assert await code_of(caller, authorization(bucket="")) == 0
+    assert await code_of(caller, authorization(bucket="anything"), bucket=None) == 0
+
+
+async def test_accounts_say_who_exists(store):
+    """10 unknown appid, 11 unknown SecretID, 12 a SecretID of another appid, 16 unknown bucket."""
+    async with calling(store, credentials=ACCOUNTS) as caller:
+        assert await code_of(caller, authorization()) == 0
+        assert await code_of(caller, authorization(bucket="second"), bucket="second") == 0
+        assert await code_of(caller, authorization("777", "test", OTHER), appid="777") == 0
+        assert await code_of(caller, authorization("999", credentials=OTHER), appid="999") == 10
+        assert await code_of(caller, authorization(credentials=Credentials("AKIDnobody", "k"))) == 11
+        assert await code_of(caller, authorization(credentials=OTHER)) == 12
+        assert await code_of(caller, authorization(bucket="third"), bucket="third") == 16
+        assert await code_of(caller, authorization(bucket="third"), bucket=None) == 16
+
+
+def test_the_buckets_of_an_account_are_several_names(anyio_backend):
+    """A single str would be one bucket a letter."""
+    assert Account(APPID, ["a", "b"], CREDENTIALS).buckets == ("a", "b")
+    with pytest.raises(TypeError, match="buckets must be several names"):
+        Account(APPID, "test", CREDENTIALS)
+
+
+async def test_a_replayed_signature_is_13_when_asked_for(store):
+    """Without replay protection the same signature is good until it expires."""
+    value = authorization()
+    async with calling(store) as caller:
+        assert [await code_of(caller, value) for _ in range(2)] == [0, 0]
+    async with calling(store, replay_protection=True) as caller:
+        assert [await code_of(caller, value) for _ in range(2)] == [0, 13]
+        assert await code_of(caller, authorization()) == 0
+
+
+async def test_a_forged_signature_does_not_burn_the_true_one(store):
+    """Only a signature that proved true is remembered."""
+    async with calling(store, replay_protection=True, clock=lambda: NOW) as caller:
+        early = dated(f"e={NOW + 2000}&t={NOW + 1000}")
+        assert [await code_of(caller, early) for _ in range(2)] == [9, 9]
+
+
+def test_seen_signatures_are_bounded_and_forgotten_when_they_expire(anyio_backend):
+    """Memory for replays does not grow without end."""
+    seen = SeenSignatures(capacity=3)
+    signatures = [parse(authorization(now=NOW, lifetime=100 + index)) for index in range(4)]
+    assert all(seen.add(signature, NOW) for signature in signatures)
+    assert len(seen) == 3
+    assert not seen.add(signatures[3], NOW)
+    assert seen.add(parse(authorization(now=NOW + 500)), NOW + 500)
+    assert len(seen) == 1
+
+
+async def test_the_signature_is_checked_before_the_body_is_read(caller):
+    """A stranger cannot make the server read."""
+
+    async def poisoned():
+        raise AssertionError("the body was read")
+        yield b""
+
+    headers = {"Authorization": authorization(credentials=OTHER), "Content-Type": "application/json"}
+    response = await caller.client.post("/face/identify", content=poisoned(), headers=headers)
+    assert response.json()["code"] == 11
+
+
+async def test_other_methods_and_paths_are_plain_http_errors(caller):
+    """All 13 calls are POST (Spec: 2, item 5)."""
+    assert (await caller.client.get("/face/identify")).status_code == httpx.codes.METHOD_NOT_ALLOWED
+    assert (await caller.client.post("/face/nothing")).status_code == httpx.codes.NOT_FOUND

@@ -1,0 +1,190 @@
+"""What is kept, and where: one SQLite file that other threads, other processes and later versions may meet."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from serverkit import ToyRecognizer, picture
+
+from face_async.limits import ServiceLimits
+from face_async.server import Store, StoreError
+from face_async.server.gallery import Gallery, GalleryCache
+from face_async.server.refusal import Refusal
+from face_async.server.schema import SCHEMA_VERSION
+
+APPID = "123456"
+TOY = ToyRecognizer()
+
+
+def enroll(store: Store, person_id: str, *groups: str, face: int | None = None) -> str:
+    found = None if face is None else TOY.find_face(picture(face))
+    return store.add_person(
+        APPID, person_id, groups or ["staff"], name="n", tag="t", face=found, recognizer=TOY, limits=ServiceLimits()
+    )
+
+
+def test_a_file_keeps_everything(tmp_path):
+    """Closed and opened again, it says the same; floats to the last bit."""
+    path = tmp_path / "faces.db"
+    with Store(path) as store:
+        face_id = enroll(store, "ada", "staff", "guests", face=3)
+        before = store.person(APPID, "ada"), store.face_info(APPID, face_id)
+    with Store(path) as store:
+        assert (store.person(APPID, "ada"), store.face_info(APPID, face_id)) == before
+        gallery = store.group_gallery(APPID, "guests", TOY)
+        assert gallery.embeddings.tolist() == [[3.0, 0.0]]
+        assert (gallery.person_ids, gallery.face_ids, gallery.tags) == (["ada"], [face_id], ["t"])
+
+
+def test_memory_keeps_nothing():
+    """And two stores in memory share nothing."""
+    with Store() as first, Store() as second:
+        enroll(first, "ada")
+        assert second.group_ids(APPID) == []
+        assert repr(first) == "Store(':memory:')"
+
+
+def test_nobody_else_may_read_the_file(tmp_path):
+    """Faces are personal: mode 0600 for the database and its journal."""
+    with Store(tmp_path / "faces.db") as store:
+        enroll(store, "ada")
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes["faces.db"] == 0o600
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_newer_version_is_refused(tmp_path):
+    """With the advice to update; the file is left alone."""
+    path = tmp_path / "faces.db"
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(StoreError, match=r"newer version of face_async.*update"):
+        Store(path)
+
+
+def test_a_strangers_file_is_refused(tmp_path):
+    """Another program's database, a file that is none, and a folder that does not exist."""
+    stranger, text = tmp_path / "stranger.db", tmp_path / "notes.txt"
+    with sqlite3.connect(stranger) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    text.write_text("dear diary, " * 100)
+    with pytest.raises(StoreError, match="database of something else"):
+        Store(stranger)
+    with pytest.raises(StoreError, match="cannot be opened as a database"):
+        Store(text)
+    with pytest.raises(StoreError, match="No such file"):
+        Store(tmp_path / "none" / "faces.db")
+    assert text.read_text().startswith("dear diary")
+
+
+def test_a_face_id_is_19_digits_and_unique():
+    """Text, never a number: it is larger than 64 bits hold."""
+    with Store() as store:
+        ids = {enroll(store, f"p{number}", face=number) for number in range(50)}
+    assert len(ids) == 50
+    assert all(len(face_id) == 19 and face_id.isdecimal() and face_id[0] != "0" for face_id in ids)
+
+
+def test_a_refused_effect_leaves_no_trace():
+    """The transaction is rolled back whole, and the next one works."""
+    with Store() as store:
+        tight = ServiceLimits(max_persons_per_group=1)
+        enroll(store, "ada")
+        with pytest.raises(Refusal, match="-1310"):
+            store.add_person(APPID, "bob", ["new", "staff"], name="", tag="", face=None, recognizer=TOY, limits=tight)
+        assert store.group_ids(APPID) == ["staff"]
+        enroll(store, "bob")
+
+
+def test_a_closed_store_may_be_closed_again():
+    """As files may."""
+    store = Store()
+    store.close()
+    store.close()
+
+
+def test_two_stores_on_one_file_see_each_others_work(tmp_path):
+    """Cached galleries included: a group's version is in the file."""
+    path = tmp_path / "faces.db"
+    with Store(path) as first, Store(path) as second:
+        enroll(first, "ada", face=1)
+        assert second.group_gallery(APPID, "staff", TOY).person_ids == ["ada"]
+        enroll(first, "bob", face=2)
+        assert second.group_gallery(APPID, "staff", TOY).person_ids == ["ada", "bob"]
+        second.delete_person(APPID, "ada")
+        assert first.group_gallery(APPID, "staff", TOY).person_ids == ["bob"]
+
+
+def test_an_unchanged_gallery_is_loaded_once(store):
+    """And is the same object then."""
+    enroll(store, "ada", face=1)
+    enroll(store, "zoe", "other", face=2)
+    loaded = store.group_gallery(APPID, "staff", TOY)
+    enroll(store, "bob", "other", face=2)
+    assert store.group_gallery(APPID, "staff", TOY) is loaded
+    store.set_info(APPID, "ada", name="x", tag=None)
+    assert store.group_gallery(APPID, "staff", TOY) is loaded
+
+
+def test_threads_share_a_store(store):
+    """Every effect of every thread is there in the end."""
+
+    def work(thread: int) -> None:
+        for number in range(25):
+            enroll(store, f"t{thread}p{number}", f"g{thread}", "all", face=number)
+            store.group_gallery(APPID, "all", TOY)
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.person_ids(APPID, "all")) == len(store.group_gallery(APPID, "all", TOY)) == 100
+
+
+def test_processes_share_a_file(tmp_path):
+    """Three that open a new file at once and write to it: none fails, nothing is lost."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "import test_server_store as t\n"
+        "with t.Store(sys.argv[1]) as store:\n"
+        "    for number in range(10): t.enroll(store, f'{sys.argv[2]}-{number}', face=number)\n"
+    )
+    here = str(__file__).rsplit("/", 1)[0]
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "faces.db"), str(number), here])
+        for number in range(3)
+    ]
+    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
+    with Store(tmp_path / "faces.db") as store:
+        assert len(store.person_ids(APPID, "staff")) == 30
+
+
+def gallery(rows: int) -> Gallery:
+    return Gallery.from_rows([(f"p{row}", f"f{row}", "", np.zeros(8, "<f4").tobytes()) for row in range(rows)])
+
+
+def test_the_cache_of_galleries_is_bounded():
+    """What was used longest ago goes first; one gallery larger than the cache is kept alone."""
+    cache = GalleryCache(max_bytes=3 * gallery(10).size)
+    made = []
+
+    def get(key: str, rows: int = 10) -> None:
+        cache.get(key, 1, lambda: made.append(key) or gallery(rows))
+
+    for key in ("a", "b", "c", "a", "d", "a", "b"):
+        get(key)
+    assert made == ["a", "b", "c", "d", "b"]
+    get("large", rows=100)
+    get("large", rows=100)
+    get("a")
+    assert made[5:] == ["large", "a"]
