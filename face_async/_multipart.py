@@ -112,12 +112,12 @@ class Attempt:
 
     Attributes:
         handed_over: Whether the last chunk was given away, so that the server may have a whole request.
+        length: The bytes of the whole body.
     """
 
     def __init__(self, body: Body) -> None:
         self.handed_over = False
         self.length = body.length
-        """The bytes of the whole body."""
         self._left = body.length
         self._segments = iter(body.segments())
         self._segment: bytes | Picture = b""

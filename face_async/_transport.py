@@ -176,7 +176,7 @@ def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
     for that; should these ones change, lanes are not reused, and the tests of keep-alive say so.
     """
     try:
-        (connection,) = lane._pool.connections  # noqa: SLF001
+        (connection,) = lane._pool.connections  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return not attrgetter("_connection._h11_state.trailing_data")(connection)[0]
     except (AttributeError, ValueError):
         return False
@@ -208,9 +208,9 @@ async def _exchange(
     except Exception as error:  # noqa: BLE001 - whatever a transport raises must leave as a typed error
         # Only these names can be trusted: a write error may come to light as a read error, and the other way round.
         unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        failure = TransportFailure(_reason(error), unsent=unsent)
+        reason = _reason(error)
     # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
-    raise failure
+    raise TransportFailure(reason, unsent=unsent)
 
 
 async def _read(response: httpx.Response) -> Answer:

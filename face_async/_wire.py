@@ -134,10 +134,10 @@ def decode(request: Request[T], status: int, content: bytes) -> T:
     """
     try:
         return _result(request, content)
-    except Misfit as error:
-        misfit = error
+    except Misfit as misfit:
+        problem, path = misfit.problem, misfit.path
     # Raised out here, so that no foreign exception hangs on it as its context.
-    raise ResponseError(misfit.problem, endpoint=request.endpoint.name, status=status, path=misfit.path)
+    raise ResponseError(problem, endpoint=request.endpoint.name, status=status, path=path)
 
 
 def _result(request: Request[T], content: bytes) -> T:

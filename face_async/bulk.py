@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sized
+from contextlib import closing, nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
@@ -17,7 +18,7 @@ from face_async.errors import FaceError
 from face_async.images import in_memory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import TypeAlias
 
@@ -105,6 +106,7 @@ class Outcomes(Generic[ItemT, ResultT]):
             self._tasks.cancel_scope.cancel()
             # Not told of the body's exception, the group cannot wrap it: it goes on as it is.
             await self._tasks.__aexit__(None, None, None)
+            self._tasks = None
 
     def __aiter__(self) -> Self:
         return self
@@ -115,13 +117,13 @@ class Outcomes(Generic[ItemT, ResultT]):
         if self._holding:
             self._holding = False
             self._places.release()
-        while not self._ready:
-            if self._failure is not None:
-                raise self._failure
-            if self._taken == self._end:
-                raise StopAsyncIteration
+        while self._failure is None and not self._ready and self._taken != self._end:
             self._news = anyio.Event()
             await self._news.wait()
+        if self._failure is not None:
+            raise self._failure
+        if not self._ready:
+            raise StopAsyncIteration
         self._taken += 1
         self._holding = True
         return self._ready.popleft()
@@ -150,10 +152,7 @@ class Outcomes(Generic[ItemT, ResultT]):
 
     async def _run(self, index: int, item: ItemT) -> None:
         try:
-            try:
-                outcome = Outcome[ItemT, ResultT](index, item, result=await self._call(item))
-            except (FaceError, ValueError) as error:
-                outcome = Outcome[ItemT, ResultT](index, item, error=error)
+            outcome = await self._outcome(index, item)
             self._done += 1
             if self._progress is not None:
                 self._progress(self._done, self._size, outcome)
@@ -161,6 +160,14 @@ class Outcomes(Generic[ItemT, ResultT]):
         except Exception as error:  # noqa: BLE001 - a programming error is raised where outcomes are taken
             self._failure = error
         self._news.set()
+
+    async def _outcome(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
+        # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
+        # garbage that only the collector finds, late and with the item's picture.
+        try:
+            return Outcome(index, item, result=await self._call(item))
+        except (FaceError, ValueError) as error:
+            return Outcome(index, item, error=error)
 
     def _put(self, outcome: Outcome[ItemT, ResultT]) -> None:
         if not self._ordered:
@@ -178,12 +185,19 @@ def _check_iterable(items: object) -> None:
 
 
 async def _each(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> AsyncGenerator[ItemT, None]:
+    # A generator is closed with us: nobody else knows when it is no longer needed.
     if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
+        source = aiter(items)
+        try:
+            async for item in source:
+                yield item
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
     else:
-        for item in items:
-            yield item
+        with closing(cast("Generator[ItemT, None, None]", items)) if isinstance(items, Generator) else nullcontext():
+            for item in items:
+                yield item
 
 
 @frozen

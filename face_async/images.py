@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_check
 
 import anyio.to_thread
 from attrs import field, frozen
-from attrs.validators import instance_of, optional
 
 from face_async.errors import ImageRefusedError
 
@@ -68,6 +67,17 @@ class ImageUrl:
     url: str = field(validator=_check_url)
 
 
+def _check_name(_: object, attribute: Attribute[str | None], value: str | None) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{attribute.name} has characters that UTF-8 cannot encode (lone surrogates)") from None
+
+
 def _check_media_type(_: object, attribute: Attribute[str | None], value: str | None) -> None:
     if value is not None and not _MEDIA_TYPE.fullmatch(value):
         raise ValueError(f"{attribute.name} must look like 'image/jpeg'")
@@ -84,7 +94,7 @@ class ImageFile:
     """
 
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile = field(repr=False)
-    name: str | None = field(default=None, validator=optional(instance_of(str)))
+    name: str | None = field(default=None, validator=_check_name)
     media_type: str | None = field(default=None, validator=_check_media_type)
 
 
@@ -186,8 +196,11 @@ class Picture:
         pieces: list[bytes] = []
         left = max_bytes + 1
         while left > 0:
-            found = read(left) if inspect.iscoroutinefunction(read) else await anyio.to_thread.run_sync(read, left)
-            piece = await found if isinstance(found, Awaitable) else found
+            try:
+                found = read(left) if inspect.iscoroutinefunction(read) else await anyio.to_thread.run_sync(read, left)
+                piece = await found if isinstance(found, Awaitable) else found
+            except OSError as error:
+                raise ImageRefusedError(f"{self.label} cannot be read: {error.strerror or error}") from error
             if not isinstance(piece, bytes | bytearray):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped files
                 raise TypeError(f"the image's file must give bytes, not {type(piece).__name__}")
             if not piece:

@@ -288,6 +288,7 @@ class FaceSession(BulkApi):
                             raise
                     finally:
                         body.close()
+                    body = None  # its outcome is known
                     self._shared.retries += 1
                     await anyio.sleep(pause)
         raise DeadlineError(
@@ -310,23 +311,21 @@ class FaceSession(BulkApi):
         shared = self._shared
         shared.requests += 1
         shared.bytes_sent += body.length
-        error: FaceError
         try:
             return await shared.transport.send(
                 self._base_url + endpoint.path, self._headers(request), body, self._options.timeout
             )
         except TransportFailure as failure:
+            reason, status = str(failure), None
             maybe_applied = endpoint.effect and body.handed_over and not failure.unsent
-            advice = "; the effect may have happened, look before repeating it" if maybe_applied else ""
-            error = TransportError(
-                f"{endpoint.name}: {self._base_url}: {failure}{advice}",
-                endpoint=endpoint.name,
-                maybe_applied=maybe_applied,
-            )
         except AnswerRefused as refused:
-            error = ResponseError(str(refused), endpoint=endpoint.name, status=refused.status)
-        # Raised out here, so that nothing of the transport hangs on it as its context.
-        raise error
+            reason, status, maybe_applied = str(refused), refused.status, False
+        # Raised out here, so that nothing of the transport hangs on the error as its context.
+        if status is not None:
+            raise ResponseError(reason, endpoint=endpoint.name, status=status)
+        advice = "; the effect may have happened, look before repeating it" if maybe_applied else ""
+        message = f"{endpoint.name}: {self._base_url}: {reason}{advice}"
+        raise TransportError(message, endpoint=endpoint.name, maybe_applied=maybe_applied)
 
     def _headers(self, request: _wire.Request[object]) -> dict[str, str]:
         return {

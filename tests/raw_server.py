@@ -139,6 +139,9 @@ class RawServer:
         self.over = threading.Event()
         self._left = len(script) if isinstance(script, Sized) else 0
         self._script = iter(script)
+        self._used_up = threading.Event()
+        if not self._left:
+            self._used_up.set()
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
         self._threads: list[threading.Thread] = []
@@ -157,6 +160,8 @@ class RawServer:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._used_up.wait(5)  # a client may be gone before its request is looked at
         self.over.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -174,7 +179,7 @@ class RawServer:
         """Raise what went wrong in a behaviour, and assert that the script was used up and sufficed."""
         if self._errors:
             raise self._errors[0]
-        assert self._left == 0, f"{self._left} behaviours of the script were not used"
+        assert self._left <= 0, f"{self._left} behaviours of the script were not used"
 
     def _start(self, work: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)
@@ -209,7 +214,9 @@ class RawServer:
             behaviour = next(self._script, None)
             if behaviour is None:
                 raise AssertionError("more requests than the script provides for")
-            self._left = max(0, self._left - 1)
+            self._left -= 1
+            if self._left == 0:
+                self._used_up.set()
             return behaviour
 
 
