@@ -304,6 +304,8 @@ class FaceSession(BulkApi):
             error.maybe_applied = effect and error.status not in NOT_EXECUTED_STATUSES
         if isinstance(error, TransportError | ResponseError | ServiceError):
             error.attempts = attempt
+        if self._shared.closed:
+            return None
         return self._options.retry.pause_before_retry(error, attempt, effect=effect, random=self._shared.random)
 
     async def _send(self, request: _wire.Request[object], body: Attempt) -> Answer:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
+from anyio.streams.text import TextReceiveStream
 from doubles import CREDENTIALS
 
 from face_async import (
@@ -47,7 +51,38 @@ async def in_process(**options):
         yield session
 
 
-@pytest.fixture(params=[over_sockets, in_process], ids=["sockets", "in process"])
+@asynccontextmanager
+async def in_a_second_process():
+    """The command line's own server, with the account that it makes up and prints."""
+    command = [
+        sys.executable,
+        "-c",
+        "from face_async.cli import main; main()",
+        "serve",
+        "--port",
+        "0",
+        "--db",
+        ":memory:",
+    ]
+    process = await anyio.open_process([*command, "--recognizer", "fingerprint"], stderr=None)
+    try:
+        lines = TextReceiveStream(process.stdout)
+        printed = ""
+        while printed.count("\n") < 5:
+            printed += await lines.receive()
+        account = dict(re.findall(r"export FACE_ASYNC_(\w+)=(\S+)", printed))
+        credentials = Credentials(account["SECRET_ID"], account["SECRET_KEY"])
+        async with FaceSession(
+            account["APPID"], account["BUCKET"], credentials, base_url=account["BASE_URL"]
+        ) as session:
+            yield session
+    finally:
+        process.terminate()
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
+
+
+@pytest.fixture(params=[over_sockets, in_process, in_a_second_process], ids=["sockets", "in process", "second process"])
 def open_session(request):
     return request.param
 
