@@ -4,7 +4,7 @@ The house, floor by floor; a file imports only from floors below its own::
 
     1  errors  models  images  signature
     2  limits  _multipart  _endpoints  _retry  _throttle
-    3  _wire  _transport
+    3  _wire  _transport  _reqwest
     4  bulk
     5  session   server/
     6  local

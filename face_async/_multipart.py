@@ -17,7 +17,7 @@ import anyio.to_thread
 from face_async.limits import check_image, check_request_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from face_async.images import Picture, PictureReader
     from face_async.limits import ServiceLimits
@@ -34,10 +34,12 @@ class Body(ABC):
     Attributes:
         content_type: The value of the Content-Type header.
         length: The bytes of the whole body; known once :meth:`load` has returned.
+        in_files: Whether a part of it is not in memory; known once :meth:`load` has returned.
     """
 
     content_type: str
     length: int
+    in_files: bool
 
     @abstractmethod
     async def load(self, limits: ServiceLimits) -> None:
@@ -49,13 +51,14 @@ class Body(ABC):
 
     @abstractmethod
     def segments(self) -> Iterable[bytes | Picture]:
-        """Return the pieces of the body in their order."""
+        """Return the pieces of the body in their order: bytes, and pictures that are in files."""
 
 
 class JsonBody(Body):
     """A JSON document, in memory."""
 
     content_type = "application/json"
+    in_files = False
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -75,6 +78,7 @@ class MultipartBody(Body):
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self.length = -1
+        self.in_files = True
         self._delimiter = f"--{boundary}"
         self._texts = texts
         self._pictures = pictures
@@ -87,8 +91,9 @@ class MultipartBody(Body):
             await anyio.to_thread.run_sync(_look, pictures)
         for picture in pictures:
             check_image(picture.label, picture.size, picture.head)
-        self.length = sum(len(part) if isinstance(part, bytes) else part.size for part in self.segments())
+        self.length = sum(map(_size, self.segments()))
         check_request_size(self.length, limits)
+        self.in_files = any(picture.content is None for picture in pictures)
 
     def segments(self) -> Iterable[bytes | Picture]:
         before = ""
@@ -100,7 +105,7 @@ class MultipartBody(Body):
                 f'filename="{_safe(picture.filename(index))}"\r\nContent-Type: {picture.media_type}\r\n\r\n'
             )
             yield before.encode()
-            yield picture
+            yield picture if picture.content is None else picture.content
             before = "\r\n"
         yield f"{before}{self._delimiter}--\r\n".encode()
 
@@ -118,14 +123,22 @@ class Attempt:
     def __init__(self, body: Body) -> None:
         self.handed_over = False
         self.length = body.length
+        self._body = body
         self._left = body.length
-        self._segments = iter(body.segments())
+        self._segments: Iterator[bytes | Picture] | None = None  # begun when the first chunk is taken
         self._segment: bytes | Picture = b""
-        self._segment_sent = 0
         self._segment_left = 0
         self._reader: PictureReader | None = None
         self._reading = threading.Lock()
         self._closed = False
+
+    def in_one_piece(self) -> bytes | None:
+        """Hand over a body that is in memory and no larger than a chunk, else return None and hand over nothing."""
+        if self._body.in_files or self.length > CHUNK_BYTES:
+            return None
+        self._left = 0
+        self.handed_over = True
+        return b"".join(segment for segment in self._body.segments() if isinstance(segment, bytes))
 
     def __aiter__(self) -> Self:
         return self
@@ -133,34 +146,28 @@ class Attempt:
     async def __anext__(self) -> bytes:
         if not self._left:
             raise StopAsyncIteration
+        if self._segments is None:
+            self._segments = iter(self._body.segments())
         room = min(CHUNK_BYTES, self._left)
         self._left -= room
         pieces: list[bytes] = []
         while room:
             if not self._segment_left:
-                self._begin(next(self._segments))
+                self._segment = next(self._segments)
+                self._segment_left = _size(self._segment)
             size = min(room, self._segment_left)
             pieces.append(await self._piece(size))
-            self._segment_sent += size
             self._segment_left -= size
             room -= size
         self.handed_over = not self._left
         return b"".join(pieces)
 
-    def _begin(self, segment: bytes | Picture) -> None:
-        self._segment = segment
-        self._segment_sent = 0
-        self._segment_left = len(segment) if isinstance(segment, bytes) else segment.size
-
     async def _piece(self, size: int) -> bytes:
         """Return the next bytes of the present segment."""
         if isinstance(self._segment, bytes):
-            content = self._segment
-        elif self._segment.content is not None:
-            content = self._segment.content
-        else:
-            return await anyio.to_thread.run_sync(self._read, self._segment, size)
-        return content[self._segment_sent : self._segment_sent + size]
+            start = len(self._segment) - self._segment_left
+            return self._segment[start : start + size]
+        return await anyio.to_thread.run_sync(self._read, self._segment, size)
 
     def _read(self, picture: Picture, size: int) -> bytes:
         """Read from a picture's file, opening it before and closing it behind. Runs in a worker thread."""
@@ -192,6 +199,10 @@ class Attempt:
                     self._reader = None
             finally:
                 self._reading.release()
+
+
+def _size(segment: bytes | Picture) -> int:
+    return len(segment) if isinstance(segment, bytes) else segment.size
 
 
 def _look(pictures: Iterable[Picture]) -> None:

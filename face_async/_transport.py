@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import anyio
 import httpx
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """The largest answer that is read. The longest good one, 10,000 ids of 128 bytes, has 1.4 MB."""
 
-_KEEPALIVE_SECONDS = 30.0
+_NOT_IN_TIME = "no answer in time"
+
+KEEPALIVE_SECONDS = 30.0
+"""How long an idle connection is kept."""
 
 
 class TransportFailure(Exception):  # noqa: N818 - it becomes a TransportError, which knows the endpoint
@@ -47,6 +51,18 @@ class AnswerRefused(Exception):  # noqa: N818 - it becomes a ResponseError, whic
         super().__init__(problem)
         self.status = status
 
+    @classmethod
+    def check_encoding(cls, encoding: str, status: int) -> None:
+        """Raise this for any other encoding than the one that was asked for."""
+        if encoding != "identity":
+            raise cls(f"it is encoded as {encoding[:20]!r}, although that was not asked for", status)
+
+    @classmethod
+    def check_size(cls, size: int, status: int) -> None:
+        """Raise this for more bytes than are read of an answer."""
+        if size > MAX_ANSWER_BYTES:
+            raise cls(f"it is larger than {MAX_ANSWER_BYTES:,} bytes", status)
+
 
 @frozen
 class Answer:
@@ -54,7 +70,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers; names in lower case.
+        headers: The headers; their names in any case.
         content: The body.
     """
 
@@ -63,18 +79,30 @@ class Answer:
     content: bytes = field(repr=False)
 
 
+class Timeouts(NamedTuple):
+    """How long one attempt may take.
+
+    Attributes:
+        step: Seconds for connecting, for each write and for each read.
+        whole: Seconds for everything together, until the answer is complete.
+    """
+
+    step: float
+    whole: float
+
+
 class Transport(ABC):
     """Sends requests over connections that it keeps."""
 
     @abstractmethod
-    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
         """Send one POST request and return its answer.
 
         Args:
             url: The whole URL.
             headers: The headers, Host and Content-Length among them.
             body: The body.
-            timeout: Seconds for connecting, for each write and for each read.
+            timeouts: How long it may take.
 
         Raises:
             TransportFailure: No complete answer came back.
@@ -98,8 +126,10 @@ class HttpxTransport(Transport):
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
 
-    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
-        return await _exchange(self._inner, url, headers, body, timeout)
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
+        with anyio.move_on_after(timeouts.whole):
+            return await _exchange(self._inner, url, headers, body, timeouts.step)
+        raise TransportFailure(_NOT_IN_TIME, unsent=False)
 
     async def aclose(self) -> None:
         """Do nothing: who opened it closes it."""
@@ -123,15 +153,15 @@ class HttpxLanes(Transport):
         self._tls: ssl.SSLContext | None = None
         self._closed = False
 
-    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeout: float) -> Answer:
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
         if self._closed:
             raise TransportFailure("the session was closed", unsent=True)
         lane = self._idle.pop() if self._idle else self._open(secure=url.startswith("https:"))
         reusable = False
-        with anyio.CancelScope() as scope:
+        with anyio.move_on_after(timeouts.whole) as scope:
             self._busy[lane] = scope
             try:
-                answer = await _exchange(lane, url, headers, body, timeout)
+                answer = await _exchange(lane, url, headers, body, timeouts.step)
                 reusable = _is_clean(lane) and not self._closed
             finally:
                 del self._busy[lane]
@@ -140,7 +170,7 @@ class HttpxLanes(Transport):
                 else:
                     await _close(lane)
             return answer
-        raise TransportFailure("the session was closed meanwhile", unsent=False)
+        raise self._cut_short()
 
     async def aclose(self) -> None:
         self._closed = True
@@ -153,6 +183,10 @@ class HttpxLanes(Transport):
     def connections(self) -> int:
         return len(self._idle) + len(self._busy)
 
+    def _cut_short(self) -> TransportFailure:
+        reason = "the session was closed meanwhile" if self._closed else _NOT_IN_TIME
+        return TransportFailure(reason, unsent=False)
+
     def _open(self, *, secure: bool) -> httpx.AsyncHTTPTransport:
         if self._tls is None:
             # Loading certificates takes milliseconds: once for all lanes, and not at all for plain http.
@@ -160,7 +194,7 @@ class HttpxLanes(Transport):
         return httpx.AsyncHTTPTransport(
             verify=self._tls,
             trust_env=False,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
         )
 
 
@@ -182,6 +216,9 @@ def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
         return False
 
 
+_url = lru_cache(maxsize=256)(httpx.URL)  # parsing one costs more than signing the request
+
+
 class _Stream(httpx.AsyncByteStream):
     """A body in the form that httpx takes."""
 
@@ -195,8 +232,8 @@ class _Stream(httpx.AsyncByteStream):
 async def _exchange(
     transport: httpx.AsyncBaseTransport, url: str, headers: Mapping[str, str], body: Attempt, timeout: float
 ) -> Answer:
-    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-    request = httpx.Request("POST", url, headers=headers, stream=_Stream(body), extensions={"timeout": timeouts})
+    steps = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+    request = httpx.Request("POST", _url(url), headers=headers, stream=_Stream(body), extensions={"timeout": steps})
     try:
         response = await transport.handle_async_request(request)
         try:
@@ -214,11 +251,7 @@ async def _exchange(
 
 
 async def _read(response: httpx.Response) -> Answer:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise AnswerRefused(
-            f"it is encoded as {encoding[:20]!r}, although that was not asked for", response.status_code
-        )
+    AnswerRefused.check_encoding(response.headers.get("content-encoding", "identity"), response.status_code)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -233,9 +266,8 @@ async def _read(response: httpx.Response) -> Answer:
     except httpx.HTTPError:
         if size <= MAX_ANSWER_BYTES:
             raise
-    if size > MAX_ANSWER_BYTES:
-        raise AnswerRefused(f"it is larger than {MAX_ANSWER_BYTES:,} bytes", response.status_code)
-    return Answer(response.status_code, dict(response.headers), b"".join(pieces))
+    AnswerRefused.check_size(size, response.status_code)
+    return Answer(response.status_code, response.headers, b"".join(pieces))
 
 
 def _reason(error: Exception) -> str:

@@ -107,7 +107,7 @@ def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[P
 
 def _json(fields: Mapping[str, object]) -> bytes:
     try:
-        return json.dumps(fields, ensure_ascii=False).encode()
+        return _ENCODER.encode(fields).encode()
     except UnicodeEncodeError:
         raise ValueError("a parameter has characters that UTF-8 cannot encode (lone surrogates)") from None
 
@@ -203,7 +203,7 @@ def _member(fields: dict[str, object], name: str, path: str) -> object:
 
 def _parse(content: bytes) -> object:
     try:
-        return json.loads(content.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return _DECODER.decode(content.decode())
     except UnicodeDecodeError:
         problem = "it is not UTF-8"
     except json.JSONDecodeError as error:
@@ -224,3 +224,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         raise ValueError("an object names a key twice")
     return found
+
+
+# Made once: json.dumps and json.loads with any option make a new one for every call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # O_NONBLOCK: opening a pipe that nobody writes to must not hang; O_BINARY: Windows would translate line ends.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
+_UNFIT_FOR_URL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _HEAD_BYTES = 16
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg", ".jpg"),
@@ -52,7 +53,7 @@ def is_url(text: str) -> bool:
 def _check_url(_: object, attribute: Attribute[str], value: str) -> None:
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
         raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
-    if not is_url(value) or any(char.isspace() or not char.isprintable() for char in value):
+    if not is_url(value) or _UNFIT_FOR_URL.search(value):
         raise ValueError(f"{attribute.name} must begin with http:// or https:// and have no white space")
 
 

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
 import cattrs
-from attrs import Factory, field, fields, frozen, has
+from attrs import field, fields, frozen, has
 from cattrs.errors import BaseValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
@@ -49,7 +49,7 @@ class Result:
     """What all results carry."""
 
     session_id: str = ""
-    meta: Meta = field(default=Factory(Meta), eq=False, repr=False, metadata=_OURS)
+    meta: Meta = field(default=Meta(), eq=False, repr=False, metadata=_OURS)
 
 
 @frozen(kw_only=True)
@@ -319,12 +319,29 @@ def structure(value: object, kind: type[T], path: str) -> T:
         Misfit: The JSON is not of that shape; the first place where it is not.
     """
     try:
-        return _converter.structure(value, kind)
+        return _fast.structure(value, kind)
+    except Exception:  # noqa: BLE001 - the other converter says what it was, and where
+        problem, where = _diagnose(value, kind, path)
+    raise Misfit(where, problem)
+
+
+def with_meta(result: T, meta: Meta) -> T:
+    """Return a result that nobody else has seen yet, completed with how it came; what carries no meta as it is."""
+    if isinstance(result, Result):
+        object.__setattr__(result, "meta", meta)  # a copy would cost as much as the signature
+    return result
+
+
+def _diagnose(value: object, kind: type[object], path: str) -> tuple[str, str]:
+    """Return what is wrong with JSON that cannot be structured, and where."""
+    try:
+        _exact.structure(value, kind)
     except BaseValidationError as error:
         problem, _, where = cattrs.transform_error(error, path, format_exception=_say)[0].rpartition(" @ ")
-        raise Misfit(where, problem) from None
+        return problem, where
     except (TypeError, ValueError) as error:
-        raise Misfit(path, _say(error, None)) from None
+        return _say(error, None), path
+    raise AssertionError("the two converters disagree")  # pragma: no cover - they have the same hooks
 
 
 def _say(error: BaseException, _: object) -> str:
@@ -356,23 +373,24 @@ def _is_tuple(kind: object) -> bool:
     return get_origin(kind) is tuple
 
 
-def _array(kind: Any) -> Callable[[object, object], tuple[object, ...]]:
+def _array(kind: Any, converter: cattrs.Converter) -> Callable[[object, object], tuple[object, ...]]:
     items: Any = list[get_args(kind)[0]]  # type: ignore[misc]  # a type computed at run time
+    build = converter.get_structure_hook(items)
 
     def check(value: object, _: object) -> tuple[object, ...]:
         if type(value) is not list:
             raise TypeError(f"expected an array, got {type(value).__name__}")
-        return tuple(_converter.structure(value, items))
+        return tuple(build(value, items))
 
     return check
 
 
-def _object(kind: type[T]) -> Callable[[object, object], T]:
+def _object(kind: type[T], converter: cattrs.Converter) -> Callable[[object, object], T]:
     renames = {
         attribute.name: override(omit=attribute.metadata.get("ours", False), rename=attribute.metadata.get("wire"))
         for attribute in fields(cast("Any", kind))
     }
-    build = make_dict_structure_fn(kind, _converter, **renames)  # type: ignore[arg-type]  # override's stub is narrower
+    build = make_dict_structure_fn(kind, converter, **renames)  # type: ignore[arg-type]  # override's stub is narrower
 
     def check(value: object, _: object) -> T:
         if type(value) is not dict:
@@ -382,9 +400,15 @@ def _object(kind: type[T]) -> Callable[[object, object], T]:
     return check
 
 
-_converter = cattrs.Converter()
-for _kind in (str, int, bool):
-    _converter.register_structure_hook(_kind, _exactly(_kind))
-_converter.register_structure_hook(float, _number)
-_converter.register_structure_hook_factory(_is_tuple, _array)
-_converter.register_structure_hook_factory(has, _object)
+def _converter(*, detailed: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=detailed)
+    for kind in (str, int, bool):
+        converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook_factory(_is_tuple, _array)
+    converter.register_structure_hook_factory(has, _object)
+    return converter
+
+
+_fast = _converter(detailed=False)  # for answers that are as they should be
+_exact = _converter(detailed=True)  # for the others: it knows the place

@@ -5,28 +5,27 @@ from __future__ import annotations
 import copy
 import os
 import re
-import secrets
 import time
 from ipaddress import ip_address
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from attrs.validators import gt, instance_of
 
 from face_async import _wire
 from face_async._endpoints import ENDPOINTS, Endpoint
 from face_async._retry import NOT_EXECUTED_STATUSES, RetryPolicy
 from face_async._throttle import Throttle
-from face_async._transport import Answer, AnswerRefused, HttpxLanes, HttpxTransport, TransportFailure
+from face_async._transport import Answer, AnswerRefused, HttpxLanes, HttpxTransport, Timeouts, TransportFailure
 from face_async._version import __version__
 from face_async.bulk import BulkApi
 from face_async.errors import DeadlineError, FaceError, ResponseError, ServiceError, TransportError
 from face_async.limits import ServiceLimits
-from face_async.models import Meta, Result
+from face_async.models import Meta, with_meta
 from face_async.signature import MAX_NONCE, Credentials, check_token, sign
 
 if TYPE_CHECKING:
@@ -41,9 +40,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Http: TypeAlias = Literal["httpx", "reqwest"]
+"""The HTTP libraries that a session may stand on."""
+
 DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 """The documented host (Spec: 2). Its vendor has retired it: point ``base_url`` at a server of your own."""
 
+_LOOK_FIRST = "; the effect may have happened, look before repeating it"
 _ENDPOINTS = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 
 
@@ -75,6 +78,7 @@ class SessionOptions(TypedDict, total=False):
     retry: RetryPolicy
     limits: ServiceLimits
     throttle: Throttle
+    http: Http
     transport: httpx.AsyncBaseTransport | None
     allow_insecure: bool
 
@@ -117,11 +121,13 @@ class FaceSession(BulkApi):
         retry: How often a failed request is tried again.
         limits: The service's limits, checked before anything is sent.
         throttle: How much may be under way at once.
+        http: The HTTP library: ``"httpx"`` (asyncio and trio), or ``"reqwest"`` (extra ``speed``; asyncio).
         transport: Any httpx transport to send with (proxies, tests, other back ends). It is not closed by the session.
         allow_insecure: Permits http to other addresses than loopback ones.
 
     Raises:
         ValueError: An argument is out of its range, or ``base_url`` is no URL to send secrets to.
+        ImportError: ``http="reqwest"`` without the extra ``speed``.
     """
 
     def __init__(
@@ -136,6 +142,7 @@ class FaceSession(BulkApi):
         retry: RetryPolicy = RetryPolicy(),
         limits: ServiceLimits = ServiceLimits(),
         throttle: Throttle = Throttle(),
+        http: Http = "httpx",
         transport: httpx.AsyncBaseTransport | None = None,
         allow_insecure: bool = False,
     ) -> None:
@@ -150,7 +157,7 @@ class FaceSession(BulkApi):
         self._options = _CallOptions(timeout, deadline, retry)
         self._limits = limits
         self._shared = _Shared(
-            transport=HttpxLanes() if transport is None else HttpxTransport(transport),
+            transport=_open_transport(http, transport),
             gate=anyio.Semaphore(throttle.max_concurrency, fast_acquire=True),
         )
 
@@ -159,10 +166,10 @@ class FaceSession(BulkApi):
         """Return a session configured by the environment.
 
         Reads ``FACE_ASYNC_APPID``, ``FACE_ASYNC_BUCKET``, ``FACE_ASYNC_SECRET_ID``, ``FACE_ASYNC_SECRET_KEY`` and,
-        if it is set, ``FACE_ASYNC_BASE_URL``.
+        if they are set, ``FACE_ASYNC_BASE_URL`` and ``FACE_ASYNC_HTTP``.
 
         Args:
-            **options: The other arguments of the class; a ``base_url`` given here goes before the environment's.
+            **options: The other arguments of the class; one that is given here goes before the environment's.
 
         Raises:
             ValueError: A variable is missing, or has a value that cannot be used.
@@ -173,6 +180,7 @@ class FaceSession(BulkApi):
             raise ValueError(f"set the environment variables {', '.join(missing)}")
         appid, bucket, secret_id, secret_key = (os.environ[name] for name in names)
         options.setdefault("base_url", os.environ.get("FACE_ASYNC_BASE_URL") or DEFAULT_BASE_URL)
+        options.setdefault("http", cast("Http", os.environ.get("FACE_ASYNC_HTTP") or "httpx"))
         return cls(appid, bucket, Credentials(secret_id, secret_key), **options)
 
     def with_options(
@@ -257,8 +265,7 @@ class FaceSession(BulkApi):
         request = _wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
 
         def read(answer: Answer, meta: Meta) -> T:
-            result = _wire.decode(request, answer.status, answer.content)
-            return evolve(result, meta=meta) if isinstance(result, Result) else result
+            return with_meta(_wire.decode(request, answer.status, answer.content), meta)
 
         return await self._perform(request, read)
 
@@ -267,36 +274,60 @@ class FaceSession(BulkApi):
 
     async def _perform(self, request: _wire.Request[object], read: Callable[[Answer, Meta], T]) -> T:
         """Take one call through the throttle, its attempts and its deadline."""
-        if self._shared.closed:
+        shared = self._shared
+        if shared.closed:
             raise RuntimeError("the session is closed; make calls inside its 'async with' block")
         started = time.monotonic()
-        body: Attempt | None = None
-        attempt = 0
-        with anyio.move_on_after(self._options.deadline):
-            async with self._shared.gate:
-                queued = time.monotonic() - started
-                self._shared.seconds_queued += queued
-                await request.body.load(self._limits)
-                for attempt in count(1):
-                    body = request.body.attempt()
-                    try:
-                        answer = await self._send(request, body)
-                        return read(answer, Meta(answer.status, attempt, time.monotonic() - started, queued))
-                    except FaceError as error:
-                        pause = self._judge(error, attempt, effect=request.endpoint.effect)
-                        if pause is None:
-                            raise
-                    finally:
-                        body.close()
-                    body = None  # its outcome is known
-                    self._shared.retries += 1
-                    await anyio.sleep(pause)
-        raise DeadlineError(
-            f"{request.endpoint.name}: no answer within the deadline of {self._options.deadline:g} seconds",
-            endpoint=request.endpoint.name,
-            maybe_applied=request.endpoint.effect and body is not None and body.handed_over,
-            attempts=attempt,
-        )
+        deadline = started + self._options.deadline
+        await self._admit(request)
+        try:
+            queued = time.monotonic() - started
+            shared.seconds_queued += queued
+            await self._load(request, deadline)
+            for attempt in count(1):
+                body = request.body.attempt()
+                try:
+                    answer = await self._send(request, body, deadline)
+                    return read(answer, Meta(answer.status, attempt, time.monotonic() - started, queued))
+                except FaceError as error:
+                    pause = self._judge(error, attempt, effect=request.endpoint.effect)
+                    if pause is None or time.monotonic() + pause >= deadline:
+                        raise
+                finally:
+                    body.close()
+                shared.retries += 1
+                await anyio.sleep(pause)
+        finally:
+            shared.gate.release()
+        raise AssertionError("unreachable: attempts have no end")  # pragma: no cover
+
+    async def _admit(self, request: _wire.Request[object]) -> None:
+        """Wait for a place in the throttle, no longer than the deadline."""
+        try:
+            self._shared.gate.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(self._options.deadline):
+                await self._shared.gate.acquire()
+                return
+            raise self._too_late(request) from None
+
+    async def _load(self, request: _wire.Request[object], deadline: float) -> None:
+        """Learn the body's length, which for files and file objects means to look at them."""
+        if not request.body.in_files:
+            await request.body.load(self._limits)
+            return
+        with anyio.move_on_after(deadline - time.monotonic()):
+            await request.body.load(self._limits)
+            return
+        raise self._too_late(request)
+
+    def _too_late(
+        self, request: _wire.Request[object], *, attempts: int = 0, maybe_applied: bool = False
+    ) -> DeadlineError:
+        name = request.endpoint.name
+        advice = _LOOK_FIRST if maybe_applied else ""
+        message = f"{name}: no answer within the deadline of {self._options.deadline:g} seconds{advice}"
+        return DeadlineError(message, endpoint=name, maybe_applied=maybe_applied, attempts=attempts)
 
     def _judge(self, error: FaceError, attempt: int, *, effect: bool) -> float | None:
         """Complete an attempt's error, and return the seconds to wait before the next, None when there is none."""
@@ -308,15 +339,15 @@ class FaceSession(BulkApi):
             return None
         return self._options.retry.pause_before_retry(error, attempt, effect=effect, random=self._shared.random)
 
-    async def _send(self, request: _wire.Request[object], body: Attempt) -> Answer:
+    async def _send(self, request: _wire.Request[object], body: Attempt, deadline: float) -> Answer:
         endpoint = request.endpoint
         shared = self._shared
         shared.requests += 1
         shared.bytes_sent += body.length
+        url = self._base_url + endpoint.path
+        timeouts = Timeouts(self._options.timeout, max(0.0, deadline - time.monotonic()))
         try:
-            return await shared.transport.send(
-                self._base_url + endpoint.path, self._headers(request), body, self._options.timeout
-            )
+            return await shared.transport.send(url, self._headers(request), body, timeouts)
         except TransportFailure as failure:
             reason, status = str(failure), None
             maybe_applied = endpoint.effect and body.handed_over and not failure.unsent
@@ -325,8 +356,9 @@ class FaceSession(BulkApi):
         # Raised out here, so that nothing of the transport hangs on the error as its context.
         if status is not None:
             raise ResponseError(reason, endpoint=endpoint.name, status=status)
-        advice = "; the effect may have happened, look before repeating it" if maybe_applied else ""
-        message = f"{endpoint.name}: {self._base_url}: {reason}{advice}"
+        if time.monotonic() >= deadline:
+            raise self._too_late(request, maybe_applied=maybe_applied)
+        message = f"{endpoint.name}: {self._base_url}: {reason}{_LOOK_FIRST if maybe_applied else ''}"
         raise TransportError(message, endpoint=endpoint.name, maybe_applied=maybe_applied)
 
     def _headers(self, request: _wire.Request[object]) -> dict[str, str]:
@@ -342,9 +374,21 @@ class FaceSession(BulkApi):
                 appid=self._appid,
                 bucket=self._bucket,
                 now=int(time.time()),
-                nonce=secrets.randbelow(MAX_NONCE + 1),
+                nonce=self._shared.random.randint(0, MAX_NONCE),  # it must be new, not unpredictable
             ),
         }
+
+
+def _open_transport(http: str, transport: httpx.AsyncBaseTransport | None) -> Transport:
+    if transport is not None:
+        return HttpxTransport(transport)
+    if http == "httpx":
+        return HttpxLanes()
+    if http == "reqwest":
+        from face_async._reqwest import Reqwest  # noqa: PLC0415 - an extra, imported when it is asked for
+
+        return Reqwest()
+    raise ValueError(f"http must be 'httpx' or 'reqwest', not {http!r}")
 
 
 def _check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:

@@ -1,0 +1,175 @@
+"""The interface behind which all clients are compared, this package behind it, and what its peers have in common.
+
+All send the same parameters, sign every request, and check that the answer's code is 0. Only the floor does less:
+it sends one signature for ever and does not decode answers, since nothing can cost less than it does.
+"""
+
+# ruff: noqa: D102 - an overriding method is documented where it was declared
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import importlib.util
+import inspect
+import json
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+# Nothing of face_async is imported before it is measured: it would count for its peers' memory.
+APPID, BUCKET, GROUP, PERSON = "123456", "test", "staff", "person0"
+SECRET_ID, SECRET_KEY = "AKIDexampleSecretId", "exampleSecretKey"
+PICTURE_URL = "http://pictures.example.com/2019/06/21/" + "portrait-" * 10 + ".jpg"  # makes a JSON body of 200 bytes
+TIMEOUT = 120.0
+IDENTIFY, ADDFACE = "/face/identify", "/face/addface"
+
+Next = Callable[[], str | None]
+Done = Callable[[float], None]
+Failed = Callable[[Exception], None]
+
+
+class Client(ABC):
+    """One way to reach the service: with a base URL, for so many calls in flight."""
+
+    name: ClassVar[str]
+    needs: ClassVar[str] = ""
+
+    def __init__(self, base_url: str, in_flight: int) -> None:
+        self.base_url = base_url
+        self.in_flight = in_flight
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return why this client cannot be run here, empty if it can."""
+        return "" if not cls.needs or importlib.util.find_spec(cls.needs) else f"{cls.needs} is not installed"
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make ready."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+    @abstractmethod
+    async def ask(self, url: str) -> object:
+        """Identify a picture by its URL: a small JSON call."""
+
+    @abstractmethod
+    async def upload(self, path: str) -> object:
+        """Identify the picture in a file."""
+
+    @abstractmethod
+    async def add(self, path: str) -> object:
+        """Add the picture in a file to a person."""
+
+    async def work(self, kind: str, following: Next, done: Done, failed: Failed) -> None:
+        """Make calls, ``in_flight`` at a time, until there are no more."""
+
+        async def worker() -> None:
+            call = getattr(self, kind)
+            while (item := following()) is not None:
+                started = time.perf_counter()
+                try:
+                    await call(item)
+                    done(time.perf_counter() - started)
+                except Exception as error:  # noqa: BLE001 - a peer's failures are counted
+                    failed(error)
+
+        await asyncio.gather(*(worker() for _ in range(self.in_flight)))
+
+
+class FaceAsync(Client):
+    """This package, over httpx."""
+
+    name = "face_async"
+    options: ClassVar[dict[str, Any]] = {}
+
+    async def open(self) -> None:
+        from face_async import Credentials, FaceSession, Throttle  # noqa: PLC0415 - see above
+
+        throttle = Throttle(max_concurrency=self.in_flight)
+        options = {"timeout": TIMEOUT, "deadline": TIMEOUT, "throttle": throttle, **self.options}
+        self.session = FaceSession(APPID, BUCKET, Credentials(SECRET_ID, SECRET_KEY), base_url=self.base_url, **options)
+
+    async def aclose(self) -> None:
+        await self.session.aclose()
+
+    async def ask(self, url: str) -> object:
+        return await self.session.identify(GROUP, url)
+
+    async def upload(self, path: str) -> object:
+        return await self.session.identify(GROUP, path)
+
+    async def add(self, path: str) -> object:
+        result = await self.session.add_face(PERSON, [path])
+        result.raise_for_failures()
+        return result
+
+    async def work(self, kind: str, following: Next, done: Done, failed: Failed) -> None:
+        """Make calls; adding goes through the bulk verb."""
+        if kind != "add":
+            await super().work(kind, following, done, failed)
+            return
+        pairs = ((PERSON, path) for path in iter(following, None))
+        async with self.session.add_faces(pairs, max_at_once=self.in_flight) as outcomes:
+            async for outcome in outcomes:
+                if outcome.error is None:
+                    done(0.0)  # how long one of them took is not told
+                else:
+                    failed(outcome.error)
+
+
+class FaceAsyncReqwest(FaceAsync):
+    """This package, over pyreqwest."""
+
+    name = "face_async reqwest"
+    needs = "pyreqwest"
+    options: ClassVar[dict[str, Any]] = {"http": "reqwest"}
+
+    @classmethod
+    def missing(cls) -> str:
+        from face_async import FaceSession  # noqa: PLC0415
+
+        if "http" not in inspect.signature(FaceSession).parameters:
+            return 'FaceSession has no http="reqwest" yet'
+        return super().missing()
+
+
+def signature() -> str:
+    """Return the value of Authorization for one request."""
+    now, nonce = int(time.time()), secrets.randbelow(1_000_000_000)
+    text = f"a={APPID}&b={BUCKET}&k={SECRET_ID}&e={now + 300}&t={now}&r={nonce}&u=0&f=".encode()
+    return base64.b64encode(hmac.digest(SECRET_KEY.encode(), text, "sha1") + text).decode()
+
+
+def json_body(url: str) -> bytes:
+    """Return the body of the small call."""
+    return json.dumps({"appid": APPID, "bucket": BUCKET, "group_id": GROUP, "url": url}).encode()
+
+
+def form_body(fields: dict[str, str], name: str, picture: bytes) -> tuple[str, bytes]:
+    """Return a boundary, and the form written with it."""
+    boundary = secrets.token_hex(16)
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in fields.items()
+    ]
+    disposition = f'Content-Disposition: form-data; name="{name}"; filename="image0.jpg"\r\nContent-Type: image/jpeg'
+    head = "".join(parts) + f"--{boundary}\r\n{disposition}\r\n\r\n"
+    return boundary, b"".join((head.encode(), picture, f"\r\n--{boundary}--\r\n".encode()))
+
+
+def all_clients() -> dict[str, type[Client]]:
+    """Return all clients by their names, ours first."""
+    from floor import RawAsyncio  # noqa: PLC0415 - these build on this module
+    from peers import Aiohttp, Httpx2, KeptHttpx, PlainHttpx, Pyreqwest, Vendor  # noqa: PLC0415
+
+    kinds: list[type[Client]] = [
+        FaceAsync, FaceAsyncReqwest, RawAsyncio, Pyreqwest, Aiohttp, Httpx2, PlainHttpx, KeptHttpx, Vendor,
+    ]  # fmt: skip
+    return {kind.name: kind for kind in kinds}

@@ -1,0 +1,136 @@
+"""The same seam over pyreqwest, the Rust client with a pool of its own: asyncio only, and several times cheaper."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+from face_async._transport import (
+    KEEPALIVE_SECONDS,
+    MAX_ANSWER_BYTES,
+    Answer,
+    AnswerRefused,
+    Transport,
+    TransportFailure,
+)
+from face_async.errors import FaceError
+
+try:
+    from pyreqwest.client import ClientBuilder
+    from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+except ImportError:
+    raise ImportError("http='reqwest' needs the extra 'speed': pip install 'face_async[speed]'") from None
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyreqwest.client import Client
+    from pyreqwest.response import Response
+
+    from face_async._multipart import Attempt
+    from face_async._transport import Timeouts
+
+_READ_BYTES = 64 * 1024
+
+# The library's thread may still be handing back what it borrowed when the program has ended, and CPython 3.11 aborts
+# a process in which a foreign thread does so while the interpreter goes down: give it the moment that it takes.
+atexit.register(time.sleep, 0.1)
+
+
+class Reqwest(Transport):
+    """A client of pyreqwest, with a pool, for each timeout in use: one, unless copies of the session have their own.
+
+    A call that is cancelled, or under way when the session is closed, ends at once, but its connection is left to the
+    library, which keeps it until the answer comes or the time for it is over.
+
+    A step of ``timeouts`` is the time for connecting, for the answer to begin once the request is on its way, and for
+    each further read.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[float, Client] = {}
+        self._busy = 0
+        self._closed = False
+
+    async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
+        if self._closed:
+            raise TransportFailure("the session was closed", unsent=True)
+        client = self._clients.get(timeouts.step) or self._open(timeouts.step)
+        self._busy += 1
+        try:
+            request = client.post(url).headers(headers).timeout(timedelta(seconds=timeouts.whole))
+            # Bytes cost a third of a stream. A large body goes as a stream all the same: when the connection breaks,
+            # it is good to know that the last chunk was not yet handed over.
+            whole = body.in_one_piece()
+            request = request.body_stream(body) if whole is None else request.body_bytes(whole)
+            async with request.build_streamed() as response:
+                return await _read(response)
+        except (FaceError, AnswerRefused):
+            raise
+        except PyreqwestError as error:
+            reason, unsent = _reason(error)
+        finally:
+            self._busy -= 1
+        # Raised out here, so that no foreign exception hangs on it as its context.
+        raise TransportFailure(reason, unsent=unsent)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        while self._clients:
+            _, client = self._clients.popitem()
+            await client.close()  # calls under way fail; connections are closed with the last reference
+
+    @property
+    def connections(self) -> int:
+        """How many are in use; of idle ones the library does not tell."""
+        return self._busy
+
+    def _open(self, step: float) -> Client:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("http='reqwest' runs on asyncio only; on trio use http='httpx'") from None
+        seconds = timedelta(seconds=step)
+        builder = ClientBuilder().http1_only().no_proxy().follow_redirects(False).referer(False)
+        for switch in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
+            builder = switch(False)
+        builder = builder.connect_timeout(seconds).read_timeout(seconds)
+        client = builder.pool_idle_timeout(timedelta(seconds=KEEPALIVE_SECONDS)).build()
+        self._clients[step] = client
+        return client
+
+
+async def _read(response: Response) -> Answer:
+    status = response.status
+    encoding = response.get_header("content-encoding") or "identity"
+    AnswerRefused.check_encoding(encoding, status)
+    length = response.get_header("content-length")
+    if length is not None and len(length) <= len(str(MAX_ANSWER_BYTES)):
+        AnswerRefused.check_size(int(length), status)
+        content = await response.bytes()
+        return Answer(status, cast("Mapping[str, str]", response.headers), bytes(content))
+    pieces: list[bytes] = []
+    size = 0
+    while (piece := await response.body_reader.read(_READ_BYTES)) is not None:
+        size += len(piece)
+        AnswerRefused.check_size(size, status)
+        pieces.append(bytes(piece))
+    return Answer(status, cast("Mapping[str, str]", response.headers), b"".join(pieces))
+
+
+def _reason(error: PyreqwestError) -> tuple[str, bool]:
+    """Return what went wrong, in words that cannot quote a request, and whether it was never sent.
+
+    The class does not tell: a connection that broke after the request was sent is called a ConnectError too.
+    """
+    details = error.details if isinstance(error, DetailedPyreqwestError) else None
+    causes = [cause["message"] for cause in (details and details["causes"]) or ()]
+    unsent = "client error (Connect)" in causes
+    if isinstance(error, RequestTimeoutError):
+        return ("connecting took too long" if unsent else "the server took too long"), unsent
+    if unsent:
+        return f"cannot connect: {causes[-1]}", unsent
+    return f"the server broke HTTP or the connection broke ({type(error).__name__})", unsent
