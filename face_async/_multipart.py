@@ -10,6 +10,8 @@ from __future__ import annotations
 import secrets
 import threading
 from abc import ABC, abstractmethod
+from hashlib import blake2b
+from itertools import count
 from typing import TYPE_CHECKING, Self
 
 import anyio.to_thread
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
     from face_async.images import Picture, PictureReader
     from face_async.limits import ServiceLimits
 
-CHUNK_BYTES = 256 * 1024
-"""The size of a chunk: most pictures whole, since every chunk costs a hop to a worker thread."""
+WHOLE_BYTES = 256 * 1024
+"""Up to this size a body is read and sent in one piece: most pictures, since every piece costs a hop to a thread."""
+
+CHUNK_BYTES = 128 * 1024
+"""The size of a larger body's chunks, which bounds what an upload under way keeps in memory."""
+
+_BOUNDARY_KEY = secrets.token_bytes(32)
+_boundaries = count()
 
 _UNSAFE_IN_NAME = str.maketrans({"\r": "%0D", "\n": "%0A", '"': "%22", "\0": "%00"})
 
@@ -34,12 +42,14 @@ class Body(ABC):
     Attributes:
         content_type: The value of the Content-Type header.
         length: The bytes of the whole body; known once :meth:`load` has returned.
-        in_files: Whether a part of it is not in memory; known once :meth:`load` has returned.
+        segments: The body in its order, bytes and pictures that are in files; known once :meth:`load` has returned.
+        waits: Whether :meth:`load` reads from a file object, which may take any time.
     """
 
     content_type: str
     length: int
-    in_files: bool
+    segments: Sequence[bytes | Picture]
+    waits: bool
 
     @abstractmethod
     async def load(self, limits: ServiceLimits) -> None:
@@ -49,36 +59,31 @@ class Body(ABC):
         """Return the body for one attempt; close it afterwards, whatever happened."""
         return Attempt(self)
 
-    @abstractmethod
-    def segments(self) -> Iterable[bytes | Picture]:
-        """Return the pieces of the body in their order: bytes, and pictures that are in files."""
-
 
 class JsonBody(Body):
     """A JSON document, in memory."""
 
     content_type = "application/json"
-    in_files = False
+    waits = False
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
+        self.segments = (content,)
         self.length = len(content)
 
     async def load(self, limits: ServiceLimits) -> None:
         check_request_size(self.length, limits)
-
-    def segments(self) -> Iterable[bytes | Picture]:
-        return (self._content,)
 
 
 class MultipartBody(Body):
     """A ``multipart/form-data`` document: text fields, then pictures that are read lazily."""
 
     def __init__(self, texts: Sequence[tuple[str, str]], pictures: Sequence[tuple[str, Picture]]) -> None:
-        boundary = secrets.token_hex(16)
+        # As unpredictable as random bytes, which cost a system call: no picture can hold it on purpose.
+        boundary = blake2b(b"%d" % next(_boundaries), key=_BOUNDARY_KEY, digest_size=16).hexdigest()
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self.length = -1
-        self.in_files = True
+        self.segments = ()
+        self.waits = any(picture.in_file_object for _, picture in pictures)
         self._delimiter = f"--{boundary}"
         self._texts = texts
         self._pictures = pictures
@@ -91,11 +96,11 @@ class MultipartBody(Body):
             await anyio.to_thread.run_sync(_look, pictures)
         for picture in pictures:
             check_image(picture.label, picture.size, picture.head)
-        self.length = sum(map(_size, self.segments()))
+        self.segments = tuple(self._assemble())
+        self.length = sum(map(_size, self.segments))
         check_request_size(self.length, limits)
-        self.in_files = any(picture.content is None for picture in pictures)
 
-    def segments(self) -> Iterable[bytes | Picture]:
+    def _assemble(self) -> Iterator[bytes | Picture]:
         before = ""
         for name, value in self._texts:
             before += f'{self._delimiter}\r\nContent-Disposition: form-data; name="{_safe(name)}"\r\n\r\n{value}\r\n'
@@ -125,7 +130,7 @@ class Attempt:
         self.length = body.length
         self._body = body
         self._left = body.length
-        self._segments: Iterator[bytes | Picture] | None = None  # begun when the first chunk is taken
+        self._segments = iter(body.segments)
         self._segment: bytes | Picture = b""
         self._segment_left = 0
         self._reader: PictureReader | None = None
@@ -133,12 +138,12 @@ class Attempt:
         self._closed = False
 
     def in_one_piece(self) -> bytes | None:
-        """Hand over a body that is in memory and no larger than a chunk, else return None and hand over nothing."""
-        if self._body.in_files or self.length > CHUNK_BYTES:
+        """Hand over a body that is small, and so in memory; else return None and hand over nothing."""
+        if self.length > WHOLE_BYTES:
             return None
         self._left = 0
         self.handed_over = True
-        return b"".join(segment for segment in self._body.segments() if isinstance(segment, bytes))
+        return b"".join(segment for segment in self._body.segments if isinstance(segment, bytes))
 
     def __aiter__(self) -> Self:
         return self
@@ -146,8 +151,8 @@ class Attempt:
     async def __anext__(self) -> bytes:
         if not self._left:
             raise StopAsyncIteration
-        if self._segments is None:
-            self._segments = iter(self._body.segments())
+        if (whole := self.in_one_piece()) is not None:
+            return whole
         room = min(CHUNK_BYTES, self._left)
         self._left -= room
         pieces: list[bytes] = []
@@ -206,7 +211,7 @@ def _size(segment: bytes | Picture) -> int:
 
 
 def _look(pictures: Iterable[Picture]) -> None:
-    room = CHUNK_BYTES
+    room = WHOLE_BYTES
     for picture in pictures:
         if picture.size < 0:
             picture.look(keep_up_to=room)

@@ -159,6 +159,11 @@ class Picture:
             )
 
     @property
+    def in_file_object(self) -> bool:
+        """Whether it is still to be read from a file object."""
+        return self._file is not None
+
+    @property
     def media_type(self) -> str:
         """The media type, as given or told from the first bytes."""
         return self._media_type or self._magic[0]

@@ -313,7 +313,7 @@ class FaceSession(BulkApi):
 
     async def _load(self, request: _wire.Request[object], deadline: float) -> None:
         """Learn the body's length, which for files and file objects means to look at them."""
-        if not request.body.in_files:
+        if not request.body.waits:
             await request.body.load(self._limits)
             return
         with anyio.move_on_after(deadline - time.monotonic()):
