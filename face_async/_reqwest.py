@@ -8,6 +8,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from face_async._transport import (
     KEEPALIVE_SECONDS,
     MAX_ANSWER_BYTES,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from face_async._transport import Timeouts
 
 _READ_BYTES = 64 * 1024
+_AFTER_CONNECTING = timedelta(milliseconds=50)
 
 # The library's thread may still be handing back what it borrowed when the program has ended, and CPython 3.11 aborts
 # a process in which a foreign thread does so while the interpreter goes down: give it the moment that it takes.
@@ -70,6 +73,11 @@ class Reqwest(Transport):
                 return await _read(response)
         except (FaceError, AnswerRefused):
             raise
+        except asyncio.CancelledError:
+            # The library raises one of its own making, which no scope of anyio would take for its own and stop: under
+            # a scope that is cancelled, this raises the scope's.
+            await checkpoint_if_cancelled()
+            raise
         except PyreqwestError as error:
             reason, unsent = _reason(error)
         finally:
@@ -97,7 +105,8 @@ class Reqwest(Transport):
         builder = ClientBuilder().http1_only().no_proxy().follow_redirects(False).referer(False)
         for switch in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
             builder = switch(False)
-        builder = builder.connect_timeout(seconds).read_timeout(seconds)
+        # Both begin together: connecting must be over first, since only its own error says that nothing was sent.
+        builder = builder.connect_timeout(seconds).read_timeout(seconds + _AFTER_CONNECTING)
         client = builder.pool_idle_timeout(timedelta(seconds=KEEPALIVE_SECONDS)).build()
         self._clients[step] = client
         return client

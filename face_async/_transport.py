@@ -278,10 +278,17 @@ def _reason(error: Exception) -> str:
         case httpx.TimeoutException():
             return "the server took too long"
         case httpx.ConnectError():
-            return f"cannot connect: {error}"
+            return f"cannot connect: {_innermost(error)}"
         case httpx.RemoteProtocolError():
             return "the server broke HTTP or closed the connection early"
         case httpx.NetworkError():
             return "the connection broke"
         case _:
             return f"the request failed ({type(error).__name__})"
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the first words in a chain of errors: trio's own have none."""
+    while not str(error) and (cause := error.__cause__ or error.__context__):
+        error = cause
+    return str(error) or type(error).__name__

@@ -15,12 +15,21 @@ provide for gets its connection closed, and counts as unused script does: as a f
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import socket
+import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
+
+import pytest
+from doubles import CREDENTIALS
+
+from face_async import FaceSession, RetryPolicy
 
 PATIENCE = 20
 """Seconds that a test waits for what must happen; only a broken program waits so long."""
@@ -91,6 +100,10 @@ class Connection:
         self.server.requests.append(request)
         return request
 
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        """Shake hands for TLS."""
+        self._sock = context.wrap_socket(self._sock, server_side=True)
+
     def send(self, content: bytes) -> None:
         self._sock.sendall(content)
 
@@ -122,6 +135,8 @@ class RawServer:
     Args:
         script: One behaviour per request.
         narrow: Keep the kernel's buffers so small that a client cannot send 200 KB which nobody reads.
+        tls: A file with a certificate and its key, to speak https.
+        resets: How many connections, the first ones, are reset as soon as they are accepted.
 
     Attributes:
         url: Its base URL.
@@ -131,7 +146,9 @@ class RawServer:
         began: A semaphore that counts requests whose head was read.
     """
 
-    def __init__(self, script: Iterable[Behaviour], *, narrow: bool = False) -> None:
+    def __init__(
+        self, script: Iterable[Behaviour], *, narrow: bool = False, tls: Path | None = None, resets: int = 0
+    ) -> None:
         self.requests: list[Request] = []
         self.accepted = 0
         self.most_open = 0
@@ -146,6 +163,11 @@ class RawServer:
         self._open: set[Connection] = set()
         self._threads: list[threading.Thread] = []
         self._errors: list[Exception] = []
+        self._resets = resets
+        self._tls = None
+        if tls is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(tls)
         self._listener = socket.socket()
         if narrow:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -153,7 +175,7 @@ class RawServer:
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(128)
         self.host = "127.0.0.1:{1}".format(*self._listener.getsockname())
-        self.url = f"http://{self.host}"
+        self.url = f"{'http' if tls is None else 'https'}://{self.host}"
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -194,10 +216,16 @@ class RawServer:
                     self.accepted += 1
                     self._open.add(connection)
                     self.most_open = max(self.most_open, len(self._open))
-                self._start(self._serve, connection)
+                if connection.number < self._resets:
+                    connection.reset()
+                    self._open.discard(connection)
+                else:
+                    self._start(self._serve, connection)
 
     def _serve(self, connection: Connection) -> None:
         try:
+            if self._tls:
+                connection.encrypt(self._tls)
             while connection.more() and not self.over.is_set():
                 self._next()(connection)
         except OSError:
@@ -310,3 +338,84 @@ def drip(packet: bytes, *, pause: float = 0.01) -> Behaviour:
                 return
 
     return behave
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """Yield a base URL to which no connection is ever made: its queue is full, and nobody accepts."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(64):
+            sock = sockets.enter_context(socket.socket())
+            sock.settimeout(0.1)
+            try:
+                sock.connect(listener.getsockname())
+            except TimeoutError:
+                yield "http://127.0.0.1:{1}".format(*listener.getsockname())
+                return
+        pytest.skip("this system lets connections queue without end")
+
+
+# The HTTP libraries under test
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An event loop, and the HTTP library that the session stands on; here is all in which the libraries may differ.
+
+    Attributes:
+        loop: The name of the event loop.
+        http: The name of the library.
+    """
+
+    loop: str
+    http: str
+
+    @property
+    def grace(self) -> float:
+        """A ``timeout`` for calls whose connection must be closed soon after them: reqwest keeps it until then."""
+        return PATIENCE if self.http == "httpx" else 0.5
+
+    def idle(self, connections: int) -> int:
+        """Return what ``stats.connections`` says when so many connections are idle."""
+        return connections if self.http == "httpx" else 0
+
+
+STACKS = [
+    pytest.param(
+        Stack(loop, http),
+        id=f"{loop}-{http}",
+        marks=pytest.mark.skipif(http == "reqwest" and not importlib.util.find_spec("pyreqwest"), reason="no extra"),
+    )
+    for loop, http in [("asyncio", "httpx"), ("trio", "httpx"), ("asyncio", "reqwest")]
+]
+on_httpx = pytest.mark.parametrize("stack", STACKS[:2], indirect=True)
+
+
+# Fixtures, for the modules whose tests run on every stack: they import these three, whatever their names.
+
+
+@pytest.fixture(name="stack", scope="module", params=STACKS)
+def stack_of_test(request: pytest.FixtureRequest) -> Stack:
+    """The loop and the library of a test."""
+    return request.param
+
+
+@pytest.fixture(name="anyio_backend", scope="module")
+def loop_of_stack(stack: Stack) -> str:
+    """Run the test on the stack's loop."""
+    return stack.loop
+
+
+@pytest.fixture(name="session_at")
+def session_of_stack(stack: Stack) -> Callable[..., FaceSession]:
+    """Return a function that opens a session on the stack, at a server or a base URL."""
+
+    def session_at(server: RawServer | str, **options: object) -> FaceSession:
+        options = {"retry": RetryPolicy(base_delay=0), "http": stack.http, **options}
+        base_url = server if isinstance(server, str) else server.url
+        return FaceSession("123456", "test", CREDENTIALS, base_url=base_url, **options)
+
+    return session_at

@@ -34,6 +34,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "_throttle": (2, 0),
     "limits": (2, 0),
     "_reconcile": (3, 0),
+    "_reqwest": (3, 0),
     "_transport": (3, 0),
     "_wire": (3, 0),
     "ledger": (3, 0),
@@ -72,6 +73,7 @@ CLIENT_ONLY = {
     "_endpoints",
     "_multipart",
     "_reconcile",
+    "_reqwest",
     "_retry",
     "_throttle",
     "_transport",
@@ -81,7 +83,7 @@ CLIENT_ONLY = {
     "session",
 }
 HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
-SPEAKS_HTTP = {"_transport", "server.fetch", "local"}
+SPEAKS_HTTP = {"_reqwest", "_transport", "server.fetch", "local"}
 PURE = ["_endpoints", "_wire", "errors", "limits", "models", "signature"]
 IMPURE_MODULES = HTTP_CLIENTS | {
     "aiohttp",

@@ -297,6 +297,27 @@ async def test_a_json_body_is_handed_over_in_one_chunk():
     assert attempt.handed_over
 
 
+@pytest.mark.anyio
+async def test_a_small_body_in_memory_can_be_had_in_one_piece(tmp_path):
+    """It is the same bytes as in chunks, and handed over with that; files and large bodies come in chunks only."""
+    path = tmp_path / "picture"
+    path.write_bytes(JPEG)
+    for body in (JsonBody(b"{}"), MultipartBody([("tag", "t")], [("image", Picture(JPEG)), ("b", Picture(path))])):
+        _, content = await sent_by(body)
+        attempt = body.attempt()
+        assert not attempt.handed_over
+        assert content == attempt.in_one_piece()
+        assert attempt.handed_over
+    path.write_bytes(JPEG + bytes(2 * CHUNK_BYTES))
+    for source in (path, path.read_bytes()):
+        body = MultipartBody([], [("image", Picture(source))])
+        await body.load(ROOMY)
+        attempt = body.attempt()
+        assert attempt.in_one_piece() is None
+        assert not attempt.handed_over
+        assert body.length == len(b"".join([chunk async for chunk in attempt]))
+
+
 def test_a_name_given_is_the_name_sent():
     """Plain names pass unchanged, in UTF-8, as browsers send them."""
     picture = Picture(ImageFile(JPEG, name="Zoë 1.jpg").source, name="Zoë 1.jpg")
