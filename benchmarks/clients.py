@@ -162,14 +162,3 @@ def form_body(fields: dict[str, str], name: str, picture: bytes) -> tuple[str, b
     disposition = f'Content-Disposition: form-data; name="{name}"; filename="image0.jpg"\r\nContent-Type: image/jpeg'
     head = "".join(parts) + f"--{boundary}\r\n{disposition}\r\n\r\n"
     return boundary, b"".join((head.encode(), picture, f"\r\n--{boundary}--\r\n".encode()))
-
-
-def all_clients() -> dict[str, type[Client]]:
-    """Return all clients by their names, ours first."""
-    from floor import RawAsyncio  # noqa: PLC0415 - these build on this module
-    from peers import Aiohttp, Httpx2, KeptHttpx, PlainHttpx, Pyreqwest, Vendor  # noqa: PLC0415
-
-    kinds: list[type[Client]] = [
-        FaceAsync, FaceAsyncReqwest, RawAsyncio, Pyreqwest, Aiohttp, Httpx2, PlainHttpx, KeptHttpx, Vendor,
-    ]  # fmt: skip
-    return {kind.name: kind for kind in kinds}

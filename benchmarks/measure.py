@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from clients import PICTURE_URL, Client, all_clients
+from clients import PICTURE_URL, Client
+from peers import all_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable

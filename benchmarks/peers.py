@@ -26,10 +26,13 @@ from clients import (
     SECRET_KEY,
     TIMEOUT,
     Client,
+    FaceAsync,
+    FaceAsyncReqwest,
     form_body,
     json_body,
     signature,
 )
+from floor import RawAsyncio
 
 if TYPE_CHECKING:
     from clients import Done, Failed, Next
@@ -227,3 +230,11 @@ class Vendor(Client):
         with ThreadPoolExecutor(threads) as pool:
             loop = asyncio.get_running_loop()
             await asyncio.gather(*(loop.run_in_executor(pool, worker) for _ in range(threads)))
+
+
+def all_clients() -> dict[str, type[Client]]:
+    """Return all clients by their names, ours first."""
+    kinds: list[type[Client]] = [
+        FaceAsync, FaceAsyncReqwest, RawAsyncio, Pyreqwest, Aiohttp, Httpx2, PlainHttpx, KeptHttpx, Vendor,
+    ]  # fmt: skip
+    return {kind.name: kind for kind in kinds}

@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from clients import all_clients
 from goals import Results, judge_all
+from peers import all_clients
 from report import ceiling, chart, goals_table, summarise, tables
 from workloads import IMPORTS, ROUNDS, SETS, Workload, write_pictures
 

@@ -64,14 +64,14 @@ def web(photograph):
 
 
 def test_the_list_of_clients_is_complete(benchmarks):
-    assert CLIENTS == list(benchmarks["clients"].all_clients())
+    assert CLIENTS == list(benchmarks["peers"].all_clients())
 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_is_understood_by_the_real_server(benchmarks, photograph, web, monkeypatch, name):
     """No peer is measured on a broken request: a small call, an upload, and an added face."""
     clients = benchmarks["clients"]
-    kind = clients.all_clients()[name]
+    kind = benchmarks["peers"].all_clients()[name]
     if reason := kind.missing():
         pytest.skip(reason)
     if name == "qcloud_image":
