@@ -15,7 +15,7 @@ from python_multipart import MultipartParser
 from python_multipart.multipart import parse_options_header
 
 from face_async import FaceSession, ImageFile
-from face_async._multipart import CHUNK_BYTES, Attempt, JsonBody, MultipartBody
+from face_async._multipart import CHUNK_BYTES, WHOLE_BYTES, Attempt, JsonBody, MultipartBody
 from face_async.images import Picture
 from face_async.limits import ServiceLimits
 
@@ -308,7 +308,7 @@ async def test_a_small_body_in_memory_can_be_had_in_one_piece(tmp_path):
         assert not attempt.handed_over
         assert content == attempt.in_one_piece()
         assert attempt.handed_over
-    path.write_bytes(JPEG + bytes(2 * CHUNK_BYTES))
+    path.write_bytes(JPEG + bytes(WHOLE_BYTES))
     for source in (path, path.read_bytes()):
         body = MultipartBody([], [("image", Picture(source))])
         await body.load(ROOMY)
