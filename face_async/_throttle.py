@@ -11,7 +11,7 @@ class Throttle:
     """Bounds on what a session, with all its copies, has under way.
 
     Attributes:
-        max_concurrency: Calls under way at once, and so connections: 1 or more. Further calls queue.
+        max_concurrency: Calls under way at once, 1 or more, and with them the connections in use. Further calls queue.
     """
 
     max_concurrency: int = field(default=64, validator=ge(1))

@@ -15,7 +15,7 @@ from face_async.cli.people import drawn_people, photographed_people
 from face_async.limits import is_legal_id
 from face_async.portraits import draw_portrait
 
-PHOTOS = Path("/work/shared/photos")
+PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 
 
 def _write(folder: Path, *portraits: tuple[str, int, int]) -> None:
