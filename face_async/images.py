@@ -32,7 +32,6 @@ _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg", ".jpg"),
     (b"\x89PNG\r\n\x1a\n", "image/png", ".png"),
     (b"BM", "image/bmp", ".bmp"),
-    (b"GIF8", "image/gif", ".gif"),
 )
 
 

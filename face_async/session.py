@@ -116,7 +116,8 @@ class FaceSession(BulkApi):
         bucket: The name of the image space.
         credentials: The key pair to sign with.
         base_url: Where the service is: https, or http for a loopback address.
-        timeout: Seconds for one attempt's connecting, and for each of its reads and writes.
+        timeout: Seconds for one attempt's connecting, and for each of its reads and writes; with ``http="reqwest"`` for
+            sending the whole request and the beginning of its answer, and for each further read.
         deadline: Seconds for a whole call, queueing and retries included.
         retry: How often a failed request is tried again.
         limits: The service's limits, checked before anything is sent.
