@@ -38,6 +38,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "_transport": (3, 0),
     "_wire": (3, 0),
     "ledger": (3, 0),
+    "_caller": (4, 0),
     "bulk": (4, 0),
     "session": (5, 0),
     "server.refusal": (5, 0),
@@ -70,6 +71,7 @@ FLOORS: dict[str, tuple[int, int]] = {
 }
 
 CLIENT_ONLY = {
+    "_caller",
     "_endpoints",
     "_multipart",
     "_reconcile",
