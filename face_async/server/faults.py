@@ -33,150 +33,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import anyio
-from attrs import evolve, field, fields, frozen
-from starlette.responses import HTMLResponse, Response
+from attrs import evolve
 
-from face_async.errors import CODES
-from face_async.server.envelope import envelope
-from face_async.server.handlers import HANDLERS
+from face_async.server._fault import AnswerLostError, Fault, ScriptedAnswer
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from starlette.types import Receive, Scope, Send
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from face_async.server.handlers import Call
 
+__all__ = ["AnswerLostError", "Fault", "Faults", "ScriptedAnswer"]
+
 Effect: TypeAlias = "Callable[[], Awaitable[dict[str, object]]]"
 Handler: TypeAlias = "Callable[[Call], Awaitable[dict[str, object]]]"
-
-_WITHOUT_BODY = frozenset({204, 304})
-
-
-@frozen
-class Fault:
-    """One entry of the script; its attributes are the arguments of :meth:`Faults.add`.
-
-    Raises:
-        TypeError: An argument has the wrong type.
-        ValueError: An argument is out of its range, or contradicts another one.
-    """
-
-    endpoint: str | None
-    times: int = field(default=1, kw_only=True)
-    code: int | None = field(default=None, kw_only=True)
-    status: int | None = field(default=None, kw_only=True)
-    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
-    after: bool = field(default=False, kw_only=True)
-    drop_request: bool = field(default=False, kw_only=True)
-    drop_response: bool = field(default=False, kw_only=True)
-    partial: int | None = field(default=None, kw_only=True)
-    late: int | None = field(default=None, kw_only=True)
-    delay: float = field(default=0.0, kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        self._check_ranges()
-        self._check_combination()
-
-    def __repr__(self) -> str:
-        values = [(each, getattr(self, each.name)) for each in fields(Fault)]
-        return f"Fault({', '.join(f'{each.name}={value!r}' for each, value in values if value != each.default)})"
-
-    @property
-    def answers(self) -> bool:
-        """Whether something else than the endpoint's own answer comes back."""
-        return self.code is not None or self.status is not None or self.drop_request or self.drop_response
-
-    @property
-    def applies_first(self) -> bool:
-        """Whether the effect, or a part of it, happens before the fault's answer."""
-        return self.late is None and (self.after or self.drop_response or self.partial is not None)
-
-    def response(self, data: Mapping[str, object]) -> Response:
-        """Return the fault's answer; ``data`` is for its envelope, if it has one."""
-        if self.code is not None:
-            return envelope(self.code, data, status=self.status or 200, headers=self.headers)
-        if self.status is not None:
-            return HTMLResponse(f"<html><body><h1>{self.status}</h1></body></html>", self.status, self.headers)
-        return _LostAnswer()
-
-    def _check_ranges(self) -> None:
-        if self.endpoint is not None and self.endpoint not in HANDLERS:
-            raise ValueError(f"endpoint must be one of {', '.join(HANDLERS)}, not {self.endpoint!r}")
-        _check_int("times", self.times, 1)
-        if self.code is not None:
-            _check_int("code", self.code)
-            if self.code not in CODES:
-                raise ValueError(f"code must be one of the table face_async.CODES, not {self.code}")
-        if self.status is not None:
-            _check_int("status", self.status, 200, 599)
-            if self.status in _WITHOUT_BODY:
-                raise ValueError(f"status must be one that comes with a body, not {self.status}")
-        if self.partial is not None:
-            _check_int("partial", self.partial, 0)
-        if self.late is not None:
-            _check_int("late", self.late, 1)
-        if not 0 <= self.delay < float("inf"):
-            raise ValueError(f"delay must be a number of seconds, 0 or more, not {self.delay!r}")
-        if self.headers is not None and not _are_texts(self.headers):
-            raise TypeError('headers must map str to str, such as {"Retry-After": "3"}')
-
-    def _check_combination(self) -> None:
-        if not self.answers and not self.delay:
-            raise ValueError("a fault needs a code, a status, drop_request, drop_response or a delay")
-        if self.drop_request + self.drop_response + (self.code is not None or self.status is not None) > 1:
-            raise ValueError("a fault has one answer: a code or status, or drop_request, or drop_response")
-        if self.headers is not None and self.code is None and self.status is None:
-            raise ValueError("headers need a code or a status to go with")
-        later = self.after or self.partial is not None or self.late is not None
-        if later and (self.drop_request or not self.answers):
-            raise ValueError("after, partial and late need a code, a status or drop_response: what comes back instead")
-        if self.after and self.late is not None:
-            raise ValueError("after puts the effect before the answer, late behind it: choose one")
-        if self.partial is not None and self.endpoint != "addface":
-            raise ValueError('partial is for endpoint="addface" alone: no other request has several pictures')
-
-
-def _check_int(name: str, value: object, least: int | None = None, most: int | None = None) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if (least is not None and value < least) or (most is not None and value > most):
-        bounds = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} must be {bounds}, not {value}")
-
-
-def _are_texts(headers: object) -> bool:
-    if not isinstance(headers, Mapping):
-        return False
-    items = cast("Mapping[object, object]", headers).items()
-    return all(isinstance(name, str) and isinstance(value, str) for name, value in items)
-
-
-class ScriptedAnswer(Exception):  # noqa: N818 - it travels to the answer; nothing is broken
-    """What a fault answers in place of the endpoint."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(repr(fault))
-        self.fault = fault
-
-
-class AnswerLostError(ConnectionError):
-    """A scripted fault broke the connection."""
-
-    def __init__(self) -> None:
-        super().__init__("a scripted fault broke the connection")
-
-
-class _LostAnswer(Response):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> NoReturn:  # noqa: ARG002 - as ASGI has it
-        # An answer that has begun cannot be replaced by a page for status 500: all that is left is to hang up.
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        raise AnswerLostError
 
 
 class _Late:
@@ -282,7 +155,8 @@ class Faults:
             ScriptedAnswer: A fault answers.
             Refusal: The handler refuses.
         """
-        await _apply(self._due())
+        with anyio.CancelScope(shield=True):  # those are not this client's to cancel
+            await _apply(self._due())
         fault = self._take(endpoint)
         if fault is None:
             return await handler(call)
