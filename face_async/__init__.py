@@ -4,8 +4,8 @@ The house, floor by floor; a file imports only from floors below its own::
 
     1  errors  models  images  signature
     2  limits  _multipart  _endpoints  _retry  _throttle
-    3  _wire  _transport  _reqwest
-    4  bulk
+    3  _wire  _transport  _reqwest  _reconcile
+    4  _caller  bulk
     5  session   server/
     6  local
     7  cli/
@@ -15,7 +15,7 @@ The house, floor by floor; a file imports only from floors below its own::
 
 from face_async._endpoints import FaceApi
 from face_async._retry import RetryPolicy
-from face_async._throttle import Throttle
+from face_async._throttle import Throttle, ThrottleState
 from face_async._transport import Answer
 from face_async._version import __version__
 from face_async.bulk import BulkApi, GroupsResult, Outcome, Outcomes
@@ -23,6 +23,7 @@ from face_async.errors import (
     CODES,
     AlreadyExistsError,
     AuthError,
+    CallError,
     Code,
     DeadlineError,
     DuplicateFaceError,
@@ -70,6 +71,7 @@ __all__ = [
     "Answer",
     "AuthError",
     "BulkApi",
+    "CallError",
     "Candidate",
     "Code",
     "CompareResult",
@@ -110,6 +112,7 @@ __all__ = [
     "SetInfoResult",
     "Stats",
     "Throttle",
+    "ThrottleState",
     "TransportError",
     "UnavailableError",
     "VerifyResult",
