@@ -29,10 +29,12 @@ FLOORS: dict[str, tuple[int, int]] = {
     "portraits": (1, 0),
     "signature": (1, 0),
     "_accounts": (2, 0),
+    "_recompress": (2, 0),
     "_endpoints": (2, 0),
     "_multipart": (2, 0),
     "_retry": (2, 0),
     "_throttle": (2, 0),
+    "fitting": (2, 0),
     "limits": (2, 0),
     "_reconcile": (3, 0),
     "_reqwest": (3, 0),
@@ -75,9 +77,11 @@ FLOORS: dict[str, tuple[int, int]] = {
 }
 
 CLIENT_ONLY = {
+    "_accounts",
     "_caller",
     "_endpoints",
     "_multipart",
+    "_recompress",
     "_reconcile",
     "_reqwest",
     "_retry",
@@ -85,6 +89,7 @@ CLIENT_ONLY = {
     "_transport",
     "_wire",
     "bulk",
+    "fitting",
     "ledger",
     "session",
 }
