@@ -78,7 +78,7 @@ class Outcomes(Generic[ItemT, ResultT]):
 
     def __init__(
         self,
-        call: Callable[[ItemT], Awaitable[ResultT]] | None,
+        call: Callable[[ItemT], Awaitable[ResultT]],
         items: Iterable[ItemT] | AsyncIterable[ItemT],
         *,
         max_at_once: int,
@@ -201,7 +201,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
         # garbage that only the collector finds, late and with the item's picture.
         try:
-            return Outcome(job.index, job.item, result=await self._perform(job.item))
+            return Outcome(job.index, job.item, result=await self._call(job.item))
         except (FaceError, ValueError) as error:
             return Outcome(job.index, job.item, error=error)
 
