@@ -21,7 +21,7 @@ from face_async._multipart import WHOLE_BYTES
 from face_async.errors import (
     DuplicateFaceError,
     FaceError,
-    FaceLimitError,
+    FaceLimitRefusal,
     ImageError,
     ImageRefusedError,
     LimitError,
@@ -276,7 +276,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
                 self._put(Outcome(job.index, job.item, result=evolve(face, image=job.item[1])))
             else:
                 self._put(Outcome(job.index, job.item, error=error))
-            if isinstance(error, FaceLimitError):
+            if isinstance(error, FaceLimitRefusal):
                 self._ledger.forget(Key("faces", person_id))  # somebody else fills the person
 
     def _refuse(self, pack: Sequence[_Photo], error: FaceError | ValueError) -> None:

@@ -169,22 +169,12 @@ class BulkApi(FaceApi):
         """
 
         async def create(person: NewPerson) -> NewPersonResult:
-            return await self._new_person(person, person.group_ids)
+            check_new_person(person)
+            return await create_person(self, person, person.group_ids)
 
         return Outcomes(
             create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
         )
-
-    async def _new_person(self, person: NewPerson, group_ids: Sequence[str]) -> NewPersonResult:
-        """Create a person in groups that have room for one more."""
-        if not isinstance(person, NewPerson):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
-            raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
-        with await self.ledger.person(group_ids) as reservation:
-            result = await self.new_person(
-                person.person_id, group_ids, person.image, person_name=person.person_name, tag=person.tag
-            )
-            reservation.commit(1, result.group_ids)
-            return result
 
     def identify_many(
         self,
@@ -268,6 +258,26 @@ class BulkApi(FaceApi):
         by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
         in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
         return GroupsResult(candidates=_merge(by_group.values())[:top], by_group=by_group, errors=in_order)
+
+
+def check_new_person(person: object) -> None:
+    """Check an item of ``new_persons``.
+
+    Raises:
+        TypeError: It is no :class:`NewPerson`.
+    """
+    if not isinstance(person, NewPerson):
+        raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
+
+
+async def create_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str]) -> NewPersonResult:
+    """Create a person in groups that the ledger says have room for one more."""
+    with await api.ledger.person(group_ids) as reservation:
+        result = await api.new_person(
+            person.person_id, group_ids, person.image, person_name=person.person_name, tag=person.tag
+        )
+        reservation.commit(1, result.group_ids)
+        return result
 
 
 def _merge(results: Iterable[IdentifyResult]) -> tuple[Candidate, ...]:

@@ -40,7 +40,10 @@ FLOORS: dict[str, tuple[int, int]] = {
     "_wire": (3, 0),
     "ledger": (3, 0),
     "_caller": (4, 0),
+    "_packs": (4, 0),
     "bulk": (4, 0),
+    "outcomes": (4, 0),
+    "sharding": (4, 0),
     "session": (5, 0),
     "server.refusal": (5, 0),
     "server._face": (5, 1),
@@ -75,6 +78,7 @@ CLIENT_ONLY = {
     "_caller",
     "_endpoints",
     "_multipart",
+    "_packs",
     "_reconcile",
     "_reqwest",
     "_retry",
@@ -83,7 +87,9 @@ CLIENT_ONLY = {
     "_wire",
     "bulk",
     "ledger",
+    "outcomes",
     "session",
+    "sharding",
 }
 HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
 SPEAKS_HTTP = {"_reqwest", "_transport", "server.fetch", "local"}
