@@ -242,7 +242,8 @@ class Caller:
 
     def _heed(self, error: FaceError, course: Course, slowdowns: int) -> None:
         """Adapt to an answer that is an error."""
-        self.quota.refund()
+        if phase_of(error) is Phase.ANSWERED:
+            self.quota.refund()
         if isinstance(error, ServiceError) and error.code in CODES and CODES[error.code].retry is Retry.SLOWER:
             course.gate.slow_down(slowdowns)
         else:
