@@ -78,7 +78,12 @@ class ShardedGroup:
         self._open(self._numbers | self._full)
 
     async def new_person(
-        self, person_id: str, image: ImageSource | None = None, *, person_name: str | None = None, tag: str | None = None
+        self,
+        person_id: str,
+        image: ImageSource | None = None,
+        *,
+        person_name: str | None = None,
+        tag: str | None = None,
     ) -> NewPersonResult:
         """Create a person in the lowest-numbered shard that has room; ``group_ids`` of the result tells which.
 
