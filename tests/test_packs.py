@@ -10,7 +10,7 @@ import random
 import anyio
 import anyio.lowlevel
 import pytest
-from albums import JPEG, Album, content, refusal
+from albums import JPEG, Album, refusal
 from doubles import envelope, session_on
 
 from face_async import (
