@@ -99,14 +99,14 @@ class BulkApi(FaceApi):
         return LimitLedger(self, self.limits)
 
     async def del_person(self, person_id: str) -> DelPersonResult:
-        """As :meth:`FaceApi.del_person`; the ledger counts anew."""
+        """As :meth:`FaceApi.del_person`, and the ledger hears of it."""
         try:
             return await super().del_person(person_id)
         finally:
-            self.ledger.forget()  # nobody said which groups the person was in
+            self.ledger.forget_person(person_id)
 
     async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:
-        """As :meth:`FaceApi.del_face`; the ledger counts anew."""
+        """As :meth:`FaceApi.del_face`, and the ledger hears of it."""
         try:
             return await super().del_face(person_id, face_ids)
         finally:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 from albums import JPEG, Album
-from serverkit import APPID, BUCKET, CREDENTIALS, ToyRecognizer, picture
+from serverkit import CREDENTIALS, picture, served
 
 from face_async import (
     AlreadyExistsError,
@@ -25,7 +24,6 @@ from face_async import (
     Candidate,
     Credentials,
     FaceLimitError,
-    FaceSession,
     GroupLimitError,
     IdentifyResult,
     LimitLedger,
@@ -35,33 +33,10 @@ from face_async import (
     ServiceLimits,
     TransportError,
 )
-from face_async.server import Store, create_app
 
 pytestmark = pytest.mark.anyio
 
 ADDERS = 200
-LIMITS = ServiceLimits()
-
-
-@contextlib.asynccontextmanager
-async def served(limits=LIMITS, *, count=1, credentials=CREDENTIALS):
-    """Yield sessions with a server in this process."""
-    with Store() as store:
-        app = create_app(store, credentials=CREDENTIALS, recognizer=ToyRecognizer(), limits=limits)
-        async with contextlib.AsyncExitStack() as stack:
-            yield [
-                await stack.enter_async_context(
-                    FaceSession(
-                        APPID,
-                        BUCKET,
-                        credentials,
-                        base_url="http://localhost",
-                        transport=httpx.ASGITransport(app),
-                        limits=limits,
-                    )
-                )
-                for _ in range(count)
-            ]
 
 
 def shot(index):
