@@ -2,8 +2,8 @@
 
 Every person has a line of images. While a request of theirs is under way the line grows, and when it has ended as many
 as fit leave the line together. So a person's images keep their order, packs form by themselves, and no slow input is
-waited for. Only the last image that was pulled may wait for its neighbours: while they are kept out by other persons'
-requests, which would otherwise cut most packs in two.
+waited for. Only the last image that was pulled may wait for its neighbours, while they are kept out by others that are
+not done with; otherwise most packs would be cut in two.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         ledger: Who keeps every person's faces within the limit.
         limits: What fits one request.
         pack: False sends every image alone.
-        **options: Those of :class:`Outcomes`.
+        max_at_once: As in :class:`Outcomes`.
+        ordered: As there.
+        progress: As there.
     """
 
     def __init__(

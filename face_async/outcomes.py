@@ -264,6 +264,6 @@ class _Source(Generic[ItemT]):
 
     async def aclose(self) -> None:
         if isinstance(self._items, AsyncGenerator):
-            await self._items.aclose()
+            await cast("AsyncGenerator[ItemT, None]", self._items).aclose()
         elif self._close is not None:
             self._close()

@@ -11,11 +11,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 from albums import JPEG, Album, refusal
-from doubles import envelope, session_on
+from doubles import CREDENTIALS, Network, envelope, session_on
 
 from face_async import (
     DuplicateFaceError,
     FaceLimitError,
+    FaceSession,
     ImageError,
     ImageFile,
     ImageRefusedError,
@@ -312,6 +313,29 @@ async def test_a_pack_that_is_refused_for_one_image_is_sent_again_without_it(err
     accepted = [image for _, group in album.requests if culprit not in group for image in group]
     assert [image for _, image in pairs if image != culprit] == accepted
     assert len(album.requests) <= 11
+
+
+async def test_a_file_that_changes_while_its_pack_is_sent_is_left_out(tmp_path):
+    """The others of the pack, small and large, reach the server whole; the changed one is refused."""
+    paths = [tmp_path / f"{index}.jpg" for index in range(4)]
+    for path in paths:
+        path.write_bytes(JPEG + f"photo {path.stem}".encode() + bytes(300_000))
+
+    class Changing(Network):
+        async def handle_async_request(self, request):
+            if request.url.path.endswith("addface") and paths[2].stat().st_size > 300_000:
+                paths[2].write_bytes(JPEG + bytes(300))
+            return await super().handle_async_request(request)
+
+    one = envelope({"added": 1, "face_ids": ["f"], "ret_codes": [0]})
+    two = envelope({"added": 2, "face_ids": ["f", "g"], "ret_codes": [0, 0]})
+    network = Changing([envelope({"face_ids": []}), two, one])
+    session = FaceSession("1", "b", CREDENTIALS, transport=network)
+    found = await added(session, [("ada", path) for path in paths])
+    assert [2] == [outcome.index for outcome in found if outcome.error is not None]
+    assert "changed while it was being sent" in str(found[2].error)
+    whole = [[path for path in paths if f"photo {path.stem}".encode() in sent.body] for sent in network.sent[1:]]
+    assert [paths[:2], paths[3:]] == whole
 
 
 async def test_a_smaller_limit_of_the_server_is_learned():
