@@ -160,8 +160,9 @@ class Outcomes(Generic[ItemT, ResultT]):
         return self._untaken
 
     async def _feed(self, tasks: TaskGroup) -> None:
-        source = _Source(self._items)
+        source: _Source[ItemT] | None = None
         try:
+            source = _Source(self._items)
             while self._failure is None:
                 await self._next_place()
                 self._begin(tasks, self._job(await source.next()))
@@ -171,8 +172,9 @@ class Outcomes(Generic[ItemT, ResultT]):
             self._fail(error)
         finally:
             self._news.set()
-            with anyio.CancelScope(shield=True):
-                await source.aclose()
+            if source is not None:
+                with anyio.CancelScope(shield=True):
+                    await source.aclose()
 
     def _job(self, item: ItemT) -> Job[ItemT]:
         job = self._jobs[self._pulled] = Job(self._pulled, item)

@@ -259,6 +259,18 @@ async def test_an_error_of_the_input_is_raised_plain(generated):
             await outcomes.collect()
 
 
+async def test_an_input_that_cannot_be_begun_is_an_error_too():
+    """What iter() or aiter() raises comes out of the iteration as it is."""
+
+    class Broken:
+        def __iter__(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with Outcomes(double, Broken(), max_at_once=4) as outcomes:
+            await outcomes.collect()
+
+
 async def test_an_error_of_progress_is_raised_plain():
     """What the progress callable raises comes out of the iteration as it is."""
 
