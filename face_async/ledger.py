@@ -217,10 +217,8 @@ class LimitLedger:
         """
         for key in keys or [*self._busy, *self._idle]:
             self._idle.pop(key, None)
-            account = self._busy.get(key)
-            if account is not None:
-                account.forget()
-                self._settle([account])
+            if key in self._busy:
+                self._busy[key].forget()
 
     def forget_person(self, person_id: str) -> None:
         """Note that a person was deleted, or may have been.
