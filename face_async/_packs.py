@@ -153,6 +153,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         self._ledger = ledger
         self._limits = limits
         self._most = limits.max_faces_per_person if pack else 1
+        self._patience = min(self._most, max_at_once // 3)  # images that may wait, so that most places stay busy
         self._room = limits.planned_request_bytes
         self._lines: dict[str, deque[_Photo]] = {}  # of those persons only who have images waiting or under way
         self._last: deque[_Photo] | None = None  # the line of the last image pulled
@@ -205,7 +206,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
         any rate, so nobody waits for ever.
         """
-        while line is self._last and len(line) < self._most and self._full and bool(self._under_way or self._ready):
+        while line is self._last and len(line) < self._patience and self._full and (self._under_way or self._ready):
             self._stir = anyio.Event()
             await self._stir.wait()
             # One turn in which outcomes are taken, and one in which images are pulled into their places.

@@ -69,12 +69,12 @@ async def test_each_image_has_its_own_outcome():
     assert album.faces["ada"] == [each.result.face_id for each in found if each.result]
 
 
-@pytest.mark.parametrize(("max_at_once", "most"), [(64, 1.3), (20, 2), (7, 4)])
+@pytest.mark.parametrize(("max_at_once", "most"), [(64, 1.3), (20, 4), (7, 8)])
 @pytest.mark.parametrize("slow", [False, True])
 async def test_packs_are_as_full_as_places_allow(max_at_once, most, slow):
     """Whoever takes the outcomes at once or slowly: twenty images of a person take one request, or few with few places.
 
-    One place is in the hands of whoever takes the outcomes, which divides twenty by 19 or by 6.
+    No more than a third of the places waits for neighbours, so that a slow request does not hold up all others.
     """
     album, persons = Album(), 30
     pairs = (pair for index in range(persons) for pair in shots(f"p{index}", 20))
@@ -84,6 +84,26 @@ async def test_packs_are_as_full_as_places_allow(max_at_once, most, slow):
             if slow:
                 await anyio.lowlevel.checkpoint()
     assert persons <= len(album.requests) <= most * persons
+
+
+async def test_a_slow_request_holds_up_few_others():
+    """Of 20 places one is taken by a request that does not end: all but a few of the other images are added."""
+
+    class Stuck(Album):
+        async def _add(self, person, images):
+            if person == "slow":
+                await self.gate.wait()
+            return await super()._add(person, images)
+
+    album = Stuck()
+    album.gate = anyio.Event()
+    pairs = shots("slow", 1) + shots("ada", 19)
+    async with album.add_faces(pairs, max_at_once=20) as outcomes:
+        while len(album.under_way) < 1:
+            await anyio.lowlevel.checkpoint()
+        assert [("ada", [image for _, image in pairs[1:]])] == album.requests
+        album.gate.set()
+        await outcomes.collect()
 
 
 async def test_a_slow_input_is_not_waited_for():
