@@ -107,6 +107,11 @@ class _Photo:
         """Whether looking at it means to open a file."""
         return isinstance(self.image, Picture) and self.image.size < 0
 
+    @property
+    def bytes_known(self) -> int:
+        """Its own size, 0 while it is not known."""
+        return max(self.image.size, 0) if isinstance(self.image, Picture) else 0
+
     def shares_with(self, other: _Photo) -> bool:
         """Whether one request can carry both: pictures and URLs cannot be mixed (Spec: 2.3)."""
         return isinstance(self.image, ImageUrl) == isinstance(other.image, ImageUrl)
@@ -214,15 +219,19 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
             await anyio.lowlevel.checkpoint()
 
     async def _look(self, line: deque[_Photo]) -> None:
-        """Look at the images that come next, as many as one request may carry; small files are in memory then."""
-        photos = [line.popleft() for _ in range(min(len(line), self._most))]
-        fresh = [photo for photo in photos if photo.image is None]
-        for photo in fresh:
-            await photo.open(self._limits)
-        if any(photo.in_file for photo in fresh):
-            await anyio.to_thread.run_sync(_look_at, fresh)
+        """Look at the images that come next, as many as one request may carry; they are in memory then, if small."""
+        photos: list[_Photo] = []
+        in_memory = 0
+        while line and len(photos) < self._most and in_memory <= self._room:
+            photo = line.popleft()
+            photos.append(photo)
+            if photo.image is None:
+                await photo.open(self._limits)
+            in_memory += photo.bytes_known
+        if any(photo.in_file for photo in photos):
+            await anyio.to_thread.run_sync(_look_at, photos)
         else:
-            _look_at(fresh)
+            _look_at(photos)
         for photo in photos:
             if photo.problem is not None:
                 self._refuse([photo], photo.problem)

@@ -219,6 +219,24 @@ async def test_file_objects_are_packed_too():
     assert [None] * 5 == [outcome.error for outcome in found]
 
 
+async def test_no_more_is_read_than_the_next_request_needs():
+    """Of twenty file objects of which two fit a request, one at most is read ahead."""
+    read, at_request = [], []
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            read.append(self)
+            return super().read(size)
+
+    class Watched(Album):
+        async def _add(self, person, images):
+            at_request.append(len(set(read)))
+            return await super()._add(person, images)
+
+    await added(Watched(), [("ada", File(JPEG + b"%d" % index + bytes(700_000))) for index in range(20)])
+    assert [min(20, 3 + 2 * done) for done in range(10)] == at_request
+
+
 async def test_the_tag_goes_with_every_request():
     """One remark for all; a tag that is no text is a wrong argument, at once."""
     session, network = session_on(
