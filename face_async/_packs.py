@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
+Fit: TypeAlias = "Callable[[ImageSource], Awaitable[ImageSource]]"
 
 _REQUEST_BYTES = 4_096
 """Room in a body for everything but its images: appid, bucket, person_id and a tag of 1,024 bytes, with their names."""
@@ -78,10 +79,11 @@ class _Photo:
     size: int = 0
     problem: FaceError | ValueError | None = None
 
-    async def open(self, limits: ServiceLimits) -> None:
-        """Learn what it is, and read it if it is a file object."""
+    async def open(self, limits: ServiceLimits, fit: Fit | None) -> None:
+        """Learn what it is, make it fit, and read it if it is a file object."""
         try:
-            self.image = as_image(self.job.item[1])
+            source = self.job.item[1]
+            self.image = as_image(source if fit is None else await fit(source))
             if isinstance(self.image, Picture):
                 await self.image.read_file_object(limits.max_request_bytes)
         except (FaceError, ValueError) as error:
@@ -136,6 +138,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         ledger: Who keeps every person's faces within the limit.
         limits: What fits one request.
         pack: False sends every image alone.
+        fit: Makes an image fit into a request, None leaves images as they are.
         max_at_once: As in :class:`Outcomes`.
         ordered: As there.
         progress: As there.
@@ -149,6 +152,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         ledger: LimitLedger,
         limits: ServiceLimits,
         pack: bool,
+        fit: Fit | None,
         max_at_once: int,
         ordered: bool,
         progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None,
@@ -157,6 +161,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         self._add = add
         self._ledger = ledger
         self._limits = limits
+        self._fit = fit
         self._most = limits.max_faces_per_person if pack else 1
         self._patience = min(self._most, max_at_once // 3)  # images that may wait, so that most places stay busy
         self._room = limits.planned_request_bytes
@@ -226,7 +231,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
             photo = line.popleft()
             photos.append(photo)
             if photo.image is None:
-                await photo.open(self._limits)
+                await photo.open(self._limits, self._fit)
             in_memory += photo.bytes_known
         if any(photo.in_file for photo in photos):
             await anyio.to_thread.run_sync(_look_at, photos)

@@ -20,12 +20,16 @@ from face_async import (
     ImageError,
     ImageFile,
     ImageRefusedError,
+    NewPerson,
     NotFoundError,
     Outcomes,
     RequestTooLargeError,
+    ServiceLimits,
     TransportError,
     images,
 )
+from face_async.local import local_session
+from face_async.portraits import draw_portrait
 
 pytestmark = pytest.mark.anyio
 
@@ -475,3 +479,28 @@ async def test_all_bulk_verbs_of_a_session_share_one_ledger():
 async def test_packs_are_outcomes():
     """add_faces returns what all bulk verbs return."""
     assert isinstance(Album().add_faces([]), Outcomes)
+
+
+# Pictures that are too large
+
+
+async def test_fit_makes_pictures_fit_a_request(tmp_path):
+    """All bulk verbs take it: what is too large, from a path or a file object, is made smaller and accepted."""
+    portrait = draw_portrait(1, size=1_000)
+    limits = ServiceLimits(planned_request_bytes=len(portrait) // 2, max_request_bytes=len(portrait) // 2)
+    (tmp_path / "large.jpg").write_bytes(portrait)
+    sources = [tmp_path / "large.jpg", io.BytesIO(portrait)]
+    async with local_session(recognizer="fingerprint", limits=limits) as session:
+        async with session.new_persons([NewPerson("ada", ["staff"], portrait)], fit=True) as outcomes:
+            assert (await anext(outcomes)).unwrap().suc_face == 1
+        async with session.identify_many(sources, "staff", fit=True) as outcomes:
+            assert ["ada", "ada"] == [outcome.unwrap().best.person_id async for outcome in outcomes]
+        pairs = [("ada", io.BytesIO(portrait)), ("ada", tmp_path / "large.jpg")]
+        async with session.verify_many(pairs, fit=True) as outcomes:
+            assert [True, True] == [outcome.unwrap().is_match async for outcome in outcomes]
+        other = draw_portrait(2, size=1_000)
+        found = await added(session, [("ada", other), ("ada", b"GIF89a"), ("ada", io.BytesIO(other))], fit=True)
+        assert [type(None), ImageRefusedError, DuplicateFaceError] == [type(outcome.error) for outcome in found]
+        assert other is found[0].unwrap().image
+        found = await added(session, [("ada", other)])
+        assert [RequestTooLargeError] == errors_of(found)
