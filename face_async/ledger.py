@@ -224,6 +224,15 @@ class LimitLedger:
             if key in self._busy:
                 self._busy[key].forget()
 
+    def forget_person(self, person_id: str) -> None:
+        """Note that a person was deleted, or may have been.
+
+        Nobody knows from which groups, so all of them are counted anew, but only before somebody would be refused.
+        """
+        self.forget(Key("faces", person_id))
+        for account in (*self._busy.values(), *self._idle.values()):
+            account.outdated = account.outdated or account.key.kind == "persons"
+
     def snapshot(self, key: Key) -> Balance | None:
         """Return the counts of a key, None when nothing is known of it."""
         account = self._known(key)

@@ -42,7 +42,10 @@ FLOORS: dict[str, tuple[int, int]] = {
     "_wire": (3, 0),
     "ledger": (3, 0),
     "_caller": (4, 0),
+    "_packs": (4, 0),
     "bulk": (4, 0),
+    "outcomes": (4, 0),
+    "sharding": (4, 0),
     "session": (5, 0),
     "server.refusal": (5, 0),
     "server._face": (5, 1),
@@ -81,6 +84,7 @@ CLIENT_ONLY = {
     "_caller",
     "_endpoints",
     "_multipart",
+    "_packs",
     "_recompress",
     "_reconcile",
     "_reqwest",
@@ -91,7 +95,9 @@ CLIENT_ONLY = {
     "bulk",
     "fitting",
     "ledger",
+    "outcomes",
     "session",
+    "sharding",
 }
 HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
 SPEAKS_HTTP = {"_reqwest", "_transport", "server.fetch", "local", "testing"}
