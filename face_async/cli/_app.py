@@ -10,10 +10,12 @@ import typer
 from face_async._version import __version__
 from face_async.cli.delete import delete
 from face_async.cli.demo import demo
+from face_async.cli.doctor import doctor
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
+from face_async.cli.identify import identify
 from face_async.cli.look import faces, groups, info, persons
 from face_async.cli.output import OneLineLog, say
-from face_async.cli.recognise import compare, identify, verify
+from face_async.cli.recognise import compare, verify
 from face_async.cli.serve import serve
 
 app = typer.Typer(
@@ -25,7 +27,7 @@ app = typer.Typer(
 )
 
 for _title, _commands in {
-    "Start here": (demo, serve),
+    "Start here": (demo, serve, doctor),
     "Recognise": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
