@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from face_async.cli.output import OneLineLog, say
 from face_async.cli.recognise import compare, verify
 from face_async.cli.serve import serve
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 app = typer.Typer(
     cls=OneLineErrors,
     epilog=EXIT_CODES,
@@ -26,12 +29,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _title, _commands in {
+_FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
     "Start here": (demo, serve, doctor),
     "Recognise": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
-}.items():
+}
+
+for _title, _commands in _FAMILIES.items():
     for _command in _commands:
         app.command(rich_help_panel=_title)(_command)
 

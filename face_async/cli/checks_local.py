@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from face_async.cli.checks import ok, warning, wrong
+from face_async.cli.checks import Verdict, ok, warning, wrong
 from face_async.cli.checks_service import check_limits
 from face_async.cli.exits import Exit, one_line
 
@@ -30,10 +30,13 @@ async def check_local(db: Path, recognizer: str, groups: int) -> AsyncIterator[C
         return
     eyes = _check_recognizer(recognizer)
     yield eyes
-    database = list(_check_database(db, recognizer))
-    for check in database:
+    if eyes.verdict is Verdict.WRONG:
+        return
+    for check in _check_database(db, recognizer):
         yield check
-    if db.exists() and all(check.verdict != "wrong" for check in (eyes, *database)):
+        if check.verdict is Verdict.WRONG:
+            return
+    if db.exists():  # noqa: ASYNC240 - it was looked at a moment ago
         async with local_session(db, recognizer=recognizer) as session:
             async for check in check_limits(session, groups):
                 yield check
@@ -80,7 +83,9 @@ def _check_database(db: Path, recognizer: str) -> Iterator[Check]:
         yield wrong("database", str(error), "name another with --db", Exit.USAGE)
         return
     status = db.stat()
-    yield ok("database", f"{db}, schema {SCHEMA_VERSION}, {status.st_size / 1e6:,.1f} MB, {sum(counts.values()):,} faces")
+    yield ok(
+        "database", f"{db}, schema {SCHEMA_VERSION}, {status.st_size / 1e6:,.1f} MB, {sum(counts.values()):,} faces"
+    )
     if status.st_mode & _OTHERS:
         yield warning("database", "other users of this machine may open it", f"chmod 600 {db}")
     with closing(make_recognizer(recognizer)) as eyes:

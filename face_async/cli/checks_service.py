@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.streams.tls import TLSStream
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 from face_async._transport import trusted_authorities
 from face_async.bulk import Outcomes
-from face_async.cli.checks import ok, warning, wrong
+from face_async.cli.checks import Verdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.cli.options import open_service
 from face_async.errors import FaceError, ServiceError
@@ -61,13 +61,13 @@ async def check_service(base_url: str | None, groups: int) -> AsyncIterator[Chec
     host, secure = address.hostname or "", address.scheme == "https"
     async for check in _check_way(host, address.port or (443 if secure else 80), secure=secure):
         yield check
-        if check.verdict == "wrong":
+        if check.verdict is Verdict.WRONG:
             return
     async with open_service(base_url) as session:
         quick = session.with_options(deadline=_DEADLINE)
         async for check in _check_answers(quick):
             yield check
-            if check.verdict == "wrong" and check.topic != "clock":
+            if check.verdict is Verdict.WRONG and check.topic != "clock":
                 return
         async for check in check_limits(quick, groups):
             yield check
@@ -143,7 +143,7 @@ async def _check_tls(stream: SocketStream, host: str) -> Check:
     except (ssl.SSLError, OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         said = f"the server does not speak it: {getattr(error, 'reason', None) or type(error).__name__}"
         return wrong("tls", said, "check the port, and whether the server wants http", Exit.NO_ANSWER)
-    connection: ssl.SSLObject = tls.extra(anyio.streams.tls.TLSAttribute.ssl_object)
+    connection: ssl.SSLObject = tls.extra(TLSAttribute.ssl_object)  # noqa: S610 - nothing of Django's
     certificate = connection.getpeercert() or {}
     days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86_400
     said = f"{connection.version()}, the certificate is good for {days:.0f} more days"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
@@ -87,6 +88,12 @@ class Tally:
     counts: dict[Verdict, int] = field(factory=lambda: dict.fromkeys(Verdict, 0))
     reasons: dict[str, tuple[int, list[str]]] = field(factory=dict[str, tuple[int, list[str]]])
     exit: Exit = Exit.OK
+    _started: float = field(factory=time.monotonic, init=False)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since counting began."""
+        return time.monotonic() - self._started
 
     @property
     def pictures(self) -> int:
@@ -111,9 +118,10 @@ class Tally:
         rows = ((reason, count, examples) for reason, (count, examples) in self.reasons.items())
         return sorted(rows, key=lambda row: -row[1])
 
-    def summary(self, seconds: float) -> str:
+    def summary(self) -> str:
         """Return all counts in one line."""
         verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
+        seconds = self.seconds
         return f"{self.pictures:,} pictures in {seconds:.1f} s ({self.pictures / seconds:.1f} a second): {verdicts}"
 
     def failures(self) -> Iterator[str]:

@@ -54,6 +54,7 @@ class Table(Output):
         self._rows: list[tuple[str | Text, ...]] = []
 
     def add(self, found: Found) -> None:
+        """Take one."""
         if not found.candidates and found.error is None:
             self._rows.append((found.image, Text("nobody", "dim"), "", "", ""))
         for place, candidate in enumerate(found.candidates):
@@ -69,6 +70,7 @@ class Table(Output):
             )
 
     def close(self, *, complete: bool) -> None:
+        """Print it."""
         del complete  # an error says itself that there is more
         if self._rows:
             say_table(("picture", "person", "confidence", "face", "tag"), self._rows)
@@ -81,10 +83,12 @@ class Failures(Output):
         self._lines: list[str] = []
 
     def add(self, found: Found) -> None:
+        """Take one."""
         if found.error is not None:
             self._lines.append(f"{printable(found.image)}: {one_line(found.error)}")
 
     def close(self, *, complete: bool) -> None:
+        """Tell of them."""
         del complete  # as above
         for line in self._lines:
             tell(line)
@@ -97,10 +101,13 @@ class Lines(Output):
         self._console = Console(soft_wrap=True, highlight=False)
 
     def add(self, found: Found) -> None:
+        """Take one."""
         best = found.candidates[0] if found.candidates else None
         confidence = "" if best is None else f"{best.confidence:.1f}"
         whom = found.reason if found.error is not None else "nobody" if best is None else best.person_id
-        line = f"{found.verdict:10}  {confidence:>5}  {printable(whom):{_PERSON_WIDTH}}  {printable(found.image, 1_000)}"
+        line = (
+            f"{found.verdict:10}  {confidence:>5}  {printable(whom):{_PERSON_WIDTH}}  {printable(found.image, 1_000)}"
+        )
         self._console.print(Text(line, _STYLES[found.verdict]))
 
 
@@ -111,11 +118,13 @@ class Json(Output):
         self._begun = False
 
     def add(self, found: Found) -> None:
+        """Take one."""
         # In ASCII, which every terminal and pipe can carry.
         say(("," if self._begun else '{"images": [') + "\n" + json.dumps(_fields(found)), end="")
         self._begun = True
 
     def close(self, *, complete: bool) -> None:
+        """End the document, if there is one."""
         if self._begun or complete:
             say("\n]}" if self._begun else '{"images": []}')
 
@@ -134,6 +143,7 @@ class Csv(Output):
         self._writer.writerow(CSV_COLUMNS)
 
     def add(self, found: Found) -> None:
+        """Take one."""
         error = "" if found.error is None else one_line(found.error)
         if not found.candidates:
             self._writer.writerow((found.image, found.verdict, "", "", "", "", "", error))
@@ -142,6 +152,7 @@ class Csv(Output):
             self._writer.writerow((found.image, found.verdict, rank, *whom, error))
 
     def close(self, *, complete: bool) -> None:
+        """Close the file."""
         del complete  # rows need no end
         self._file.close()
 

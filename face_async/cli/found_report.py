@@ -7,8 +7,8 @@ part is shown, and the rest is counted.
 from __future__ import annotations
 
 import tempfile
-import time
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ class Report(Output):
     """
 
     def __init__(self, path: Path, *, group_ids: Sequence[str], threshold: float, enrolled: Path | None) -> None:
-        import PIL  # noqa: F401, PLC0415 - better missed now than at the first picture
+        import_module("PIL")  # better missed now than at the first picture
 
         self._known = Enrolled(enrolled)
         self._page = path.open("w", encoding="utf-8")
@@ -56,9 +56,9 @@ class Report(Output):
         self._tally = Tally()
         self._sections = {verdict: _Waiting() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNISED)}
         self._failures: dict[str, list[str]] = {}
-        self._started = time.monotonic()
 
     def add(self, found: Found) -> None:
+        """Make a card of it, unless there are enough."""
         reason = self._tally.add(found)
         if found.verdict is Verdict.FAILED:
             shown = self._failures.setdefault(reason, [])
@@ -68,6 +68,7 @@ class Report(Output):
             waiting.add(card(self._card(found)))
 
     def close(self, *, complete: bool) -> None:
+        """Write the page, of what has come."""
         with self._page as page:
             page.writelines(self._pieces(complete=complete))
         for waiting in self._sections.values():
@@ -78,10 +79,10 @@ class Report(Output):
         tally = self._tally
         title = f"{tally.counts[Verdict.RECOGNISED]:,} of {tally.pictures:,} recognised"
         figures = {
-            **{verdict: f"{count:,}" for verdict, count in tally.counts.items()},
+            **{verdict.value: f"{count:,}" for verdict, count in tally.counts.items()},
             "searched in": ", ".join(self._group_ids),
             "threshold": f"{self._threshold:g}",
-            "seconds": f"{time.monotonic() - self._started:.1f}",
+            "seconds": f"{tally.seconds:.1f}",
         }
         yield head(title if complete else f"{title}, then stopped", figures)
         yield from self._section(Verdict.UNKNOWN, "Unknown")
@@ -131,7 +132,7 @@ class Report(Output):
 class _Waiting:
     """Cards that wait for the page to be written."""
 
-    file: IO[str] = field(factory=lambda: tempfile.TemporaryFile("w+", encoding="utf-8"))
+    file: IO[str] = field(factory=lambda: tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115 - it is closed with the report
     count: int = 0
 
     def add(self, piece: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,19 +78,16 @@ def identify(
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
     probes = Probes(tuple(images))
+    outputs = _on_the_terminal(probes, quiet=quiet, as_json=as_json)
+    if csv is not None:
+        outputs.append(Csv(csv))
+    if report is not None:
+        outputs.append(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
+    search = Search(group_ids, threshold, at_once)
+    tally = Tally()
     with ExitStack() as stack:
-        outputs: list[Output] = [] if probes.folders else [Failures()]
-        if as_json:
-            outputs.append(Json())
-        elif not quiet:
-            outputs.append(Lines() if probes.folders else Table())
-        if csv is not None:
-            outputs.append(Csv(csv))
-        if report is not None:
-            outputs.append(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
         for output in outputs:
             stack.enter_context(output)
-        tally = Tally()
         progress = stack.enter_context(live_progress(quiet=quiet))
         bar = progress.add_task("recognising", total=probes.count())
 
@@ -101,25 +97,32 @@ def identify(
                 output.add(found)
             progress.advance(bar)
 
-        started = time.monotonic()
-        search = Search(group_ids, threshold, at_once)
-        ask(
-            lambda session: search.run(session, probes, take),
-            db=db,
-            base_url=base_url,
-            recognizer=recognizer,
-            quiet=quiet,
-        )
-        seconds = time.monotonic() - started
+        async def look(session: FaceSession) -> None:
+            await search.run(session, probes, take)
+
+        ask(look, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
+    _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
+    raise typer.Exit(tally.exit)
+
+
+def _on_the_terminal(probes: Probes, *, quiet: bool, as_json: bool) -> list[Output]:
+    """Return what shows findings there: failures below everything else."""
+    outputs: list[Output] = [] if probes.folders else [Failures()]
+    if as_json:
+        outputs.append(Json())
+    elif not quiet:
+        outputs.append(Lines() if probes.folders else Table())
+    return outputs
+
+
+def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: bool) -> None:
     if probes.folders:
         for line in tally.failures():
             tell(line)
-    if not quiet:
-        if probes.folders:
-            tell(tally.summary(seconds))
-        for path in filter(None, (csv, report)):
-            tell(f"wrote {path}")
-    raise typer.Exit(tally.exit)
+        if not quiet:
+            tell(tally.summary())
+    for path in () if quiet else written:
+        tell(f"wrote {path}")
 
 
 @frozen

@@ -104,7 +104,9 @@ def head(title: str, figures: Mapping[str, object]) -> str:
     return _HEAD.format(
         title=text(title),
         style=files("face_async.cli").joinpath("page.css").read_text("utf-8"),
-        figures="\n".join(f"<div><dt>{text(name)}</dt><dd>{text(figure)}</dd></div>" for name, figure in figures.items()),
+        figures="\n".join(
+            f"<div><dt>{text(name)}</dt><dd>{text(figure)}</dd></div>" for name, figure in figures.items()
+        ),
     )
 
 
