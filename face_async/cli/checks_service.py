@@ -37,7 +37,7 @@ _DAYS_LEFT = 21  # of a certificate, from which on it is time to renew it
 _SKEW_SECONDS, _MOST_SKEW_SECONDS = 30, 240  # a signature is good for 300
 _NEARLY_FULL = 0.9
 
-_MENDS = {
+MENDS = {
     3: "pay the account, or look whether something on the way changes requests",
     4: "something on the way removes the Authorization header: a proxy?",
     5: "something on the way changes the Authorization header, or this is no server for this API",
@@ -79,7 +79,7 @@ async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check
     try:
         group_ids = await session.get_group_ids()
     except FaceError as error:
-        yield _refused("signature", error)
+        yield _refused(error)
         return
     yield ok("signature", "a signed get_group_ids was answered")
     most = limits.max_groups_per_appid
@@ -158,15 +158,16 @@ async def _check_answers(session: FaceSession) -> AsyncIterator[Check]:
         try:
             answer = await session.request("getgroupids", {})
         except FaceError as error:
-            yield _refused("answer", error)
+            yield _refused(error)
             return
         trips.append(time.perf_counter() - started)
-        skews.append(_skew(answer, asked + trips[-1] / 2))
-    yield ok("answer", f"a round trip takes {_milliseconds(min(trips))}")
-    yield _check_clock(skews[trips.index(min(trips))])
+        skews.append(skew_of(answer, asked + trips[-1] / 2))
+    yield ok("round trip", f"{_milliseconds(min(trips))}, the best of {_ROUND_TRIPS}")
+    yield check_clock(skews[trips.index(min(trips))])
 
 
-def _check_clock(skew: float | None) -> Check:
+def check_clock(skew: float | None) -> Check:
+    """Return what there is to say of two clocks; ``skew`` is how many seconds the server's is ahead."""
     if skew is None:
         return warning("clock", "the server does not say what time it has", "compare the two clocks by hand")
     if abs(skew) <= _SKEW_SECONDS:
@@ -177,7 +178,7 @@ def _check_clock(skew: float | None) -> Check:
     return wrong("clock", said, "signatures cannot be good: set it, as with 'timedatectl set-ntp true'", Exit.NO)
 
 
-def _skew(answer: Answer, local: float) -> float | None:
+def skew_of(answer: Answer, local: float) -> float | None:
     """Return how many seconds the server's clock is ahead, None when it does not say."""
     dates = [value for name, value in answer.headers.items() if name.lower() == "date"]
     try:
@@ -186,11 +187,11 @@ def _skew(answer: Answer, local: float) -> float | None:
         return None
 
 
-def _refused(topic: str, error: FaceError) -> Check:
+def _refused(error: FaceError) -> Check:
     if isinstance(error, ServiceError):
-        return wrong("signature", one_line(error), _MENDS.get(error.code, "see the server's log"), Exit.NO)
+        return wrong("signature", one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
     mend = "something else than this API answers at FACE_ASYNC_BASE_URL: check host, port and path"
-    return wrong(topic, one_line(error), mend, exit_code(error))
+    return wrong("answer", one_line(error), mend, exit_code(error))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -49,7 +49,13 @@ def test_pictures_below_a_folder_come_sorted_without_what_is_hidden(probes):
     assert names == ["broken.jpg", "empty.jpg", "stranger.jpg", "wall.webp", "a/ada.PNG", "b/ada.jpg"]
 
 
-@pytest.mark.usefixtures("service")
+@pytest.fixture
+def _without_dlib(monkeypatch):
+    """It takes a second to load, and here only frames around faces are its own."""
+    monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
+
+
+@pytest.mark.usefixtures("service", "_without_dlib")
 class TestAFolder:
     def test_is_one_line_for_each_picture_in_order_and_a_line_for_each_reason(self, say, probes):
         said = say("identify", "probes", "-g", "staff")
@@ -139,11 +145,8 @@ def _names(probes: Path) -> list[str]:
     return [str(path.relative_to(probes)) for path in pictures_below(probes)]
 
 
+@pytest.mark.usefixtures("_without_dlib")
 class TestThePage:
-    @pytest.fixture(autouse=True)
-    def _without_dlib(self, monkeypatch):
-        monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
-
     @pytest.fixture
     def make(self, tmp_path):
         """Make the page of some findings."""
