@@ -108,7 +108,10 @@ class Lines(Output):
         line = (
             f"{found.verdict:10}  {confidence:>5}  {printable(whom):{_PERSON_WIDTH}}  {printable(found.image, 1_000)}"
         )
-        self._console.print(Text(line, _STYLES[found.verdict]))
+        # Printed by way of sys.stdout, which a live display may have put itself in front of.
+        with self._console.capture() as colored:
+            self._console.print(Text(line, _STYLES[found.verdict]))
+        say(colored.get(), end="")
 
 
 class Json(Output):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import anyio
 import pytest
 
+from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
 PROGRAM = "from face_async.cli import main; main()"
@@ -97,6 +101,58 @@ def test_ctrl_c_ends_a_demo_with_130_and_one_line(start, tmp_path, program):
     demo.send_signal(signal.SIGINT)
     out, err = demo.communicate(timeout=20)
     assert (demo.returncode, out, err) == (130, "", "face-async: interrupted\n")
+
+
+@pytest.fixture
+def probes(tmp_path):
+    """A folder with pictures of Ada, who is enrolled in the embedded server's database."""
+
+    async def enrol() -> None:
+        async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
+            await session.new_person("ada", ["staff"], draw_portrait(0))
+
+    anyio.run(enrol)
+    (tmp_path / "probes").mkdir()
+    for shot in range(1, 9):
+        (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot))
+    return ("identify", "probes", "-g", "staff", "--recognizer", "fingerprint")
+
+
+def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):
+    identify = start(*probes, "--json", "--report", "page.html", "--at-once", "1", program=LOOKING)
+    first = [identify.stdout.readline() for _ in range(3)]
+    identify.send_signal(signal.SIGINT)
+    out = "".join(first) + identify.stdout.read()  # communicate() knows nothing of lines that were read ahead
+    _, err = identify.communicate(timeout=20)
+    assert (identify.returncode, err.splitlines()[-1]) == (130, "face-async: interrupted")
+    images = json.loads(out)["images"]
+    assert 2 <= len(images) < 8
+    assert f"{len(images)} of {len(images)} recognised, then stopped" in (tmp_path / "page.html").read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_on_a_terminal_lines_stay_whole_above_the_live_display(probes, no_color):
+    reader, terminal = os.openpty()
+    identify = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *probes],
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "NO_COLOR": no_color, "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends when the last program has left it
+        while piece := os.read(reader, 4_096):
+            shown += piece
+    os.close(reader)
+    assert identify.wait(20) == 0
+    text = shown.decode()
+    assert ("\x1b[32m" in text) is (not no_color)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n").split("\n")
+    assert sum(re.fullmatch(r"recognised +[0-9.]+ +ada +probes/\d.jpg *", line) is not None for line in lines) == 8
+    assert any("/8" in line and line.startswith("recognising") for line in lines)
 
 
 def test_output_that_nobody_reads_is_no_traceback(start):
