@@ -28,6 +28,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "models": (1, 0),
     "portraits": (1, 0),
     "signature": (1, 0),
+    "_accounts": (2, 0),
     "_endpoints": (2, 0),
     "_multipart": (2, 0),
     "_retry": (2, 0),
