@@ -179,6 +179,16 @@ class FaceSession(BulkApi):
         return other
 
     @property
+    def appid(self) -> str:
+        """The project's id."""
+        return self._address.appid
+
+    @property
+    def bucket(self) -> str:
+        """The name of the image space."""
+        return self._address.bucket
+
+    @property
     def limits(self) -> ServiceLimits:
         """The service's limits, as this session enforces them."""
         return self._limits

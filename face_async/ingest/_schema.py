@@ -201,7 +201,12 @@ def _check(db: sqlite3.Connection, path: str, project: Project | None) -> None:
         raise JournalError(f"{path} has version {version}, this program writes version {_VERSION}; begin a new journal")
     found = project_of(db)
     if project is not None and found != project:
-        raise JournalError(f"{path} is the journal of {found}, not of {project}; begin another one for that")
+        raise mismatch(path, found, project)
+
+
+def mismatch(path: str, found: Project, wanted: Project) -> JournalError:
+    """Return the error for somebody else's journal."""
+    return JournalError(f"{path} is the journal of {found}, not of {wanted}; begin another one for that")
 
 
 def _quoted(path: str) -> str:

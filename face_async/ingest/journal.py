@@ -284,7 +284,7 @@ def reopen_failed(db: sqlite3.Connection) -> None:
     change = "UPDATE OR IGNORE units SET state = 'pending', sha256 = NULL, size = ?, stamp = ? WHERE id = ?"
     number = 0
     while found := db.execute(query, (number,)).fetchall():
-        for number, source in found:  # noqa: B007 - the last number is where the next query begins
+        for number, source in found:
             size, stamp = (0, "") if is_url(source) else stamp_of(source)
             if not db.execute(change, (size, stamp, number)).rowcount:
                 db.execute("DELETE FROM units WHERE id = ?", (number,))  # the file as it is now is there already
@@ -306,7 +306,7 @@ def unfinished(
         failed_only: Only those that failed before.
     """
     query = (
-        f"SELECT {_UNIT} WHERE {_UNFINISHED} AND state = ? AND (units.person, units.id) > (?, ?) "  # noqa: S608 - constants
+        f"SELECT {_UNIT} WHERE {_UNFINISHED} AND state = ? AND (units.person, units.id) > (?, ?) "
         f"{'AND code IS NOT NULL' if failed_only else ''} ORDER BY units.person, units.id LIMIT ?"
     )
     return [Unit(*row) for row in db.execute(query, (state.value, *after, limit))]

@@ -112,7 +112,9 @@ def _open(source: Source) -> Iterator[_Found]:
         return _walk(path)
     reader = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} must be a folder with a sub-folder for each person, or end in .csv, .jsonl or .ndjson")
+        raise ValueError(
+            f"{path} must be a folder with a sub-folder for each person, or end in .csv, .jsonl or .ndjson"
+        )
     return reader(path)
 
 
