@@ -242,7 +242,8 @@ class Caller:
 
     def _heed(self, error: FaceError, course: Course, slowdowns: int) -> None:
         """Adapt to an answer that is an error."""
-        self.quota.refund()
+        if phase_of(error) is Phase.ANSWERED:
+            self.quota.refund()
         if isinstance(error, ServiceError) and error.code in CODES and CODES[error.code].retry is Retry.SLOWER:
             course.gate.slow_down(slowdowns)
         else:
@@ -292,7 +293,10 @@ class Caller:
         deadline = course.deadline
         timeouts = Timeouts(course.options.timeout, max(0.0, deadline - time.monotonic()))
         try:
-            return await self.transport.send(address.base_url + endpoint.path, self._headers(course), body, timeouts)
+            answer = await self.transport.send(address.base_url + endpoint.path, self._headers(course), body, timeouts)
+            if body.failure is not None:
+                raise body.failure  # an application in this process took it for an error of its own, and answered
+            return answer
         except TransportFailure as failure:
             reason, status = str(failure), None
             in_doubt = endpoint.effect and body.handed_over and not failure.unsent

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from attrs import define, evolve
 
@@ -21,7 +22,7 @@ from face_async._multipart import WHOLE_BYTES
 from face_async.errors import (
     DuplicateFaceError,
     FaceError,
-    FaceLimitError,
+    FaceLimitRefusal,
     ImageError,
     ImageRefusedError,
     LimitError,
@@ -145,9 +146,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         ordered: bool,
         progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None,
     ) -> None:
-        super().__init__(
-            None, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=ADD_FACE
-        )
+        super().__init__(None, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=ADD_FACE)
         self._add = add
         self._ledger = ledger
         self._limits = limits
@@ -199,13 +198,17 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
                 self._last = None
 
     async def _gather(self, line: deque[_Photo]) -> None:
-        """Let the last image pulled wait for its neighbours while others' requests keep them out.
+        """Let the last image pulled wait for its neighbours, while what keeps them out goes on by itself.
 
-        When the last of those has ended it is sent at any rate, so that nobody waits for ever.
+        That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
+        any rate, so nobody waits for ever.
         """
-        while line is self._last and len(line) < self._most and self._full and self._under_way:
+        while line is self._last and len(line) < self._most and self._full and bool(self._under_way or self._ready):
             self._stir = anyio.Event()
             await self._stir.wait()
+            # One turn in which outcomes are taken, and one in which images are pulled into their places.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
 
     async def _look(self, line: deque[_Photo]) -> None:
         """Look at the images that come next, as many as one request may carry; small files are in memory then."""
@@ -276,7 +279,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
                 self._put(Outcome(job.index, job.item, result=evolve(face, image=job.item[1])))
             else:
                 self._put(Outcome(job.index, job.item, error=error))
-            if isinstance(error, FaceLimitError):
+            if isinstance(error, FaceLimitRefusal):
                 self._ledger.forget(Key("faces", person_id))  # somebody else fills the person
 
     def _refuse(self, pack: Sequence[_Photo], error: FaceError | ValueError) -> None:

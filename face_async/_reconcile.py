@@ -181,7 +181,7 @@ async def _add_face(api: FaceApi, doubt: Doubt) -> Finding:
     left = len(batch.unknown) - len(batch.found)
     if not batch.found or (left and None in batch.codes):
         return _UNKNOWN
-    return Finding(batch.result(), f"{len(batch.found)} of the faces were there already")
+    return Finding(batch.result(), f"faces that were there already: {len(batch.found)}")
 
 
 class _Batch:

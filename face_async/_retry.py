@@ -88,25 +88,25 @@ def may_help(error: FaceError) -> bool:
 class RetryQuota:
     """What all retries of a session share, so that an outage is not answered with a flood.
 
-    A token bucket: each retry takes one token, and each answer that came brings back a tenth of one. While nothing is
-    answered, a session sends no more than ``capacity`` further requests.
+    A token bucket: each retry takes one token, and each answer brings back a tenth of one, unless it only says that the
+    service cannot answer now. In an outage a session sends no more than ``capacity`` further requests.
     """
 
-    capacity = 100.0
+    capacity = 100
 
     def __init__(self) -> None:
-        self._tokens = self.capacity
+        self._tenths = 10 * self.capacity
 
     def take(self) -> bool:
         """Take a token, and return whether there was one."""
-        if self._tokens < 1:
+        if self._tenths < 10:  # noqa: PLR2004 - ten tenths
             return False
-        self._tokens -= 1
+        self._tenths -= 10
         return True
 
     def refund(self) -> None:
         """Note that an answer came."""
-        self._tokens = min(self.capacity, self._tokens + 0.1)
+        self._tenths = min(10 * self.capacity, self._tenths + 1)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float:

@@ -89,7 +89,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
         _check_iterable(items)
-        self._call = call
+        self._call = cast("Callable[[ItemT], Awaitable[ResultT]]", call)  # None where _begin is another one
         self._items = items
         self._size = len(items) if isinstance(items, Sized) else None
         self._ordered = ordered
@@ -201,7 +201,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
         # garbage that only the collector finds, late and with the item's picture.
         try:
-            return Outcome(job.index, job.item, result=await self._perform(job.item))
+            return Outcome(job.index, job.item, result=await self._call(job.item))
         except (FaceError, ValueError) as error:
             return Outcome(job.index, job.item, error=error)
 
@@ -229,9 +229,8 @@ class Outcomes(Generic[ItemT, ResultT]):
 
     def _settle(self) -> None:
         """Make an outcome of everything that was pulled and not taken."""
-        self._untaken = tuple(
-            sorted((*self._ready, *self._early.values(), *map(self._cut_short, self._jobs.values())), key=_index)
-        )
+        untaken = [*self._ready, *self._early.values(), *map(self._cut_short, self._jobs.values())]
+        self._untaken = tuple(sorted(untaken, key=lambda outcome: outcome.index))
         self._ready.clear()
         self._early.clear()
         self._jobs.clear()
@@ -240,10 +239,6 @@ class Outcomes(Generic[ItemT, ResultT]):
         name, maybe_applied = self._endpoint.name, job.begun and self._endpoint.effect
         message = f"{name}: its block was left before {'the answer came' if job.begun else 'anything was sent'}"
         return Outcome(job.index, job.item, error=TransportError(message, endpoint=name, maybe_applied=maybe_applied))
-
-
-def _index(outcome: Outcome[object, object]) -> int:
-    return outcome.index
 
 
 def _check_iterable(items: object) -> None:

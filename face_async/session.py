@@ -169,6 +169,7 @@ class FaceSession(BulkApi):
         """
         mine = self._options
         other = copy.copy(self)
+        other.ledger = self.ledger  # it may have been made only now
         other._options = CallOptions(  # noqa: SLF001 - a copy of its own
             timeout=mine.timeout if timeout is None else timeout,
             deadline=mine.deadline if deadline is None else deadline,
