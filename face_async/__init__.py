@@ -4,8 +4,8 @@ The house, floor by floor; a file imports only from floors below its own::
 
     1  errors  models  images  signature
     2  limits  _multipart  _endpoints  _retry  _throttle
-    3  _wire  _transport  _reqwest
-    4  bulk
+    3  _wire  _transport  _reqwest  _reconcile  _accounts  ledger
+    4  _caller  outcomes  _packs  bulk  sharding
     5  session   server/
     6  local
     7  cli/
@@ -15,14 +15,15 @@ The house, floor by floor; a file imports only from floors below its own::
 
 from face_async._endpoints import FaceApi
 from face_async._retry import RetryPolicy
-from face_async._throttle import Throttle
+from face_async._throttle import Throttle, ThrottleState
 from face_async._transport import Answer
 from face_async._version import __version__
-from face_async.bulk import BulkApi, GroupsResult, Outcome, Outcomes
+from face_async.bulk import BulkApi, GroupsResult, NewPerson
 from face_async.errors import (
     CODES,
     AlreadyExistsError,
     AuthError,
+    CallError,
     Code,
     DeadlineError,
     DuplicateFaceError,
@@ -43,6 +44,7 @@ from face_async.errors import (
     UnavailableError,
 )
 from face_async.images import ImageFile, ImageSource, ImageUrl
+from face_async.ledger import LimitLedger
 from face_async.limits import ServiceLimits
 from face_async.models import (
     AddFaceResult,
@@ -59,7 +61,9 @@ from face_async.models import (
     SetInfoResult,
     VerifyResult,
 )
+from face_async.outcomes import Outcome, Outcomes
 from face_async.session import DEFAULT_BASE_URL, FaceSession, Stats
+from face_async.sharding import ShardedGroup
 from face_async.signature import Credentials
 
 __all__ = [
@@ -70,6 +74,7 @@ __all__ = [
     "Answer",
     "AuthError",
     "BulkApi",
+    "CallError",
     "Candidate",
     "Code",
     "CompareResult",
@@ -94,7 +99,9 @@ __all__ = [
     "ImageUrl",
     "InvalidParameterError",
     "LimitError",
+    "LimitLedger",
     "Meta",
+    "NewPerson",
     "NewPersonResult",
     "NotFoundError",
     "Outcome",
@@ -108,8 +115,10 @@ __all__ = [
     "ServiceError",
     "ServiceLimits",
     "SetInfoResult",
+    "ShardedGroup",
     "Stats",
     "Throttle",
+    "ThrottleState",
     "TransportError",
     "UnavailableError",
     "VerifyResult",

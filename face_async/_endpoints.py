@@ -21,7 +21,7 @@ from face_async.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from face_async.images import ImageSource
 
@@ -97,13 +97,17 @@ ENDPOINTS: tuple[Endpoint[object], ...] = (
 class FaceApi(ABC):
     """The 13 verbs.
 
-    Every verb is one request, and its effect happens once or not at all. All of them raise:
+    Every verb is one request, and its effect happens once or not at all. A lost answer does not change that: the
+    request is sent again, and other endpoints are asked what became of it; ``result.meta.settled`` says how that is
+    known. All verbs raise:
 
     - ``TypeError``, ``ValueError``: a wrong argument; nothing was sent.
     - ``LimitError``: a limit of the service; nothing was done.
     - ``ServiceError``: the service answered with a code other than 0, of the class that the code stands for.
-    - ``TransportError``: no answer came; its ``maybe_applied`` says whether the effect may have happened.
+    - ``TransportError``: no answer came.
     - ``ResponseError``: the answer breaks the specification.
+
+    The ``maybe_applied`` of the last three says whether the effect may have happened all the same.
 
     Ids are str of 1 to 128 bytes in UTF-8, without white space and slashes; names and tags have at most 1,024 bytes.
     An image is a path, bytes, a binary file object, an ``ImageFile``, an ``ImageUrl`` or a URL as str, which the
@@ -111,8 +115,22 @@ class FaceApi(ABC):
     """
 
     @abstractmethod
-    async def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> T:
-        """Send one request, as often as it takes, and return its result."""
+    async def _call(
+        self,
+        endpoint: Endpoint[T],
+        fields: Fields,
+        images: Images | None = None,
+        *,
+        before: Collection[str] | None = None,
+    ) -> T:
+        """Send one request, as often as it takes, and return its result.
+
+        Args:
+            endpoint: What is called.
+            fields: The text parameters.
+            images: The picture parameters.
+            before: The faces that the person has before the call, if they are known.
+        """
 
     async def new_person(
         self,
@@ -155,6 +173,9 @@ class FaceApi(ABC):
         Images that the service refuses (no face, almost the same face) do not fail the call: the result's ``faces``
         has one outcome per image in input order, and ``raise_for_failures()`` raises for those that failed.
 
+        When an answer is lost and the batch is sent again, the service calls duplicates what the first request has
+        added. They are reported as added then, although one of them may be older than the call.
+
         Args:
             person_id: The person.
             images: 1 to 20 images: either all to be sent, or all URLs.
@@ -165,7 +186,18 @@ class FaceApi(ABC):
             RequestTooLargeError: The images together are larger than 1.5 MB.
             NotFoundError: No person of this id exists.
         """
-        result = await self._call(ADD_FACE, {"person_id": person_id, "tag": tag}, {"images": images})
+        return await self._add_face(person_id, images, tag=tag)
+
+    async def _add_face(
+        self,
+        person_id: str,
+        images: Sequence[ImageSource],
+        *,
+        tag: str | None = None,
+        before: Collection[str] | None = None,
+    ) -> AddFaceResult:
+        """Add faces to a person whose faces before may be known: then it is certain which are new, whatever fails."""
+        result = await self._call(ADD_FACE, {"person_id": person_id, "tag": tag}, {"images": images}, before=before)
         return evolve(result, images=tuple(images))
 
     async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:

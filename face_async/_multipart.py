@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio.to_thread
 
+from face_async.errors import LimitError
 from face_async.limits import check_image, check_request_size
 
 if TYPE_CHECKING:
@@ -122,11 +123,13 @@ class Attempt:
 
     Attributes:
         handed_over: Whether the last chunk was given away, so that the server may have a whole request.
+        failure: Why the body cannot be read to its end, if it cannot.
         length: The bytes of the whole body.
     """
 
     def __init__(self, body: Body) -> None:
         self.handed_over = False
+        self.failure: LimitError | None = None
         self.length = body.length
         self._body = body
         self._left = body.length
@@ -172,7 +175,11 @@ class Attempt:
         if isinstance(self._segment, bytes):
             start = len(self._segment) - self._segment_left
             return self._segment[start : start + size]
-        return await anyio.to_thread.run_sync(self._read, self._segment, size)
+        try:
+            return await anyio.to_thread.run_sync(self._read, self._segment, size)
+        except LimitError as error:
+            self.failure = error
+            raise
 
     def _read(self, picture: Picture, size: int) -> bytes:
         """Read from a picture's file, opening it before and closing it behind. Runs in a worker thread."""

@@ -1,12 +1,11 @@
-"""When a failed request is tried again: pure functions of the error.
-
-A failure falls in one of three phases. *Not executed*: the server cannot have acted, so trying again is always safe.
-*Ambiguous*: it may have acted; a request that changes nothing is tried again, an effect is not. *Answered*: the same
-request would get the same answer.
-"""
+"""When a failed request is tried again: pure functions of the error, and the quota that bounds all of it."""
 
 from __future__ import annotations
 
+import enum
+import math
+import re
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -15,6 +14,7 @@ from attrs.validators import ge
 from face_async.errors import CODES, ResponseError, Retry, ServiceError, TransportError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
     from face_async.errors import FaceError
@@ -22,40 +22,122 @@ if TYPE_CHECKING:
 NOT_EXECUTED_STATUSES = frozenset({401, 403, 408, 413, 429})
 """HTTP statuses that say by themselves that the request was not executed."""
 
+MIN_CLOCK_SKEW = 5.0
+"""Seconds from which on a difference of clocks may be why a signature has expired; a Date header has whole seconds."""
+
+
+class Phase(enum.Enum):
+    """What a failure says of its request."""
+
+    NOT_EXECUTED = "not executed"  # the server cannot have acted: trying again is always safe
+    AMBIGUOUS = "ambiguous"  # it may have acted: for an effect, the outcome must be settled
+    ANSWERED = "answered"  # the same request would get the same answer
+
+
+def phase_of(error: FaceError) -> Phase:
+    """Return the phase in which an attempt failed; its ``maybe_applied`` must be set already."""
+    if isinstance(error, TransportError | ResponseError):
+        return Phase.AMBIGUOUS if error.maybe_applied else Phase.NOT_EXECUTED
+    if isinstance(error, ServiceError) and error.code in CODES:
+        match CODES[error.code].retry:
+            case Retry.AMBIGUOUS:
+                return Phase.AMBIGUOUS if error.maybe_applied else Phase.NOT_EXECUTED
+            case Retry.LATER | Retry.SLOWER | Retry.CLOCK | Retry.HOPELESS:
+                return Phase.NOT_EXECUTED
+            case Retry.NEVER:
+                return Phase.ANSWERED
+    return Phase.ANSWERED
+
 
 @frozen
 class RetryPolicy:
     """How often and how patiently a call is tried.
 
     Attributes:
-        max_attempts: Requests that one call may take, 1 or more; 1 never retries.
+        max_attempts: Requests that one call may take, 1 or more. With 1 nothing is tried again, and an effect whose
+            answer was lost stays in doubt: it is not looked at either.
         base_delay: Seconds; the first pause is a random time up to this, and every further one may be twice as long.
-        max_delay: Seconds that no pause exceeds.
+        max_delay: Seconds that no pause exceeds, unless the server asks for more with Retry-After.
     """
 
     max_attempts: int = field(default=3, validator=ge(1))
     base_delay: float = field(default=0.1, validator=ge(0))
     max_delay: float = field(default=5.0, validator=ge(0))
 
-    def pause_before_retry(self, error: FaceError, attempt: int, *, effect: bool, random: Random) -> float | None:
+    def pause_before_retry(self, error: FaceError, attempt: int, random: Random, asked: float = 0.0) -> float | None:
         """Return the seconds to wait before trying again, None when the error is final.
 
         Args:
             error: What the attempt ended with.
             attempt: Which attempt it was, from 1.
-            effect: Whether the call changes what the service stores.
             random: The source of the jitter.
+            asked: Seconds that the server asked to wait at least.
         """
-        if attempt >= self.max_attempts or not may_retry(error, effect=effect):
+        if attempt >= self.max_attempts or not may_help(error):
             return None
-        return random.uniform(0, min(self.max_delay, self.base_delay * 2 ** (attempt - 1)))
+        return max(asked, random.uniform(0, min(self.max_delay, self.base_delay * 2 ** (attempt - 1))))
 
 
-def may_retry(error: FaceError, *, effect: bool) -> bool:
-    """Return whether sending the same request again is safe and may help."""
-    if isinstance(error, TransportError | ResponseError):
-        return not error.maybe_applied
-    if isinstance(error, ServiceError) and error.code in CODES:
-        advice = CODES[error.code].retry
-        return advice in {Retry.LATER, Retry.SLOWER} or (advice is Retry.AMBIGUOUS and not effect)
-    return False
+def may_help(error: FaceError) -> bool:
+    """Return whether sending the same request again may have another end."""
+    if isinstance(error, ServiceError):
+        return error.code in CODES and CODES[error.code].retry in {Retry.LATER, Retry.SLOWER, Retry.AMBIGUOUS}
+    return isinstance(error, TransportError | ResponseError)
+
+
+class RetryQuota:
+    """What all retries of a session share, so that an outage is not answered with a flood.
+
+    A token bucket: each retry takes one token, and each answer brings back a tenth of one, unless it only says that the
+    service cannot answer now. In an outage a session sends no more than ``capacity`` further requests.
+    """
+
+    capacity = 100
+
+    def __init__(self) -> None:
+        self._tenths = 10 * self.capacity
+
+    def take(self) -> bool:
+        """Take a token, and return whether there was one."""
+        if self._tenths < 10:  # noqa: PLR2004 - ten tenths
+            return False
+        self._tenths -= 10
+        return True
+
+    def refund(self) -> None:
+        """Note that an answer came."""
+        self._tenths = min(10 * self.capacity, self._tenths + 1)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float:
+    """Return the seconds that an answer asks to wait, 0 when it does not.
+
+    Args:
+        headers: The answer's headers.
+        now: Unix time in seconds.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    moment = _moment(value)
+    return 0.0 if moment is None else max(0.0, moment - now)
+
+
+def clock_skew(headers: Mapping[str, str], now: float) -> float:
+    """Return by how many seconds the server's clock is ahead of ours, 0 when that explains no expired signature.
+
+    Args:
+        headers: The answer's headers.
+        now: Unix time in seconds.
+    """
+    moment = _moment(headers.get("date", ""))
+    skew = 0.0 if moment is None else moment - now
+    return skew if abs(skew) >= MIN_CLOCK_SKEW else 0.0
+
+
+def _moment(date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):  # what a server sends here is anybody's guess
+        return None
+    return moment if math.isfinite(moment) else None

@@ -34,12 +34,21 @@ class Request(Generic[T_co]):
     Attributes:
         endpoint: What is called.
         body: What is sent.
-        image_count: How many pictures or URLs the call carries.
+        fields: The text parameters that were given.
+        urls: The parameters that carry URLs of images.
+        pictures: The pictures, each with its parameter.
     """
 
     endpoint: Endpoint[T_co]
     body: Body
-    image_count: int
+    fields: Fields
+    urls: Mapping[str, str | Sequence[str]]
+    pictures: Sequence[tuple[str, Picture]]
+
+    @property
+    def images(self) -> list[ImageUrl | Picture]:
+        """The images; those of addface in their order."""
+        return [*(ImageUrl(url) for _, url in _flat(self.urls)), *(picture for _, picture in self.pictures)]
 
 
 def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: ServiceLimits) -> Request[T]:
@@ -53,10 +62,8 @@ def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: Servic
     for name, value in given.items():
         _check_field(name, value, limits)
     urls, pictures = _split(images, limits)
-    if not pictures:
-        return Request(endpoint, JsonBody(_json({**given, **urls})), len(_flat(urls)))
-    texts = _flat({**given, **urls})
-    return Request(endpoint, MultipartBody(texts, pictures), len(pictures) + len(_flat(urls)))
+    body = MultipartBody(_flat({**given, **urls}), pictures) if pictures else JsonBody(_json({**given, **urls}))
+    return Request(endpoint, body, given, urls, pictures)
 
 
 def _check_field(name: str, value: str | Sequence[str], limits: ServiceLimits) -> None:
@@ -149,8 +156,8 @@ def _result(request: Request[T], content: bytes) -> T:
         path = f"$.data.{endpoint.inside}"
         value = _member(data, endpoint.inside, path)
     result = structure(value, endpoint.result, path)
-    if isinstance(result, AddFaceResult) and len(result.ret_codes) != request.image_count:
-        raise Misfit("$.data.ret_codes", f"{len(result.ret_codes)} codes for {request.image_count} images")
+    if isinstance(result, AddFaceResult) and len(result.ret_codes) != len(request.images):
+        raise Misfit("$.data.ret_codes", f"{len(result.ret_codes)} codes for {len(request.images)} images")
     return result
 
 

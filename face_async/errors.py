@@ -9,19 +9,20 @@
     │   ├── GroupLimitError              more than 5,000 groups for one appid
     │   ├── RequestTooLargeError         more than 1.5 MB in one request
     │   └── ImageRefusedError            an image that cannot be sent: a GIF, empty, missing, changed
-    ├── TransportError                   no answer; ``maybe_applied`` says what that means
-    │   └── DeadlineError                the whole call took longer than its deadline
-    ├── ResponseError                    an answer that breaks the specification; ``path`` says where
-    └── ServiceError                     an answer with a code other than 0
-        ├── AuthError                    4-6, 9-14
-        ├── RateLimitedError             15
-        ├── NotFoundError                16, -1303, -1305, -1306, -1307
-        ├── AlreadyExistsError           -1302
-        ├── DuplicateFaceError           -1312
-        ├── ImageError                   -1101 to -1109, -1300, -1308, -1400, -1403
-        ├── InvalidParameterError        3, 21, -1301, -1304, -1313
-        ├── UnavailableError             24, 107, 108, 213, -1200
-        └── FaceLimitRefusal, PersonLimitRefusal, GroupLimitRefusal, RequestTooLargeRefusal
+    └── CallError                        a call failed; ``maybe_applied`` says what that means
+        ├── TransportError               no answer
+        │   └── DeadlineError            the whole call took longer than its deadline
+        ├── ResponseError                an answer that breaks the specification; ``path`` says where
+        └── ServiceError                 an answer with a code other than 0
+            ├── AuthError                4-6, 9-14
+            ├── RateLimitedError         15
+            ├── NotFoundError            16, -1303, -1305, -1306, -1307
+            ├── AlreadyExistsError       -1302
+            ├── DuplicateFaceError       -1312
+            ├── ImageError               -1101 to -1109, -1300, -1308, -1400, -1403
+            ├── InvalidParameterError    3, 21, -1301, -1304, -1313
+            ├── UnavailableError         24, 107, 108, 213, -1200
+            └── FaceLimitRefusal, PersonLimitRefusal, GroupLimitRefusal, RequestTooLargeRefusal
                                          -1309, -1310, -1311, 23: each is also the LimitError of
                                          its kind, so one ``except`` catches both sides' checks
 
@@ -40,6 +41,9 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_LOOK_FIRST = "; the effect may have happened, look before repeating it"
 
 
 class FaceError(Exception):
@@ -74,58 +78,62 @@ class ImageRefusedError(LimitError):
     """The image cannot be sent: it is a GIF, empty, missing, unreadable, or changed meanwhile (Spec: 2, item 6)."""
 
 
-class TransportError(FaceError):
-    """No complete answer came back.
+class CallError(FaceError):
+    """A call that was begun has failed.
 
     Attributes:
         endpoint: The specification's name of the endpoint, such as ``"identify"``.
-        maybe_applied: False when the server cannot have acted on the request, or the call changes nothing
-            anyway; True when the effect may have happened although its answer was lost.
         attempts: How many times the request was tried.
+        maybe_applied: True when the effect may have happened all the same: an answer was lost on the way, and looking
+            did not settle what became of it. False when the service cannot have acted on the request, and for calls
+            that change nothing anyway.
     """
 
-    def __init__(self, message: str, *, endpoint: str, maybe_applied: bool, attempts: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, endpoint: str, maybe_applied: bool = False, attempts: int = 1) -> None:
+        super().__init__(message + _LOOK_FIRST if maybe_applied else message)
         self.endpoint = endpoint
         self.maybe_applied = maybe_applied
         self.attempts = attempts
+
+    def leave_in_doubt(self) -> None:
+        """Set :attr:`maybe_applied`, and say so."""
+        if not self.maybe_applied:
+            self.maybe_applied = True
+            self.args = (f"{self}{_LOOK_FIRST}",)
+
+
+class TransportError(CallError):
+    """No complete answer came back."""
 
 
 class DeadlineError(TransportError):
     """The whole call, queueing and retries included, took longer than its deadline."""
 
 
-class ResponseError(FaceError):
+class ResponseError(CallError):
     """The answer breaks the specification.
 
     Attributes:
-        endpoint: The specification's name of the endpoint.
         status: The HTTP status of the answer.
         path: Where the answer is wrong, such as ``"$.data.candidates[0].confidence"``; ``"$"`` is the whole.
-        maybe_applied: As in :class:`TransportError`.
-        attempts: How many times the request was tried.
     """
 
     def __init__(self, problem: str, *, endpoint: str, status: int, path: str = "$") -> None:
-        super().__init__(f"{endpoint}: the answer (HTTP {status}) breaks the specification at {path}: {problem}")
-        self.endpoint = endpoint
+        message = f"{endpoint}: the answer (HTTP {status}) breaks the specification at {path}: {problem}"
+        super().__init__(message, endpoint=endpoint)
         self.status = status
         self.path = path
-        self.maybe_applied = False
-        self.attempts = 1
 
 
-class ServiceError(FaceError):
+class ServiceError(CallError):
     """The service answered with a code other than 0 (Spec: 3).
 
     Attributes:
         code: The return code.
         name: The back end's name of the code, such as ``"ERROR_PERSON_NOT_EXISTED"``.
         message: What the server wrote, as received.
-        endpoint: The specification's name of the endpoint.
         data: The answer's ``data``, empty when it had none; a failed comparison puts ``fail_flag`` here.
         session_id: The server's identifier of the request, or ``""``.
-        attempts: How many times the request was tried.
     """
 
     def __init__(
@@ -141,16 +149,14 @@ class ServiceError(FaceError):
         self.code = code
         self.name = known.name if known else f"UNKNOWN_{code}"
         self.message = message
-        self.endpoint = endpoint
         self.data: Mapping[str, object] = dict(data or {})
         self.session_id = session_id
-        self.attempts = 1
         meaning = known.meaning if known else "a code the specification does not list"
         said = "" if message in {"", self.name} else f" (the server says: {printable(message)})"
         # A failed comparison says which of its two pictures failed (Spec: 2.13).
         flag = self.data.get("fail_flag")
         which = " in the first picture" if flag == 1 else " in the second picture" if flag == 2 else ""  # noqa: PLR2004 - the values of the specification
-        super().__init__(f"{endpoint}: {code} {self.name}{which}: {meaning}{said}")
+        super().__init__(f"{endpoint}: {code} {self.name}{which}: {meaning}{said}", endpoint=endpoint)
 
 
 class AuthError(ServiceError):
@@ -208,6 +214,7 @@ class Retry(enum.Enum):
     LATER = "later"  # not executed; the same request may succeed later
     SLOWER = "slower"  # not executed; the same request may succeed at a lower rate
     CLOCK = "clock"  # not executed; may succeed once the clock is corrected
+    HOPELESS = "hopeless"  # not executed; nor will any other request of this account be
     AMBIGUOUS = "ambiguous"  # executed or not, the code does not tell
 
 
@@ -225,17 +232,23 @@ class Code:
 # The names of negative codes are the back end's own; it was never seen to name a positive one.
 _ROWS = (
     Code(3, InvalidParameterError, "BAD_REQUEST", "the request is wrong, or the account is unpaid"),
-    Code(4, AuthError, "SIGNATURE_EMPTY", "no signature was sent"),
-    Code(5, AuthError, "SIGNATURE_MALFORMED", "the signature cannot be read"),
-    Code(6, AuthError, "SIGNATURE_TARGET_MISMATCH", "the signature is for another appid or bucket; check both"),
+    Code(4, AuthError, "SIGNATURE_EMPTY", "no signature was sent", Retry.HOPELESS),
+    Code(5, AuthError, "SIGNATURE_MALFORMED", "the signature cannot be read", Retry.HOPELESS),
+    Code(
+        6,
+        AuthError,
+        "SIGNATURE_TARGET_MISMATCH",
+        "the signature is for another appid or bucket; check both",
+        Retry.HOPELESS,
+    ),
     Code(9, AuthError, "SIGNATURE_EXPIRED", "the signature has expired; check this machine's clock", Retry.CLOCK),
-    Code(10, AuthError, "APPID_NOT_EXISTED", "the appid does not exist; check it"),
-    Code(11, AuthError, "SECRETID_NOT_EXISTED", "the SecretID does not exist; check it"),
-    Code(12, AuthError, "APPID_SECRETID_MISMATCH", "the SecretID belongs to another appid; check both"),
+    Code(10, AuthError, "APPID_NOT_EXISTED", "the appid does not exist; check it", Retry.HOPELESS),
+    Code(11, AuthError, "SECRETID_NOT_EXISTED", "the SecretID does not exist; check it", Retry.HOPELESS),
+    Code(12, AuthError, "APPID_SECRETID_MISMATCH", "the SecretID belongs to another appid; check both", Retry.HOPELESS),
     Code(13, AuthError, "REPLAY_ATTACK", "this signature was used before", Retry.AMBIGUOUS),
-    Code(14, AuthError, "SIGNATURE_MISMATCH", "the signature is wrong; check the SecretKey"),
+    Code(14, AuthError, "SIGNATURE_MISMATCH", "the signature is wrong; check the SecretKey", Retry.HOPELESS),
     Code(15, RateLimitedError, "RATE_LIMITED", "too many requests; send fewer a second", Retry.SLOWER),
-    Code(16, NotFoundError, "BUCKET_NOT_EXISTED", "the bucket does not exist; check it"),
+    Code(16, NotFoundError, "BUCKET_NOT_EXISTED", "the bucket does not exist; check it", Retry.HOPELESS),
     Code(21, InvalidParameterError, "PARAMETER_INVALID", "a parameter is invalid"),
     Code(23, RequestTooLargeRefusal, "REQUEST_TOO_LARGE", "the request is too large; send a smaller picture or fewer"),
     Code(24, UnavailableError, "GOING_OFFLINE", "the service has retired this interface; use a server of your own"),
@@ -286,6 +299,11 @@ def service_error(
     known = CODES.get(code)
     error = known.error if known else ServiceError
     return error(code, message, endpoint=endpoint, data=data, session_id=session_id)
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Return whether an error says that no further call of this session can succeed: codes 4-6, 10-12, 14 and 16."""
+    return isinstance(error, ServiceError) and error.code in CODES and CODES[error.code].retry is Retry.HOPELESS
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -102,14 +102,14 @@ ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
 """Whatever an image may be given as."""
 
 
-def as_image(source: ImageSource) -> Picture | ImageUrl:
-    """Return what a source stands for: a URL for the server, or a picture to upload.
+def as_image(source: ImageSource | Picture) -> Picture | ImageUrl:
+    """Return what a source stands for: a URL for the server, or a picture to upload, which may be one already.
 
     Raises:
         TypeError: It is nothing that an image can be, or a file opened in text mode.
         ValueError: It is a malformed URL.
     """
-    if isinstance(source, ImageUrl):
+    if isinstance(source, ImageUrl | Picture):
         return source
     if isinstance(source, str) and is_url(source):
         return ImageUrl(source)

@@ -36,12 +36,15 @@ class Meta:
         attempts: How many requests it took, 1 or more.
         elapsed: Seconds from the call to its result, queueing and retries included.
         queued: Seconds of it spent waiting for the throttle.
+        settled: How it is known that the effect happened, when an answer was lost and the outcome had to be looked up;
+            empty when the last answer told it.
     """
 
     status: int = 0
     attempts: int = 0
     elapsed: float = 0.0
     queued: float = 0.0
+    settled: str = ""
 
 
 @frozen(kw_only=True)
@@ -91,7 +94,7 @@ class FaceOutcome:
     Attributes:
         image: The image as it was given.
         code: Its return code, 0 when a face was added.
-        face_id: The new face's id, None when none was added.
+        face_id: The new face's id, None when none was added, or when its answer was lost and the id cannot be told.
     """
 
     image: ImageSource | None = field(default=None, eq=False, repr=False)
@@ -141,7 +144,7 @@ class AddFaceResult(Result):
         found = [next(ids) if positional or code == 0 else None for code in self.ret_codes]
         images = self.images or (None,) * len(self.ret_codes)
         return tuple(
-            FaceOutcome(image=image, code=code, face_id=face_id if code == 0 else None)
+            FaceOutcome(image=image, code=code, face_id=(face_id or None) if code == 0 else None)
             for image, code, face_id in zip(images, self.ret_codes, found, strict=True)
         )
 

@@ -7,36 +7,33 @@ import os
 import re
 import time
 from ipaddress import ip_address
-from itertools import count
-from random import Random
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
-import anyio
-from attrs import define, field, frozen
-from attrs.validators import gt, instance_of
+from attrs import field, frozen
 
 from face_async import _wire
+from face_async._caller import Address, Caller, CallOptions, Course
 from face_async._endpoints import ENDPOINTS, Endpoint
-from face_async._retry import NOT_EXECUTED_STATUSES, RetryPolicy
-from face_async._throttle import Throttle
-from face_async._transport import Answer, AnswerRefused, HttpxLanes, HttpxTransport, Timeouts, TransportFailure
-from face_async._version import __version__
+from face_async._reconcile import Doubt, Finding, settle
+from face_async._retry import RetryPolicy
+from face_async._throttle import Gate, Throttle, ThrottleState
+from face_async._transport import Answer, HttpxLanes, HttpxTransport
 from face_async.bulk import BulkApi
-from face_async.errors import DeadlineError, FaceError, ResponseError, ServiceError, TransportError
+from face_async.errors import CallError, FaceError, ServiceError, TransportError
 from face_async.limits import ServiceLimits
-from face_async.models import Meta, with_meta
-from face_async.signature import MAX_NONCE, Credentials, check_token, sign
+from face_async.models import Result, with_meta
+from face_async.signature import Credentials, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
     from types import TracebackType
 
     import httpx
 
     from face_async._endpoints import Fields, Images
-    from face_async._multipart import Attempt
     from face_async._transport import Transport
+    from face_async.images import ImageSource
 
 T = TypeVar("T")
 
@@ -46,7 +43,6 @@ Http: TypeAlias = Literal["httpx", "reqwest"]
 DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 """The documented host (Spec: 2). Its vendor has retired it: point ``base_url`` at a server of your own."""
 
-_LOOK_FIRST = "; the effect may have happened, look before repeating it"
 _ENDPOINTS = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 
 
@@ -60,6 +56,7 @@ class Stats:
         bytes_sent: Bytes of the bodies of all requests begun.
         connections: Connections that are open now.
         seconds_queued: Seconds that all calls together have waited for the throttle.
+        throttle: How the throttle stands.
     """
 
     requests: int = 0
@@ -67,6 +64,7 @@ class Stats:
     bytes_sent: int = 0
     connections: int = 0
     seconds_queued: float = 0.0
+    throttle: ThrottleState = field(factory=ThrottleState)
 
 
 class SessionOptions(TypedDict, total=False):
@@ -81,29 +79,6 @@ class SessionOptions(TypedDict, total=False):
     http: Http
     transport: httpx.AsyncBaseTransport | None
     allow_insecure: bool
-
-
-@frozen
-class _CallOptions:
-    """What a copy of a session may have of its own."""
-
-    timeout: float = field(validator=gt(0))
-    deadline: float = field(validator=gt(0))
-    retry: RetryPolicy = field(validator=instance_of(RetryPolicy))
-
-
-@define
-class _Shared:
-    """What all copies of a session have in common."""
-
-    transport: Transport
-    gate: anyio.Semaphore
-    random: Random = field(factory=Random)
-    requests: int = 0
-    retries: int = 0
-    bytes_sent: int = 0
-    seconds_queued: float = 0.0
-    closed: bool = False
 
 
 class FaceSession(BulkApi):
@@ -151,16 +126,12 @@ class FaceSession(BulkApi):
         check_token("bucket", bucket)
         if not isinstance(credentials, Credentials):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise TypeError("credentials must be Credentials(secret_id, secret_key)")
-        self._appid = appid
-        self._bucket = bucket
-        self._credentials = credentials
-        self._base_url, self._host = _check_base_url(base_url, allow_insecure=allow_insecure)
-        self._options = _CallOptions(timeout, deadline, retry)
+        where = _check_base_url(base_url, allow_insecure=allow_insecure)
+        self._address = Address(appid, bucket, credentials, *where)
+        self._options = CallOptions(timeout, deadline, retry)
         self._limits = limits
-        self._shared = _Shared(
-            transport=_open_transport(http, transport),
-            gate=anyio.Semaphore(throttle.max_concurrency, fast_acquire=True),
-        )
+        self._gate = Gate(throttle)
+        self._caller = Caller(self._address, _open_transport(http, transport), limits)
 
     @classmethod
     def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
@@ -185,17 +156,38 @@ class FaceSession(BulkApi):
         return cls(appid, bucket, Credentials(secret_id, secret_key), **options)
 
     def with_options(
-        self, *, timeout: float | None = None, deadline: float | None = None, retry: RetryPolicy | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        retry: RetryPolicy | None = None,
+        throttle: Throttle | None = None,
     ) -> Self:
-        """Return a light copy with other options that shares the pool and the throttle; closing one closes both."""
+        """Return a light copy with other options that shares the rest; closing one closes both.
+
+        A copy with a ``throttle`` of its own is bounded by that alone.
+        """
         mine = self._options
         other = copy.copy(self)
-        other._options = _CallOptions(  # noqa: SLF001 - a copy of its own
+        other.ledger = self.ledger  # it may have been made only now
+        other._options = CallOptions(  # noqa: SLF001 - a copy of its own
             timeout=mine.timeout if timeout is None else timeout,
             deadline=mine.deadline if deadline is None else deadline,
             retry=mine.retry if retry is None else retry,
         )
+        if throttle is not None:
+            other._gate = Gate(throttle)  # noqa: SLF001 - as above
         return other
+
+    @property
+    def appid(self) -> str:
+        """The project's id."""
+        return self._address.appid
+
+    @property
+    def bucket(self) -> str:
+        """The name of the image space."""
+        return self._address.bucket
 
     @property
     def limits(self) -> ServiceLimits:
@@ -205,13 +197,14 @@ class FaceSession(BulkApi):
     @property
     def stats(self) -> Stats:
         """A snapshot of what the session, with all its copies, has done so far."""
-        shared = self._shared
+        caller = self._caller
         return Stats(
-            requests=shared.requests,
-            retries=shared.retries,
-            bytes_sent=shared.bytes_sent,
-            connections=shared.transport.connections,
-            seconds_queued=shared.seconds_queued,
+            requests=caller.requests,
+            retries=caller.retries,
+            bytes_sent=caller.bytes_sent,
+            connections=caller.transport.connections,
+            seconds_queued=caller.seconds_queued,
+            throttle=self._gate.state,
         )
 
     async def __aenter__(self) -> Self:
@@ -224,11 +217,11 @@ class FaceSession(BulkApi):
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail with ``TransportError``. Doing so twice is fine."""
-        self._shared.closed = True
-        await self._shared.transport.aclose()
+        await self._caller.aclose()
 
     def __repr__(self) -> str:
-        return f"FaceSession({self._appid!r}, {self._bucket!r}, base_url={self._base_url!r})"
+        address = self._address
+        return f"FaceSession({address.appid!r}, {address.bucket!r}, base_url={address.base_url!r})"
 
     async def request(self, path: str, fields: Fields, images: Images | None = None) -> Answer:
         """Send any request, signed and retried, and return its answer undecoded.
@@ -258,126 +251,64 @@ class FaceSession(BulkApi):
 
         request = _wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         try:
-            return await self._perform(request, lambda answer, _: keep(answer))
+            return await self._caller.perform(Course(request, self._options, self._gate, settles=False), keep)
         except ServiceError:
             return answers[-1]
 
-    async def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> T:
+    async def _call(
+        self,
+        endpoint: Endpoint[T],
+        fields: Fields,
+        images: Images | None = None,
+        *,
+        before: Collection[str] | None = None,
+    ) -> T:
         request = _wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
+        course = Course(request, self._options, self._gate, settles=self._options.retry.max_attempts > 1)
 
-        def read(answer: Answer, meta: Meta) -> T:
-            return with_meta(_wire.decode(request, answer.status, answer.content), meta)
+        def read(answer: Answer) -> T:
+            return with_meta(_wire.decode(request, answer.status, answer.content), course.meta(answer.status))
 
-        return await self._perform(request, read)
+        try:
+            result = await self._caller.perform(course, read)
+        except FaceError as error:
+            if not (course.doubtful and course.settles):
+                raise
+            ended: T | FaceError = error
+        else:
+            if not course.doubtful:
+                return result  # as nearly always
+            ended = result
+        return await self._settle(course, ended, before)
+
+    async def _settle(self, course: Course, ended: T | FaceError, before: Collection[str] | None) -> T:
+        """Return what an effect in doubt turned out to be, or raise what it ended with."""
+        request, caller = course.request, self._caller
+        finding = Finding(certain=False)
+        left = course.deadline - time.monotonic()
+        # Looking is more traffic, as trying again is: in an outage it must not become a flood either.
+        if left > 0 and not caller.closed and caller.quota.take():
+            last = cast("Result | FaceError", ended)
+            images = cast("list[ImageSource]", request.images)  # as pictures, which file objects have become for good
+            doubt = Doubt(request.endpoint.name, request.fields, images, last, before)
+            finding = await settle(self.with_options(deadline=left), doubt)
+        if finding.result is not None:
+            status = ended.meta.status if isinstance(ended, Result) else 0
+            return cast("T", with_meta(finding.result, course.meta(status, finding.how)))
+        if not isinstance(ended, FaceError):
+            return ended
+        if finding.certain:
+            raise ended
+        if not isinstance(ended, CallError):  # a picture that changed before it was sent again
+            name = request.endpoint.name
+            raise TransportError(
+                f"{name}: {ended}", endpoint=name, maybe_applied=True, attempts=course.attempts
+            ) from ended
+        ended.leave_in_doubt()
+        raise ended
 
     def _signed_for(self, fields: Fields) -> Fields:
-        return {"appid": self._appid, "bucket": self._bucket, **fields}
-
-    async def _perform(self, request: _wire.Request[object], read: Callable[[Answer, Meta], T]) -> T:
-        """Take one call through the throttle, its attempts and its deadline."""
-        shared = self._shared
-        if shared.closed:
-            raise RuntimeError("the session is closed; make calls inside its 'async with' block")
-        started = time.monotonic()
-        deadline = started + self._options.deadline
-        await self._admit(request)
-        try:
-            queued = time.monotonic() - started
-            shared.seconds_queued += queued
-            await self._load(request, deadline)
-            for attempt in count(1):
-                body = request.body.attempt()
-                try:
-                    answer = await self._send(request, body, deadline)
-                    return read(answer, Meta(answer.status, attempt, time.monotonic() - started, queued))
-                except FaceError as error:
-                    pause = self._judge(error, attempt, effect=request.endpoint.effect)
-                    if pause is None or time.monotonic() + pause >= deadline:
-                        raise
-                finally:
-                    body.close()
-                shared.retries += 1
-                await anyio.sleep(pause)
-        finally:
-            shared.gate.release()
-        raise AssertionError("unreachable: attempts have no end")  # pragma: no cover
-
-    async def _admit(self, request: _wire.Request[object]) -> None:
-        """Wait for a place in the throttle, no longer than the deadline."""
-        try:
-            self._shared.gate.acquire_nowait()
-        except anyio.WouldBlock:
-            with anyio.move_on_after(self._options.deadline):
-                await self._shared.gate.acquire()
-                return
-            raise self._too_late(request) from None
-
-    async def _load(self, request: _wire.Request[object], deadline: float) -> None:
-        """Learn the body's length, which for files and file objects means to look at them."""
-        if not request.body.waits:
-            await request.body.load(self._limits)
-            return
-        with anyio.move_on_after(deadline - time.monotonic()):
-            await request.body.load(self._limits)
-            return
-        raise self._too_late(request)
-
-    def _too_late(
-        self, request: _wire.Request[object], *, attempts: int = 0, maybe_applied: bool = False
-    ) -> DeadlineError:
-        name = request.endpoint.name
-        advice = _LOOK_FIRST if maybe_applied else ""
-        message = f"{name}: no answer within the deadline of {self._options.deadline:g} seconds{advice}"
-        return DeadlineError(message, endpoint=name, maybe_applied=maybe_applied, attempts=attempts)
-
-    def _judge(self, error: FaceError, attempt: int, *, effect: bool) -> float | None:
-        """Complete an attempt's error, and return the seconds to wait before the next, None when there is none."""
-        if isinstance(error, ResponseError):
-            error.maybe_applied = effect and error.status not in NOT_EXECUTED_STATUSES
-        if isinstance(error, TransportError | ResponseError | ServiceError):
-            error.attempts = attempt
-        if self._shared.closed:
-            return None
-        return self._options.retry.pause_before_retry(error, attempt, effect=effect, random=self._shared.random)
-
-    async def _send(self, request: _wire.Request[object], body: Attempt, deadline: float) -> Answer:
-        endpoint = request.endpoint
-        shared = self._shared
-        shared.requests += 1
-        shared.bytes_sent += body.length
-        url = self._base_url + endpoint.path
-        timeouts = Timeouts(self._options.timeout, max(0.0, deadline - time.monotonic()))
-        try:
-            return await shared.transport.send(url, self._headers(request), body, timeouts)
-        except TransportFailure as failure:
-            reason, status = str(failure), None
-            maybe_applied = endpoint.effect and body.handed_over and not failure.unsent
-        except AnswerRefused as refused:
-            reason, status, maybe_applied = str(refused), refused.status, False
-        # Raised out here, so that nothing of the transport hangs on the error as its context.
-        if status is not None:
-            raise ResponseError(reason, endpoint=endpoint.name, status=status)
-        if time.monotonic() >= deadline:
-            raise self._too_late(request, maybe_applied=maybe_applied)
-        message = f"{endpoint.name}: {self._base_url}: {reason}{_LOOK_FIRST if maybe_applied else ''}"
-        raise TransportError(message, endpoint=endpoint.name, maybe_applied=maybe_applied)
-
-    def _headers(self, request: _wire.Request[object]) -> dict[str, str]:
-        return {
-            "Host": self._host,
-            "User-Agent": f"face_async/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Content-Type": request.body.content_type,
-            "Content-Length": str(request.body.length),
-            "Authorization": sign(
-                self._credentials,
-                appid=self._appid,
-                bucket=self._bucket,
-                now=int(time.time()),
-                nonce=self._shared.random.randint(0, MAX_NONCE),  # it must be new, not unpredictable
-            ),
-        }
+        return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}
 
 
 def _open_transport(http: str, transport: httpx.AsyncBaseTransport | None) -> Transport:

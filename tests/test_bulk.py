@@ -546,7 +546,7 @@ class Instant(BulkApi):
 
     limits = ServiceLimits()
 
-    async def _call(self, endpoint, fields, images=None):
+    async def _call(self, endpoint, fields, images=None, *, before=None):
         await anyio.lowlevel.checkpoint()
         if images["image"][:1] == b"?":
             raise TransportError("no answer", endpoint=endpoint.name, maybe_applied=False)

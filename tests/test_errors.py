@@ -16,6 +16,7 @@ from face_async.errors import (
     CODES,
     AlreadyExistsError,
     AuthError,
+    CallError,
     DeadlineError,
     DuplicateFaceError,
     FaceError,
@@ -63,6 +64,7 @@ RETRIES = {
     Retry.LATER: {107, 108},
     Retry.SLOWER: {15},
     Retry.CLOCK: {9},
+    Retry.HOPELESS: {4, 5, 6, 10, 11, 12, 14, 16},
     Retry.AMBIGUOUS: {13, 213, -1200},
 }
 
@@ -89,11 +91,13 @@ def raised(kind: type[FaceError]) -> FaceError:
         data = {"fail_flag": 2, "seen": [1, {"x": "y"}]}
         error: FaceError = kind(-1303, "not here", endpoint="compare", data=data, session_id="s-1")
         error.attempts = 3
-    elif issubclass(kind, TransportError):
+        error.leave_in_doubt()
+    elif issubclass(kind, TransportError) or kind is CallError:
         error = kind("the peer is gone", endpoint="addface", maybe_applied=True, attempts=2)
     elif issubclass(kind, ResponseError):
         error = kind("not a number", endpoint="verify", status=502, path="$.data.confidence")
-        error.maybe_applied, error.attempts = True, 2
+        error.leave_in_doubt()
+        error.attempts = 2
     else:
         error = kind("a message")
     error.add_note("and a note")

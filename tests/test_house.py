@@ -28,6 +28,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "models": (1, 0),
     "portraits": (1, 0),
     "signature": (1, 0),
+    "_accounts": (2, 0),
     "_endpoints": (2, 0),
     "_multipart": (2, 0),
     "_retry": (2, 0),
@@ -38,15 +39,19 @@ FLOORS: dict[str, tuple[int, int]] = {
     "_transport": (3, 0),
     "_wire": (3, 0),
     "ledger": (3, 0),
+    "_caller": (4, 0),
+    "_packs": (4, 0),
     "bulk": (4, 0),
+    "outcomes": (4, 0),
+    "sharding": (4, 0),
     "session": (5, 0),
     "server.refusal": (5, 0),
     "server._face": (5, 1),
+    "server.envelope": (5, 1),
     "server._dlib": (5, 2),
     "server._embedder": (5, 2),
     "server._fingerprint": (5, 2),
     "server.recognition": (5, 3),
-    "server.faults": (5, 4),
     "server.fetch": (5, 4),
     "server.forms": (5, 4),
     "server.gallery": (5, 4),
@@ -56,11 +61,14 @@ FLOORS: dict[str, tuple[int, int]] = {
     "server.pictures": (5, 5),
     "server.store": (5, 5),
     "server.handlers": (5, 6),
-    "server.app": (5, 7),
-    "server.background": (5, 8),
-    "server": (5, 9),
+    "server._fault": (5, 7),
+    "server.faults": (5, 7),
+    "server.app": (5, 8),
+    "server.background": (5, 9),
+    "server": (5, 10),
     "local": (6, 0),
     "testing": (6, 0),
+    "pytest_plugin": (6, 0),
     "ingest": (6, 0),
     "ingest.*": (6, 0),
     "cli": (7, 0),
@@ -70,8 +78,10 @@ FLOORS: dict[str, tuple[int, int]] = {
 }
 
 CLIENT_ONLY = {
+    "_caller",
     "_endpoints",
     "_multipart",
+    "_packs",
     "_reconcile",
     "_reqwest",
     "_retry",
@@ -80,10 +90,12 @@ CLIENT_ONLY = {
     "_wire",
     "bulk",
     "ledger",
+    "outcomes",
     "session",
+    "sharding",
 }
 HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
-SPEAKS_HTTP = {"_reqwest", "_transport", "server.fetch", "local"}
+SPEAKS_HTTP = {"_reqwest", "_transport", "server.fetch", "local", "testing"}
 PURE = ["_endpoints", "_wire", "errors", "limits", "models", "signature"]
 IMPURE_MODULES = HTTP_CLIENTS | {
     "aiohttp",
@@ -363,4 +375,4 @@ def test_import_face_async_loads_no_server_no_command_line_and_no_picture_librar
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
     rooms = {name.split(".")[1] for name in loaded if name.startswith("face_async.")}
     assert "session" in rooms
-    assert rooms & {"server", "local", "ingest", "testing", "cli", "portraits"} == set()
+    assert rooms & {"server", "local", "ingest", "testing", "pytest_plugin", "cli", "portraits"} == set()

@@ -75,7 +75,7 @@ def test_the_environment_chooses_the_library(monkeypatch):
         monkeypatch.setenv(f"FACE_ASYNC_{name}", "x")
 
     def library(session):
-        return type(session._shared.transport).__name__
+        return type(session._caller.transport).__name__
 
     monkeypatch.delenv("FACE_ASYNC_HTTP", raising=False)
     assert library(FaceSession.from_env()) == "HttpxLanes"

@@ -5,6 +5,7 @@ Needs the extra ``server``; the extra ``recognition`` adds real face recognition
 
 from face_async.server.app import create_app
 from face_async.server.background import RunningServer, serve, serve_in_background
+from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
 from face_async.server.recognition import Face, Recognizer, recognizer
 from face_async.server.schema import StoreError
@@ -13,6 +14,8 @@ from face_async.server.store import Store
 __all__ = [
     "Account",
     "Face",
+    "Fault",
+    "Faults",
     "Recognizer",
     "RunningServer",
     "Store",

@@ -7,17 +7,20 @@ import secrets
 import sqlite3
 import time
 import weakref
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from face_async.errors import CODES
 from face_async.limits import ServiceLimits
 from face_async.server import recognition
+from face_async.server.envelope import envelope
+from face_async.server.faults import ScriptedAnswer
 from face_async.server.fetch import Fetcher
 from face_async.server.forms import read_form
 from face_async.server.guard import Guard
@@ -27,10 +30,12 @@ from face_async.server.pictures import FaceFinder
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from face_async.server.faults import Faults
     from face_async.server.guard import Account
     from face_async.server.recognition import Recognizer
     from face_async.server.store import Store
@@ -45,6 +50,7 @@ def create_app(
     credentials: Credentials | Sequence[Account],
     limits: ServiceLimits = ServiceLimits(),
     recognizer: str | Recognizer = "auto",
+    faults: Faults | None = None,
     replay_protection: bool = False,
     url_allow_list: Iterable[str] = (),
     clock: Callable[[], float] = time.time,
@@ -59,6 +65,7 @@ def create_app(
         limits: The service's limits.
         recognizer: What tells faces apart: ``"dlib"``, ``"fingerprint"``, ``"auto"`` (dlib where it is installed)
             or a recognizer of your own, which you close.
+        faults: What is to go wrong, for tests; None: nothing.
         replay_protection: Whether a signature is good for one request only (code 13).
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
@@ -68,13 +75,14 @@ def create_app(
     Raises:
         ValueError: An entry of ``url_allow_list`` cannot be read, or no recognizer has this name.
     """
+    clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
     guard = Guard(credentials, replay_protection=replay_protection, clock=clock)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     finder = FaceFinder(chosen, fetcher)
-    service = Service(store, guard, finder, limits)
+    service = Service(store, guard, finder, limits, faults)
     routes = [Route(f"/face/{name}", service.endpoint(name), methods=["POST"]) for name in HANDLERS]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, middleware=[Middleware(_Dated, clock=clock)])
     if chosen is not recognizer:
         weakref.finalize(app, chosen.close)  # without lifespan events there is no other end
     return app
@@ -82,15 +90,13 @@ def create_app(
 
 @frozen
 class Service:
-    """What all endpoints share.
-
-    The specification documents no HTTP status for errors: every envelope comes with status 200.
-    """
+    """What all endpoints share."""
 
     store: Store
     guard: Guard
     finder: FaceFinder
     limits: ServiceLimits
+    faults: Faults | None
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         """Return the endpoint of the specification's ``name``."""
@@ -99,18 +105,20 @@ class Service:
             session_id = secrets.token_hex(16)
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
             try:
-                return _envelope(0, {**await self._perform(name, request), **session})
+                return envelope(0, {**await self._perform(name, request), **session})
             except Refusal as refusal:
-                return _envelope(refusal.code, {**refusal.data, **session})
+                return envelope(refusal.code, {**refusal.data, **session})
+            except ScriptedAnswer as scripted:
+                return scripted.fault.response(session)
             except ClientDisconnect:
                 return Response(status_code=400)  # for the log; nobody is there to read it
             except sqlite3.Error:
                 logger.exception("%s: the database failed (session %s)", name, session_id)
-                return _envelope(-1200, session)
+                return envelope(-1200, session)
             except Exception:
                 # Whatever it was, the client learns no more than that; the log has it all.
                 logger.exception("%s: internal error (session %s)", name, session_id)
-                return _envelope(213, session)
+                return envelope(213, session)
 
         return answer
 
@@ -121,9 +129,24 @@ class Service:
         parameters = Parameters(form, self.limits)
         appid, bucket = parameters.target()
         self.guard.check_target(signature, appid, bucket)
-        return await HANDLERS[name](Call(appid, parameters, self.store, self.finder, self.limits))
+        call = Call(appid, parameters, self.store, self.finder, self.limits)
+        if self.faults is not None:
+            return await self.faults.perform(name, HANDLERS[name], call)
+        return await HANDLERS[name](call)
 
 
-def _envelope(code: int, data: Mapping[str, object]) -> Response:
-    message = CODES[code].name if code else "OK"
-    return JSONResponse({"data": data, "code": code, "message": message})
+@frozen
+class _Dated:
+    """Dates every answer by the clock that judges signatures, so that a client can set its own by it."""
+
+    app: ASGIApp
+    clock: Callable[[], float]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(self.clock(), usegmt=True).encode()
+                message["headers"] = [*message["headers"], (b"date", date)]
+            await send(message)
+
+        await self.app(scope, receive, send_dated)

@@ -14,10 +14,12 @@ import anyio.to_thread
 import uvicorn
 from attrs import frozen
 
+from face_async.server.faults import AnswerLostError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _BACKLOG = 2_048
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections: uvicorn's 5 cuts pooled ones off at work
@@ -130,8 +132,12 @@ def _describe(listener: socket.socket) -> RunningServer:
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:
+    async def hang_up_quietly(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(AnswerLostError):  # an answer that is left unfinished breaks the connection
+            await app(scope, receive, send)
+
     return uvicorn.Config(
-        app,
+        hang_up_quietly,
         http="h11",
         ws="none",
         lifespan="auto",
@@ -139,6 +145,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        date_header=False,  # the application dates its answers by its own clock
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

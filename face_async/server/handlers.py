@@ -40,7 +40,8 @@ Code   When
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
-Never returned of itself: 15, 24, 107, 108, -1104 to -1109 and -1403; they can be scripted for tests.
+Never returned of itself: 15, 24, 107, 108, -1104 to -1109 and -1403; they can be scripted for tests
+(:mod:`face_async.server.faults`).
 """
 
 from __future__ import annotations

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import sqlite3
 
 from face_async.errors import FaceError
-
-if TYPE_CHECKING:
-    import sqlite3
 
 SCHEMA_VERSION = 1
 """What ``PRAGMA user_version`` says in a database of this layout."""
@@ -76,3 +74,27 @@ def _check_version(db: sqlite3.Connection, path: str) -> None:
     for statement in _TABLES.split(";"):
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def dump(db: sqlite3.Connection) -> bytes:
+    """Return a store's whole content."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        db.backup(copy)
+        content = copy.serialize()
+    # Bytes 18 and 19 say that there is a write-ahead log (SQLite file format, 1.3), which memory cannot have.
+    return content[:18] + b"\x01\x01" + content[20:]
+
+
+def load(db: sqlite3.Connection, content: bytes) -> None:
+    """Replace a store's whole content by what :func:`dump` returned.
+
+    Raises:
+        StoreError: It is no such content; nothing was replaced.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        try:
+            copy.deserialize(content)
+            prepare(copy, "the snapshot")
+        except (sqlite3.Error, MemoryError) as error:  # memory: what Python makes of no bytes at all
+            raise StoreError(f"the snapshot cannot be read: {error}") from None
+        copy.backup(db)

@@ -15,7 +15,7 @@ from attrs import frozen
 from face_async.server.gallery import EMBEDDING_DTYPE, Gallery, GalleryCache
 from face_async.server.recognition import DUPLICATE_SIMILARITY
 from face_async.server.refusal import Refusal
-from face_async.server.schema import StoreError, prepare
+from face_async.server.schema import StoreError, dump, load, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -290,6 +290,23 @@ class Store:
             return self._cache.get(
                 (group, recognizer.name), version, lambda: _group_gallery(db, group, recognizer.name)
             )
+
+    # The whole
+
+    def snapshot(self) -> bytes:
+        """Return the whole content, for :meth:`restore`; embeddings are biometric data, so keep it as the file."""
+        with self._lock:
+            return dump(self._db)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Replace the whole content by that of a snapshot, when no other process uses the file.
+
+        Raises:
+            StoreError: It is no snapshot of a store; nothing is replaced.
+        """
+        with self._lock:
+            load(self._db, snapshot)
+            self._cache = GalleryCache()  # versions have gone back, and would come again for other galleries
 
     # The file
 

@@ -169,6 +169,40 @@ def test_processes_share_a_file(tmp_path):
         assert len(store.person_ids(APPID, "staff")) == 30
 
 
+@pytest.mark.parametrize("source", ["file", "memory"])
+@pytest.mark.parametrize("target", ["file", "memory"])
+def test_a_snapshot_is_the_whole_content_of_a_moment(tmp_path, source, target):
+    """In files and in memory, and from one to the other; what came later is gone."""
+    paths = {"file": tmp_path / f"{source}-{target}.db", "memory": ":memory:"}
+    with Store(paths[source]) as store:
+        enroll(store, "ada", face=3)
+        content = store.snapshot()
+        ada = store.person(APPID, "ada")
+    with Store(paths[target]) as store:
+        for _ in range(2):
+            store.restore(content)
+            assert store.person(APPID, "ada") == ada
+            assert store.person_ids(APPID, "staff") == ["ada"]
+            enroll(store, "bob", face=4)
+            assert store.group_gallery(APPID, "staff", TOY).person_ids == ["ada", "bob"]
+    if target == "file":
+        with Store(paths[target]) as store:
+            assert store.person_ids(APPID, "staff") == ["ada", "bob"]
+
+
+def test_what_is_no_snapshot_replaces_nothing(store):
+    """Be it damaged, something else's, or of a later version."""
+    enroll(store, "ada", face=3)
+    content = store.snapshot()
+    later = sqlite3.connect(":memory:")
+    later.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    for wrong in (b"", b"x", content[: len(content) // 2], content[:100] + bytes(8_000), later.serialize()):
+        with pytest.raises(StoreError, match="snapshot"):
+            store.restore(wrong)
+    later.close()
+    assert store.person_ids(APPID, "staff") == ["ada"]
+
+
 def gallery(rows: int) -> Gallery:
     return Gallery.from_rows([(f"p{row}", f"f{row}", "", np.zeros(8, "<f4").tobytes()) for row in range(rows)])
 

@@ -1,0 +1,279 @@
+"""The counts behind the ledger, and who may go on next: plain bookkeeping that knows no tasks and no service."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from attrs import define, field, frozen
+
+from face_async.errors import FaceLimitError, GroupLimitError, LimitError, PersonLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from face_async.errors import FaceError
+    from face_async.limits import ServiceLimits
+
+
+class Key(NamedTuple):
+    """What is counted.
+
+    Attributes:
+        kind: ``"faces"`` of a person, ``"persons"`` of a group, or ``"groups"`` of the appid.
+        id: The person or the group; ``""`` for the groups of the appid.
+    """
+
+    kind: Literal["faces", "persons", "groups"]
+    id: str = ""
+
+
+GROUPS = Key("groups")
+"""The groups of the appid."""
+
+
+@frozen
+class Balance:
+    """The counts of one key.
+
+    Attributes:
+        confirmed: What the service holds for certain.
+        reserved: What is in flight.
+        ambiguous: What may have happened; the next listing will tell.
+        limit: The most that the service allows.
+        listed: Whether the counts are trusted; if not, nothing is granted before the next listing.
+    """
+
+    confirmed: int
+    reserved: int
+    ambiguous: int
+    limit: int
+    listed: bool = True
+
+
+@frozen
+class Kind:
+    """What is special about one kind of keys.
+
+    Attributes:
+        error: What is raised when there is no room.
+        limit: How much room there is.
+        none_code: The return code by which the service may say that a list is empty, None when it has none.
+        full: The message's first half: what is full.
+        advice: Its second half: what to do.
+    """
+
+    error: type[LimitError]
+    limit: Callable[[ServiceLimits], int]
+    none_code: int | None
+    full: str
+    advice: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "faces": Kind(
+        FaceLimitError,
+        lambda limits: limits.max_faces_per_person,
+        None,
+        "person {id!r} has {confirmed:,} of the {limit:,} faces that a person may have",
+        "delete faces that are no longer needed, or keep only the best pictures",
+    ),
+    "persons": Kind(
+        PersonLimitError,
+        lambda limits: limits.max_persons_per_group,
+        -1306,
+        "group {id!r} has {confirmed:,} of the {limit:,} persons that a group may have",
+        "put the person in another group, or delete persons that are no longer needed",
+    ),
+    "groups": Kind(
+        GroupLimitError,
+        lambda limits: limits.max_groups_per_appid,
+        -1307,
+        "the appid has {confirmed:,} of the {limit:,} groups that an appid may have",
+        "put the person in groups that exist already",
+    ),
+}
+
+
+@define(eq=False)
+class Account:
+    """The counts of one key as in :class:`Balance`, and the line of those who wait.
+
+    Attributes:
+        ids: The ids of what is confirmed, as far as they are known; persons, of whom a group has thousands, are only
+            counted.
+        ids_complete: Whether those are all.
+        listing: Whether somebody is asking the service for a list.
+        line: Who waits, first come first served.
+    """
+
+    key: Key
+    limit: int
+    confirmed: int = 0
+    reserved: int = 0
+    ambiguous: int = 0
+    listed: bool = False
+    ids: set[str] = field(factory=set)
+    ids_complete: bool = False
+    listing: bool = False
+    line: OrderedDict[Ticket, None] = field(factory=OrderedDict, repr=False)  # a dict finds its first in linear time
+    _distrusted: bool = field(default=False, init=False)
+
+    @property
+    def kind(self) -> Kind:
+        """What is special about its key."""
+        return KINDS[self.key.kind]
+
+    @property
+    def balance(self) -> Balance:
+        """The counts as they are now."""
+        return Balance(self.confirmed, self.reserved, self.ambiguous, self.limit, self.listed)
+
+    @property
+    def free(self) -> int:
+        """How much may be granted."""
+        return self.limit - self.confirmed - self.reserved - self.ambiguous
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it."""
+        return not (self.reserved or self.line or self.listing)
+
+    @property
+    def first(self) -> Ticket | None:
+        """Who is first in line."""
+        return next(iter(self.line), None)
+
+    def begin_listing(self) -> None:
+        """Note that somebody asks for a list; nothing is in flight meanwhile."""
+        self.listing = True
+        self._distrusted = False
+
+    def end_listing(self, ids: Collection[str] | None) -> None:
+        """Count anew by a list, or leave all as it was when none came."""
+        self.listing = False
+        if ids is not None:
+            self.confirmed = len(ids)
+            self.ambiguous = 0
+            self.ids_complete = self.key.kind != "persons"
+            self.ids = set(ids) if self.ids_complete else set()
+            self.listed = not self._distrusted
+
+    def commit(self, held: int, used: int, ids: Collection[str]) -> None:
+        """Turn what was reserved into what is confirmed, as far as it was used."""
+        # Two new persons may both have created the group that both were put in: it counts once.
+        fresh = set(ids) - self.ids
+        self.reserved -= held
+        self.confirmed += used - len(ids) + len(fresh)
+        if self.key.kind != "persons":
+            self.ids |= fresh
+            self.ids_complete = self.ids_complete and len(ids) == used
+
+    def release(self, held: int) -> None:
+        """Give back what was reserved."""
+        self.reserved -= held
+
+    def doubt(self, held: int) -> None:
+        """Turn what was reserved into what is ambiguous."""
+        self.reserved -= held
+        self.ambiguous += held
+
+    def forget(self) -> None:
+        """Distrust all but what is in flight."""
+        self.listed = False
+        self._distrusted = True
+        self.confirmed = self.ambiguous = 0
+        self.ids = set()
+
+    def refusal(self, need: int) -> LimitError:
+        """Return the error for someone who needs more than there can be room for."""
+        full = self.kind.full.format(id=self.key.id, confirmed=self.confirmed, limit=self.limit)
+        return self.kind.error(f"{full}, which leaves no room for {need:,} more; {self.kind.advice}")
+
+
+@define(eq=False)
+class Ticket:
+    """Someone who wants room in all of some accounts at once, standing in all their lines.
+
+    Attributes:
+        accounts: Where.
+        count: How much is wanted of each; of the groups, those that do not exist.
+        at_least: How much of it will do.
+        groups: The groups to be in, for a person.
+        wake: Called when there is news for whoever waits.
+        granted: How much was granted of each, empty until then.
+        failure: Why nothing is granted, once that is certain.
+    """
+
+    accounts: Sequence[Account]
+    count: int = 1
+    at_least: int = 1
+    groups: frozenset[str] = frozenset()
+    wake: Callable[[], object] = lambda: None
+    granted: Mapping[Account, int] = field(factory=dict[Account, int])
+    failure: FaceError | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether it was granted or has failed."""
+        return bool(self.granted) or self.failure is not None
+
+    def enter(self) -> None:
+        """Stand in line everywhere, in one step: so whoever was first of all is first in every line of theirs."""
+        for account in self.accounts:
+            account.line[self] = None
+
+    def withdraw(self) -> None:
+        """Want nothing any more, and give back what may have been granted in the same instant."""
+        for account, amount in self.granted.items():
+            account.release(amount)
+        self.granted = {}
+        self.failure = None  # or it would hang on itself: by its traceback on the task that holds the ticket
+        self._leave()
+
+    def decide(self) -> bool:
+        """Grant it or let it fail as far as the counts allow, and return whether that was possible."""
+        for account in self.accounts:
+            if account.listed and account.confirmed + self._need(account) > account.limit:
+                self.fail(account.refusal(self._need(account)))
+                return True
+        if all(account.first is self and not account.listing and self._fits(account) for account in self.accounts):
+            self._grant()
+            return True
+        if self.to_list() is not None:
+            self.wake()
+        return False
+
+    def to_list(self) -> Account | None:
+        """Return an account that it must have listed, being the first in line there, before it can go on."""
+        for account in self.accounts:
+            # While something is in flight a list is not certain, and its end may be all that is needed.
+            if account.first is self and not (account.listing or account.reserved or self._fits(account)):
+                return account
+        return None
+
+    def fail(self, failure: FaceError) -> None:
+        """Leave with an error."""
+        self.failure = failure
+        self._leave()
+        self.wake()
+
+    def _leave(self) -> None:
+        for account in self.accounts:
+            account.line.pop(self, None)
+
+    def _grant(self) -> None:
+        count = min([self.count, *(account.free for account in self.accounts if account.key != GROUPS)])
+        wanted = {account: self._need(account) if account.key == GROUPS else count for account in self.accounts}
+        self.granted = {account: amount for account, amount in wanted.items() if amount}
+        for account, amount in self.granted.items():
+            account.reserved += amount
+        self._leave()
+        self.wake()
+
+    def _need(self, account: Account) -> int:
+        """Return the least that will do; a group costs nothing once it exists."""
+        return len(self.groups - account.ids) if account.key == GROUPS else self.at_least
+
+    def _fits(self, account: Account) -> bool:
+        return account.listed and account.free >= self._need(account)

@@ -1,0 +1,213 @@
+"""The journal's file: its tables, whose journal it is, and that nobody else is writing it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from face_async.errors import FaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # told by file(1), and by nobody else's database
+_VERSION = 1
+_CACHE_KIB = 16_384  # one run's memory is flat, whatever the journal's size
+
+_TABLES = """
+CREATE TABLE project (
+    appid TEXT NOT NULL,
+    bucket TEXT NOT NULL,
+    rank INTEGER NOT NULL,      -- this journal is for the persons of one shard,
+    world INTEGER NOT NULL,     -- of so many
+    listing INTEGER NOT NULL    -- how often a source was listed
+);
+CREATE TABLE persons (
+    id INTEGER PRIMARY KEY,
+    person_id TEXT NOT NULL UNIQUE,
+    group_ids TEXT NOT NULL,    -- JSON
+    name TEXT,
+    tag TEXT,
+    listing INTEGER NOT NULL,   -- the listing that last named the person
+    before TEXT                 -- JSON: the person's faces before the latest request; NULL until there was one
+);
+CREATE TABLE units (
+    id INTEGER PRIMARY KEY,
+    person INTEGER NOT NULL REFERENCES persons (id),
+    source TEXT NOT NULL,
+    size INTEGER NOT NULL,      -- of the file when it was listed; 0 for URLs and what was not there
+    stamp TEXT NOT NULL,        -- tells a file that has changed since; '' for URLs and what was not there
+    tag TEXT,
+    sha256 BLOB,                -- of the picture's bytes, or of the URL, once it was read
+    state TEXT NOT NULL DEFAULT 'pending',
+    face_id TEXT,
+    code TEXT,                  -- why it failed, and with 'pending' why it is to be tried again
+    reason TEXT
+);
+CREATE UNIQUE INDEX unit_sources ON units (person, source, stamp);
+CREATE UNIQUE INDEX unit_contents ON units (person, sha256) WHERE sha256 IS NOT NULL AND state <> 'collapsed';
+CREATE INDEX unit_unfinished ON units (person) WHERE state IN ('pending', 'intent', 'ambiguous');
+CREATE TABLE bad_rows (
+    file TEXT NOT NULL,
+    line INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (file, line)
+) WITHOUT ROWID;
+"""
+
+
+class JournalError(FaceError):
+    """The journal cannot be used: it is another project's, in use, damaged, or its disk is full."""
+
+
+@frozen
+class Project:
+    """Whose journal it is.
+
+    Attributes:
+        appid: The project's id.
+        bucket: The name of the image space.
+        rank: Which shard of the persons it is for, from 0.
+        world: How many shards there are, 1 or more.
+    """
+
+    appid: str
+    bucket: str
+    rank: int = 0
+    world: int = 1
+
+    def __str__(self) -> str:
+        shard = "" if self.world == 1 else f", shard {self.rank} of {self.world}"
+        return f"appid {self.appid}, bucket {self.bucket}{shard}"
+
+
+def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
+    """Open a journal, or make one, and hold its lock; the lock ends with the connection, or with the process.
+
+    Args:
+        path: The file.
+        project: Whose it must be; None takes any that is there.
+
+    Raises:
+        JournalError: It is another project's, in use, or no sound journal.
+    """
+    if project is not None:
+        _make_file(path)
+    with explained(path):
+        # "rw": a file that is missing now is missing, and not to be made with any mode.
+        db = sqlite3.connect(
+            f"file:{_quoted(path)}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(db, path, project)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def copy_of(path: str, project: Project) -> sqlite3.Connection:
+    """Return a copy of a journal that is gone when it is closed, whatever is written to it; an empty one if it is new.
+
+    Raises:
+        JournalError: As above.
+    """
+    copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    try:
+        if os.path.exists(path) and os.path.getsize(path):  # noqa: PTH110, PTH202 - paths are str down here
+            with contextlib.closing(open_journal(path, None)) as db:
+                _check(db, path, project)
+                db.backup(copy)
+        else:
+            _create(copy, project)
+    except BaseException:
+        copy.close()
+        raise
+    return copy
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Generator[None]:
+    """Turn SQLite's errors into ones that say what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        reason = str(error)
+    else:
+        return
+    if "locked" in reason:
+        message = f"{path} is in use by another run; wait for it to end, or give this one a journal of its own"
+    elif "full" in reason or "disk I/O" in reason:
+        message = f"{path} cannot be written: {reason}; free some space and run again, nothing is lost"
+    elif "readonly" in reason or "unable to open" in reason:
+        message = f"{path} cannot be opened as a journal: {reason}"
+    else:
+        message = f"{path} is damaged, or no journal: {reason}; restore it from a copy, or begin a new one"
+    raise JournalError(message)
+
+
+def project_of(db: sqlite3.Connection) -> Project:
+    """Return whose journal it is."""
+    return Project(*db.execute("SELECT appid, bucket, rank, world FROM project").fetchone())
+
+
+def _make_file(path: str) -> None:
+    # Never open a file that is there: closing it again would release the lock that this process may hold on it.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise JournalError(f"{path} cannot be made: {error.strerror}") from None
+
+
+def _prepare(db: sqlite3.Connection, path: str, project: Project | None) -> None:
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("BEGIN EXCLUSIVE")  # takes the lock; rolls back what a killed run left half written
+    db.execute("COMMIT")
+    db.execute("PRAGMA journal_mode = DELETE")
+    db.execute("PRAGMA synchronous = FULL")
+    if project is not None and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        _create(db, project)
+        return
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+    _check(db, path, project)
+    db.execute("UPDATE units SET state = 'ambiguous' WHERE state = 'intent'")  # its run is dead
+
+
+def _create(db: sqlite3.Connection, project: Project) -> None:
+    with db:
+        db.execute("BEGIN")
+        for statement in _TABLES.split(";\n"):
+            db.execute(statement)
+        row = (project.appid, project.bucket, project.rank, project.world)
+        db.execute("INSERT INTO project VALUES (?, ?, ?, ?, 0)", row)
+        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _check(db: sqlite3.Connection, path: str, project: Project | None) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise JournalError(f"{path} is no journal, but some other database; choose another name")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise JournalError(f"{path} has version {version}, this program writes version {_VERSION}; begin a new journal")
+    found = project_of(db)
+    if project is not None and found != project:
+        raise mismatch(path, found, project)
+
+
+def mismatch(path: str, found: Project, wanted: Project) -> JournalError:
+    """Return the error for somebody else's journal."""
+    return JournalError(f"{path} is the journal of {found}, not of {wanted}; begin another one for that")
+
+
+def _quoted(path: str) -> str:
+    return os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")  # noqa: PTH100 - as above

@@ -1,0 +1,366 @@
+"""The work on one person: create them, read the pictures, send them in packs, and find out what became of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from attrs import define, evolve, field, frozen
+
+from face_async._endpoints import ADD_FACE
+from face_async._reconcile import Doubt
+from face_async._reconcile import settle as find_out
+from face_async.bulk import NewPerson
+from face_async.errors import (
+    AlreadyExistsError,
+    CallError,
+    DuplicateFaceError,
+    FaceError,
+    FaceLimitError,
+    GroupLimitError,
+    ImageError,
+    ImageRefusedError,
+    InvalidParameterError,
+    LimitError,
+    NotFoundError,
+    PersonLimitError,
+    RequestTooLargeError,
+    ResponseError,
+    ServiceError,
+    TransportError,
+)
+from face_async.images import ImageUrl, Picture, is_url
+from face_async.ingest import journal as notes
+from face_async.ingest.journal import State, Unit, stamp_of
+from face_async.ledger import Key
+from face_async.limits import check_image
+from face_async.models import AddFaceResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from sqlite3 import Connection
+
+    from face_async.images import ImageSource
+    from face_async.ingest._service import Service
+    from face_async.ingest.journal import Journal, Person
+    from face_async.models import FaceOutcome
+    from face_async.session import FaceSession
+
+_FULL = -1309
+_REQUEST_BYTES = 4_096  # room in a body for everything but its pictures
+_PART_BYTES = 256  # room for a picture's boundary and headers
+
+# What an error that is no answer of the service is noted as: the code of a limit that the service has, too, or a word.
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (FaceLimitError, "-1309"),
+    (PersonLimitError, "-1310"),
+    (GroupLimitError, "-1311"),
+    (RequestTooLargeError, "23"),
+    (ImageRefusedError, "refused"),
+    (TransportError, "no-answer"),
+    (ResponseError, "bad-answer"),
+    (ValueError, "invalid"),
+)
+
+
+@define(eq=False)
+class Place:
+    """A person in work, shared by all turns of theirs; one of them at a time.
+
+    Attributes:
+        number: The person's number in the journal.
+        turn: Whose turn it is. What a lost request has done can be told exactly only if no other was under way.
+        person: The person as the journal knows them.
+        faces: The ids of the faces that the person has, None until they are known.
+    """
+
+    number: int
+    turn: anyio.Lock = field(factory=anyio.Lock)
+    person: Person | None = None
+    faces: list[str] | None = None
+
+
+@frozen
+class Photo:
+    """A picture that was read.
+
+    Attributes:
+        unit: What it is the picture of, with the hash of its bytes.
+        image: What is sent.
+    """
+
+    unit: Unit
+    image: ImageSource = field(repr=False)
+
+
+class Enroller:
+    """Enrols persons.
+
+    Args:
+        session: What to enrol them with.
+        journal: Where all is noted.
+        service: Who makes the calls.
+        pack: False sends every picture alone.
+        dry: Goes as far as sending, and does not.
+    """
+
+    def __init__(self, session: FaceSession, journal: Journal, service: Service, *, pack: bool, dry: bool) -> None:
+        self._session = session
+        self._journal = journal
+        self._service = service
+        self._limits = session.limits
+        self._most = session.limits.max_faces_per_person if pack else 1
+        self._dry = dry
+
+    async def enrol(self, place: Place, units: Sequence[Unit]) -> list[Unit]:
+        """Send pictures of one person, and return what became of them; fewer when the run is told to stop.
+
+        Raises:
+            RunEndedError: Nothing more can be sent.
+            JournalError: Nothing more can be noted.
+        """
+        ended: list[Unit] = []
+        left = deque(units)
+        async with place.turn:
+            while left and not self._service.stopping:
+                try:
+                    faces = await self._prepare(place)
+                except (CallError, LimitError, ValueError) as error:
+                    return ended + await self._note([_failed(unit, error) for unit in left])
+                ended += await self._send(place, faces, self._cut(left))
+        return ended
+
+    async def settle(self, place: Place, units: Sequence[Unit]) -> list[Unit]:
+        """Find out what became of the pictures of one person that a former run has left in doubt.
+
+        What can be read as it was is sent again: the service refuses what it has, and the faces that the person did not
+        have before tell what that is. Units that turn out to be still unsent are not returned.
+        """
+        if self._dry:
+            return list(units)
+        async with place.turn:
+            person = await self._journal.do(partial(notes.person, number=place.number))
+            before = list(person.before or ())
+            place.person, place.faces = person, before
+            photos, unread = await anyio.to_thread.run_sync(self._read_again, units)
+            try:
+                faces = await self._service.call(lambda: self._session.get_face_ids(person.person_id))
+            except NotFoundError:  # then nothing of it has happened
+                await self._note([evolve(unit, state=State.PENDING, sha256=None) for unit in units])
+                return []
+            ended = await self._request(place, photos, in_doubt=True) if photos else []
+            return await self._note(ended + self._account_for(unread, faces, before, ended))
+
+    def _account_for(
+        self, unread: Sequence[Unit], faces: Sequence[str], before: Sequence[str], ended: Sequence[Unit]
+    ) -> list[Unit]:
+        """Return what became of pictures that are no longer there: the faces that no other one explains are theirs."""
+        theirs = [face_id for face_id in faces if face_id not in {*before, *(unit.face_id for unit in ended)}]
+        if not theirs or len(theirs) != len(unread):
+            hint = "; it may have been added by the former run" if theirs else ""
+            return [evolve(unit, sha256=None, reason=f"{unit.reason}{hint}") for unit in unread]
+        only = theirs[0] if len(theirs) == 1 else None
+        return [evolve(unit, state=State.DONE, face_id=only, code=None, reason=None) for unit in unread]
+
+    async def _note(self, units: list[Unit]) -> list[Unit]:
+        await self._journal.do(partial(notes.settle, units=units))
+        return units
+
+    # The person
+
+    async def _prepare(self, place: Place) -> list[str]:
+        """Return the faces of a person, who is created if need be."""
+        if place.faces is not None:
+            return place.faces
+        person = place.person = await self._journal.do(partial(notes.person, number=place.number))
+        place.faces = list(person.before or ()) if self._dry else await self._look_up(person)
+        return place.faces
+
+    async def _look_up(self, person: Person) -> list[str]:
+        if person.before is not None:  # sent before, so created before
+            try:
+                return await self._faces_of(person)
+            except NotFoundError:
+                pass  # and deleted since
+        if not person.group_ids:
+            return await self._faces_of(person)
+        new = NewPerson(person.person_id, person_name=person.person_name, tag=person.tag)
+        try:
+            created = await self._service.call(lambda: self._session._new_person(new, person.group_ids))  # noqa: SLF001 - one package
+        except AlreadyExistsError:
+            return await self._faces_of(person)
+        return await self._faces_of(person) if created.meta.settled else []
+
+    async def _faces_of(self, person: Person) -> list[str]:
+        return await self._service.call(lambda: self._session.get_face_ids(person.person_id))
+
+    # The pictures
+
+    def _cut(self, left: deque[Unit]) -> list[Unit]:
+        """Take from the front what fits one request: of one kind, with one tag."""
+        first = left[0]
+        pack: list[Unit] = []
+        room = self._limits.planned_request_bytes - _REQUEST_BYTES
+        while left and len(pack) < self._most:
+            unit = left[0]
+            size = 2 * len(unit.source.encode()) if is_url(unit.source) else unit.size
+            room -= _PART_BYTES + size
+            if pack and (room < 0 or unit.tag != first.tag or is_url(unit.source) != is_url(first.source)):
+                break
+            pack.append(left.popleft())
+        return pack
+
+    def _read(self, units: Sequence[Unit]) -> tuple[list[Photo], list[Unit]]:
+        """Read pictures, and return those that can be sent and those that cannot. Runs in a worker thread."""
+        photos: list[Photo] = []
+        unread: list[Unit] = []
+        for unit in units:
+            found = self._photo(unit)
+            (photos if isinstance(found, Photo) else unread).append(found)  # type: ignore[arg-type]
+        return photos, unread
+
+    def _read_again(self, units: Sequence[Unit]) -> tuple[list[Photo], list[Unit]]:
+        """As above, of pictures that must have the same bytes as before, whatever the file's date."""
+        before = {unit.id: unit.sha256 for unit in units}
+        photos, unread = self._read([evolve(unit, stamp=stamp_of(unit.source)[1]) for unit in units])
+        unread += [_changed(photo.unit) for photo in photos if photo.unit.sha256 != before[photo.unit.id]]
+        return [photo for photo in photos if photo.unit.sha256 == before[photo.unit.id]], unread
+
+    def _photo(self, unit: Unit) -> Photo | Unit:
+        if is_url(unit.source):
+            return Photo(evolve(unit, sha256=sha256(unit.source.encode()).digest()), ImageUrl(unit.source))
+        if not unit.stamp or not stamp_of(unit.source)[1]:
+            return _failed_with(unit, "missing", f"{unit.source} is not there")
+        picture = Picture(unit.source)
+        try:
+            with picture.opened() as reader:
+                if reader.size > self._limits.max_request_bytes:
+                    raise RequestTooLargeError(
+                        f"{picture.label} has {reader.size:,} bytes: more than a request may have"
+                    )
+                content = reader.read(reader.size)
+            check_image(picture.label, len(content), content[:16])
+        except LimitError as error:
+            problem = _failed(unit, error)
+        else:
+            problem = None
+        if stamp_of(unit.source)[1] != unit.stamp:
+            return _changed(unit)
+        return problem or Photo(evolve(unit, sha256=sha256(content).digest()), content)
+
+    # The requests
+
+    async def _send(self, place: Place, faces: list[str], units: Sequence[Unit]) -> list[Unit]:
+        """Send a pack, but for what cannot be read, what is there already and what there is no room for."""
+        photos, ended = await anyio.to_thread.run_sync(self._read, units)
+
+        def intend(db: Connection) -> set[int]:
+            notes.settle(db, ended)
+            contents = [(photo.unit.id, photo.unit.sha256) for photo in photos]
+            return notes.intend(db, place.number, faces, contents)
+
+        fresh = await self._journal.do(intend)
+        ended += [evolve(photo.unit, state=State.COLLAPSED) for photo in photos if photo.unit.id not in fresh]
+        photos = [photo for photo in photos if photo.unit.id in fresh]
+        room = max(0, self._limits.max_faces_per_person - len(faces))
+        if photos[room:]:
+            error = FaceLimitError(f"the person has {len(faces)} faces and these; {room} more may be added")
+            ended += await self._note([_failed(photo.unit, error) for photo in photos[room:]])
+        if self._dry:
+            faces += [""] * len(photos[:room])
+            ended += [evolve(photo.unit, state=State.PENDING) for photo in photos[:room]]
+        elif photos[:room]:
+            ended += await self._note(await self._request(place, photos[:room]))
+        return ended
+
+    async def _request(self, place: Place, photos: Sequence[Photo], *, in_doubt: bool = False) -> list[Unit]:
+        """Add a pack with one request, or with more if one of its pictures stands in the way of the others."""
+        batch = _Batch(self._session, photos, tuple(place.faces or ()), in_doubt=in_doubt)
+        try:
+            result = await self._service.call(batch.add)
+        except (FaceError, ValueError) as error:
+            if batch.in_doubt:
+                return [evolve(_failed(photo.unit, error), state=State.AMBIGUOUS) for photo in photos]
+            if len(photos) > 1 and isinstance(error, LimitError | ImageError | DuplicateFaceError):
+                half = len(photos) // 2
+                return await self._request(place, photos[:half]) + await self._request(place, photos[half:])
+            return [_failed(photo.unit, error) for photo in photos]
+        finally:
+            self._session.ledger.forget(Key("faces", batch.person_id))  # which it has not seen
+        units = [_told(photo.unit, face) for photo, face in zip(photos, result.faces, strict=True)]
+        if any(unit.state is State.DONE and not unit.face_id for unit in units) or _FULL in result.ret_codes:
+            place.faces = await self._service.call(lambda: self._session.get_face_ids(batch.person_id))
+        elif place.faces is not None:
+            place.faces += [unit.face_id for unit in units if unit.face_id]
+        return units
+
+
+class _Batch:
+    """One addface request, as often as it takes."""
+
+    def __init__(
+        self, session: FaceSession, photos: Sequence[Photo], before: tuple[str, ...], *, in_doubt: bool
+    ) -> None:
+        self.person_id = photos[0].unit.person_id
+        self.in_doubt = in_doubt
+        self._session = session
+        self._tag = photos[0].unit.tag
+        self._images = [photo.image for photo in photos]
+        self._before = before
+
+    async def add(self) -> AddFaceResult:
+        """Send it, and look what became of it if it may have been applied before."""
+        try:
+            ended = await self._session._add_face(  # noqa: SLF001 - one package
+                self.person_id, self._images, tag=self._tag, before=self._before
+            )
+        except (ImageError, InvalidParameterError, NotFoundError):
+            self.in_doubt = False  # so was every other request like it
+            raise
+        except FaceLimitError as error:
+            if not self.in_doubt:
+                raise
+            return await self._look(error)
+        except CallError as error:
+            self.in_doubt = self.in_doubt or error.maybe_applied
+            raise
+        return await self._look(ended) if self.in_doubt else ended
+
+    async def _look(self, ended: AddFaceResult | FaceLimitError) -> AddFaceResult:
+        fields = {"person_id": self.person_id, "tag": self._tag}
+        doubt = Doubt(ADD_FACE.name, fields, self._images, ended, self._before)
+        finding = await find_out(self._session, doubt)
+        if isinstance(finding.result, AddFaceResult):
+            return evolve(finding.result, images=tuple(self._images))
+        if isinstance(ended, FaceError) and set(await self._session.get_face_ids(self.person_id)) <= set(self._before):
+            self.in_doubt = False
+            raise ended
+        message = "addface: the person's faces do not tell which of the pictures were added"
+        raise TransportError(message, endpoint=ADD_FACE.name, maybe_applied=True)
+
+
+def _told(unit: Unit, face: FaceOutcome) -> Unit:
+    if face.error is not None:
+        return _failed(unit, face.error)
+    return evolve(unit, state=State.DONE, face_id=face.face_id or None, code=None, reason=None)
+
+
+def _failed(unit: Unit, error: Exception) -> Unit:
+    if isinstance(error, ServiceError):
+        return _failed_with(unit, str(error.code), str(error))
+    code = next(word for kind, word in _WORDS if isinstance(error, kind))
+    return _failed_with(unit, code, str(error))
+
+
+def _changed(unit: Unit) -> Unit:
+    # Without its hash, so that another file that has those bytes is a unit of its own.
+    reason = f"{unit.source} has changed since it was listed; run again when it is complete"
+    return _failed_with(evolve(unit, sha256=None), "changed", reason)
+
+
+def _failed_with(unit: Unit, code: str, reason: str) -> Unit:
+    return evolve(unit, state=State.FAILED, code=code, reason=reason)

@@ -1,0 +1,164 @@
+"""Holding the journal against the server: does it have what was added, and nothing else?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from attrs import evolve, frozen
+
+from face_async.errors import NotFoundError
+from face_async.ingest._schema import mismatch, project_of
+from face_async.ingest.journal import Journal
+from face_async.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator
+    from sqlite3 import Connection
+    from types import TracebackType
+
+    from face_async.session import FaceSession
+
+_READ_AT_ONCE = 500
+_NO_PERSON = -1303
+
+
+@frozen
+class Difference:
+    """What differs between the server and the journal for one person.
+
+    Attributes:
+        person_id: The person's id.
+        absent: Whether the server does not know the person at all.
+        missing: Faces that the journal has as DONE, and the server does not have.
+        missing_unnamed: How many more the server lacks, of which the journal does not know the ids.
+        extra: Faces that the server has, and the journal did not add.
+        missing_groups: Groups that the source wants, and the person is not in.
+    """
+
+    person_id: str
+    absent: bool = False
+    missing: tuple[str, ...] = ()
+    missing_unnamed: int = 0
+    extra: tuple[str, ...] = ()
+    missing_groups: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.absent or self.missing or self.missing_unnamed or self.extra or self.missing_groups)
+
+
+@frozen
+class _Expected:
+    """What the journal says of a person."""
+
+    number: int
+    person_id: str
+    group_ids: tuple[str, ...]
+    face_ids: tuple[str | None, ...]
+
+
+def verify(session: FaceSession, journal: str | os.PathLike[str], *, max_at_once: int = 64) -> Verification:
+    """Compare the server with a journal, for every person who was sent a face.
+
+    ::
+
+        async with verify(session, "enroll.journal") as differences:
+            async for difference in differences:
+                print(difference)
+        print(differences.persons, "persons with", differences.faces, "faces looked at")
+
+    Args:
+        session: What to ask with.
+        journal: The journal's file; no run may have it in use.
+        max_at_once: How many persons are asked for at once, 1 or more.
+
+    Raises:
+        JournalError: When it is entered: the journal is another project's, in use, or damaged.
+        FaceError: While it is iterated: the server cannot be asked.
+    """
+    return Verification(session, journal, max_at_once=max_at_once)
+
+
+class Verification:
+    """The persons who differ, as an asynchronous context manager and iterator.
+
+    Attributes:
+        persons: Persons that were compared so far.
+        faces: Faces that the journal says they were given.
+    """
+
+    def __init__(self, session: FaceSession, journal: str | os.PathLike[str], *, max_at_once: int) -> None:
+        self.persons = 0
+        self.faces = 0
+        self._session = session
+        self._journal = Journal(journal, None)
+        self._outcomes = Outcomes(self._compare, self._people(), max_at_once=max_at_once)
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._journal)
+            found = await self._journal.do(project_of)
+            wanted = evolve(found, appid=self._session.appid, bucket=self._session.bucket)
+            if found != wanted:
+                raise mismatch(self._journal.path, found, wanted)
+            await stack.enter_async_context(self._outcomes)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Difference:
+        while True:
+            outcome = await anext(self._outcomes)
+            difference = outcome.unwrap()
+            self.persons += 1
+            self.faces += len(outcome.item.face_ids)
+            if difference:
+                return difference
+
+    async def _people(self) -> AsyncGenerator[_Expected]:
+        after = 0
+        while people := await self._journal.do(partial(_enrolled, after=after)):
+            for person in people:
+                yield person
+            after = people[-1].number
+
+    async def _compare(self, expected: _Expected) -> Difference:
+        try:
+            info = await self._session.get_info(expected.person_id)
+        except NotFoundError as error:
+            if error.code != _NO_PERSON:
+                raise
+            return Difference(expected.person_id, absent=True)
+        named = [face_id for face_id in expected.face_ids if face_id]
+        extra = [face_id for face_id in info.face_ids if face_id not in named]
+        unnamed = len(expected.face_ids) - len(named)
+        return Difference(
+            expected.person_id,
+            missing=tuple(face_id for face_id in named if face_id not in info.face_ids),
+            missing_unnamed=max(0, unnamed - len(extra)),
+            extra=tuple(extra) if len(extra) > unnamed else (),
+            missing_groups=tuple(group for group in expected.group_ids if group not in info.group_ids),
+        )
+
+
+def _enrolled(db: Connection, after: int) -> list[_Expected]:
+    query = (
+        "SELECT id, person_id, group_ids, (SELECT json_group_array(face_id) FROM units "
+        "WHERE person = persons.id AND state = 'done') FROM persons WHERE id > ? AND EXISTS "
+        "(SELECT 1 FROM units WHERE person = persons.id AND state = 'done') ORDER BY id LIMIT ?"
+    )
+    return [
+        _Expected(number, person_id, tuple(json.loads(group_ids)), tuple(json.loads(face_ids)))
+        for number, person_id, group_ids, face_ids in db.execute(query, (after, _READ_AT_ONCE))
+    ]

@@ -1,0 +1,376 @@
+"""A run: list what there is, send what is new, and come to the same end however often it is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, deque
+from functools import partial
+from itertools import groupby, islice
+from operator import attrgetter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+import anyio
+import anyio.to_thread
+from attrs import evolve, frozen
+
+from face_async.ingest import journal as notes
+from face_async.ingest._service import RunEndedError, Service
+from face_async.ingest._work import Enroller, Place
+from face_async.ingest.journal import Journal, Project, State
+from face_async.ingest.manifest import BadRow, Row, read_source
+from face_async.ingest.report import Summary, write_failures
+from face_async.ingest.shards import Shard
+from face_async.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from face_async.ingest.journal import Listed, Unit
+    from face_async.ingest.manifest import Source
+    from face_async.session import FaceSession
+
+_LISTED_AT_ONCE = 2_000
+_READ_AT_ONCE = 500
+
+
+def ingest(
+    session: FaceSession,
+    source: Source | None,
+    *,
+    journal: str | os.PathLike[str],
+    group_ids: Sequence[str] = (),
+    max_at_once: int = 64,
+    pack: bool = True,
+    shard: tuple[int, int] = (0, 1),
+    dry_run: bool = False,
+    on_progress: Callable[[Summary], object] | None = None,
+    probe_delay: float = 1.0,
+) -> Ingestion:
+    """Enrol the pictures of a folder or manifest, each once, in a run that may be killed and begun again at any time.
+
+    ::
+
+        async with ingest(session, "people/", journal="enroll.journal", group_ids=["staff"]) as run:
+            async for unit in run:                      # or: summary = await run.finish()
+                print(unit.person_id, unit.source, unit.state, unit.reason or "")
+        print(run.summary)
+
+    Persons who do not exist are created in their groups; those who do are taken as they are. Pictures of one person
+    share requests. What was sent is noted in the journal, so that the next run with the same journal goes on where
+    this one ends, and finds out what became of the requests that were under way. What failed is not tried again but by
+    :func:`retry_failed`, unless its file has changed.
+
+    While the service is away the run waits for it, as long as it takes. Errors after which no call can succeed (such
+    as a wrong key) end the run; the journal is kept.
+
+    Args:
+        session: What to enrol with.
+        source: A folder with a sub-folder for each person, a manifest (see :mod:`face_async.ingest.manifest`), or
+            an iterable of :class:`Row`; a worker thread reads it. None lists nothing: the run goes on with what the
+            journal knows.
+        journal: The journal's file; made when there is none.
+        group_ids: The groups for rows that name none, and so for folders.
+        max_at_once: How many requests may be under way at once, 1 or more; their pictures are in memory, at most
+            1.5 MB a request.
+        pack: False sends every picture alone.
+        shard: ``(rank, world)``: enrol only every ``world``-th person, chosen by a hash of the person's id. Each rank
+            from 0 to ``world - 1`` wants a journal of its own.
+        dry_run: Does everything but send: units that would be sent end as PENDING. The journal is not changed.
+        on_progress: Called with the summary after every step.
+        probe_delay: Seconds after which a service that is away is asked again, at first; the pause doubles up to a
+            minute.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong.
+        JournalError: When it is entered: the journal is another project's, in use, or damaged. While it runs: the
+            disk is full.
+        OSError: While it runs: the source cannot be read.
+        FaceError: While it runs: whatever ends it.
+    """
+    return Ingestion(
+        session,
+        source,
+        journal,
+        group_ids=group_ids,
+        max_at_once=max_at_once,
+        pack=pack,
+        shard=Shard(*shard),
+        dry_run=dry_run,
+        retry=False,
+        on_progress=on_progress,
+        probe_delay=probe_delay,
+    )
+
+
+def retry_failed(
+    session: FaceSession,
+    *,
+    journal: str | os.PathLike[str],
+    max_at_once: int = 64,
+    pack: bool = True,
+    shard: tuple[int, int] = (0, 1),
+    on_progress: Callable[[Summary], object] | None = None,
+    probe_delay: float = 1.0,
+) -> Ingestion:
+    """Try again exactly what has failed, with the files as they are now; the arguments are those of :func:`ingest`.
+
+    Bad rows are not among it: mend the manifest and :func:`ingest` it again.
+    """
+    return Ingestion(
+        session,
+        None,
+        journal,
+        group_ids=(),
+        max_at_once=max_at_once,
+        pack=pack,
+        shard=Shard(*shard),
+        dry_run=False,
+        retry=True,
+        on_progress=on_progress,
+        probe_delay=probe_delay,
+    )
+
+
+@frozen
+class _Turn:
+    """Some pictures of one person, to be done together."""
+
+    place: Place
+    units: Sequence[Unit]
+    in_doubt: bool
+
+
+class Ingestion:
+    """A run, as :func:`ingest` makes it: an asynchronous context manager, and an iterator over finished units.
+
+    Every unit comes once its end is in the journal: DONE, FAILED, COLLAPSED or, if it could not be told, AMBIGUOUS.
+    Leaving the block early ends the run at once; what was under way is settled by the next one.
+    """
+
+    def __init__(
+        self,
+        session: FaceSession,
+        source: Source | None,
+        journal: str | os.PathLike[str],
+        *,
+        group_ids: Sequence[str],
+        max_at_once: int,
+        pack: bool,
+        shard: Shard,
+        dry_run: bool,
+        retry: bool,
+        on_progress: Callable[[Summary], object] | None,
+        probe_delay: float,
+    ) -> None:
+        self._source = source
+        self._group_ids = tuple(group_ids)
+        self._limits = session.limits
+        self._shard = shard
+        self._retry = retry
+        self._on_progress = on_progress
+        project = Project(session.appid, session.bucket, shard.rank, shard.world)
+        self._journal = Journal(journal, project, dry=dry_run)
+        self._service = Service(session, probe_delay=probe_delay, on_change=self._tell)
+        self._enroller = Enroller(session, self._journal, self._service, pack=pack, dry=dry_run)
+        self._turn_size = session.limits.max_faces_per_person
+        self._outcomes = Outcomes(self._take, self._turns(), max_at_once=max_at_once)
+        self._ready: deque[Unit] = deque()
+        self._in_doubt = 0
+        self._settled = anyio.Event()
+        self._began = 0.0
+        self._now = Summary()
+        self._codes: Counter[str] = Counter()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._journal)
+            stack.push_async_callback(self._close)
+            await stack.enter_async_context(self._outcomes)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Unit:
+        while not self._ready:
+            try:
+                outcome = await anext(self._outcomes)
+            except StopAsyncIteration:
+                await self._recount()
+                self._set(phase="ended")
+                raise
+            if outcome.error is not None:
+                self._service.stop()
+                raise outcome.error
+            self._ready.extend(outcome.unwrap())
+        return self._ready.popleft()
+
+    async def finish(self) -> Summary:
+        """Run to the end, and return the summary."""
+        async for _ in self:
+            pass
+        return self.summary
+
+    def stop(self) -> None:
+        """Begin nothing new; the iteration ends once the requests that are under way have ended."""
+        self._service.stop()
+        self._tell()
+
+    @property
+    def summary(self) -> Summary:
+        """How the run stands now."""
+        seconds = time.monotonic() - self._began if self._began and self._now.phase != "ended" else self._now.seconds
+        phase, away = self._now.phase, self._service.away
+        if phase != "ended":
+            phase = "stopping" if self._service.stopping else "waiting" if away is not None else phase
+        return evolve(self._now, phase=phase, away=away, seconds=seconds, codes=MappingProxyType(dict(self._codes)))
+
+    async def write_failures(self, path: str | os.PathLike[str]) -> int:
+        """Write what failed up to now into a CSV file; as :func:`~face_async.ingest.report.write_failures`."""
+        return await write_failures(self._journal, path)
+
+    # Listing
+
+    async def _list(self, source: Source) -> None:
+        """Note all rows of the source, some at a time."""
+        await self._journal.do(notes.begin_listing)
+        rows = read_source(source, group_ids=self._group_ids, limits=self._limits)
+        listed = map(notes.look_at, filter(self._is_ours, rows))
+        try:
+            while not self._service.stopping:
+                count = await anyio.to_thread.run_sync(self._list_some, listed)
+                self._set(listed=self._now.listed + count)
+                if count < _LISTED_AT_ONCE:
+                    break
+        finally:
+            # A thread that cancellation did not wait for still reads: then the generator is not there to be closed.
+            with contextlib.suppress(ValueError):
+                rows.close()
+
+    def _is_ours(self, row: Row | BadRow) -> bool:
+        return isinstance(row, BadRow) or self._shard.has(row.person_id)
+
+    def _list_some(self, rows: Iterator[Listed]) -> int:
+        some = list(islice(rows, _LISTED_AT_ONCE))
+        self._journal.do_now(partial(notes.list_rows, rows=some))
+        return len(some)
+
+    # Sending
+
+    async def _turns(self) -> AsyncGenerator[_Turn]:
+        """Yield all there is to do: first what a former run left in doubt, person by person."""
+        if self._retry:
+            await self._journal.do(notes.reopen_failed)
+        elif self._source is not None:
+            await self._list(self._source)
+        self._began = time.monotonic()
+        await self._recount()
+        self._set(phase="sending")
+        async for turn in self._walk(State.AMBIGUOUS):
+            self._in_doubt += 1
+            yield turn
+        while self._in_doubt:
+            self._settled = anyio.Event()
+            await self._settled.wait()
+        await self._recount()
+        async for turn in self._walk(State.PENDING):
+            yield turn
+
+    async def _walk(self, state: State) -> AsyncGenerator[_Turn]:
+        place = Place(0)
+        after = (0, 0)
+        failed_only = self._retry and state is State.PENDING
+        while not self._service.stopping:
+            query = partial(notes.unfinished, state=state, after=after, limit=_READ_AT_ONCE, failed_only=failed_only)
+            units = await self._journal.do(query)
+            if not units:
+                return
+            if len(units) == _READ_AT_ONCE and units[0].person != units[-1].person:
+                units = [unit for unit in units if unit.person != units[-1].person]  # who may go on behind
+            after = (units[-1].person, units[-1].id)
+            for person, theirs in groupby(units, attrgetter("person")):
+                if place.number != person:
+                    place = Place(person)
+                while some := tuple(islice(theirs, self._turn_size)):
+                    yield _Turn(place, some, in_doubt=state is State.AMBIGUOUS)
+
+    async def _take(self, turn: _Turn) -> list[Unit]:
+        """Take a turn, and return the units that have come to an end."""
+        try:
+            do = self._enroller.settle if turn.in_doubt else self._enroller.enrol
+            units = [] if self._service.stopping else await do(turn.place, turn.units)
+        except RunEndedError as ended:
+            if ended.error is not None:
+                self._service.stop()
+                raise ended.error from None
+            units = []
+        finally:
+            if turn.in_doubt:
+                self._in_doubt -= 1
+                self._settled.set()
+        self._count(units, turn)
+        return units
+
+    # Counting
+
+    def _count(self, units: Sequence[Unit], turn: _Turn) -> None:
+        counts = Counter(unit.state for unit in units)
+        self._codes.update(unit.code for unit in units if unit.code is not None)
+        now = self._now
+        was = {"ambiguous" if turn.in_doubt else "pending": len(units)}
+        done = [unit for unit in units if unit.state is State.DONE]
+        self._set(
+            pending=now.pending - was.get("pending", 0) + counts[State.PENDING],
+            ambiguous=now.ambiguous - was.get("ambiguous", 0) + counts[State.AMBIGUOUS],
+            done=now.done + counts[State.DONE],
+            failed=now.failed + counts[State.FAILED],
+            collapsed=now.collapsed + counts[State.COLLAPSED],
+            added=now.added + len(done),
+            added_bytes=now.added_bytes + sum(unit.size for unit in done),
+        )
+
+    async def _recount(self) -> None:
+        """Take the counts from the journal."""
+        tally, bad_rows = await self._journal.do(lambda db: (notes.tally(db), notes.count_bad_rows(db)))
+        counts: Counter[State] = Counter()
+        self._codes.clear()
+        for (state, code), (count, _) in tally.items():
+            counts[state] += count
+            if code is not None and state in {State.FAILED, State.AMBIGUOUS}:
+                self._codes[code] += count
+        self._now = evolve(
+            self._now,
+            pending=counts[State.PENDING],
+            ambiguous=counts[State.AMBIGUOUS] + counts[State.INTENT],
+            done=counts[State.DONE],
+            failed=counts[State.FAILED],
+            collapsed=counts[State.COLLAPSED],
+            bad_rows=bad_rows,
+            seconds=time.monotonic() - self._began if self._began else 0.0,
+        )
+
+    async def _close(self) -> None:
+        """Count a last time before the journal is closed, if it was not done."""
+        if self._now.phase != "ended":
+            with anyio.CancelScope(shield=True), contextlib.suppress(notes.JournalError):
+                await self._recount()
+            self._set(phase="ended")
+
+    def _set(self, **changes: object) -> None:
+        self._now = evolve(self._now, **changes)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.summary)

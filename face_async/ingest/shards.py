@@ -1,0 +1,112 @@
+"""Dividing a large run among processes or machines: each enrols some of the persons, with a journal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+from attrs.validators import ge, instance_of
+
+from face_async.ingest._schema import JournalError, Project, explained, open_journal, project_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+_PERSON_COLUMNS = "person_id, group_ids, name, tag, listing, before"
+_UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason"
+_BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # whom to believe, where journals differ
+
+
+@frozen
+class Shard:
+    """One part of all persons.
+
+    Attributes:
+        rank: Which one, from 0.
+        world: How many there are, 1 or more.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+
+    rank: int = field(default=0, validator=[instance_of(int), ge(0)])
+    world: int = field(default=1, validator=[instance_of(int), ge(1)])
+
+    def __attrs_post_init__(self) -> None:
+        if self.rank >= self.world:
+            raise ValueError(f"rank must be 0 to {self.world - 1}, not {self.rank}")
+
+    def has(self, person_id: str) -> bool:
+        """Return whether a person is in this part; the same on every machine and in every run."""
+        if self.world == 1:
+            return True
+        digest = blake2b(person_id.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.world == self.rank
+
+
+def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathLike[str]) -> None:
+    """Make one journal of the journals of several shards; it is for all persons. Blocks.
+
+    Where two of them know the same picture of a person, the one that is further counts.
+
+    Args:
+        paths: The journals, at least one, none of them in use. They are left as they are.
+        into: The new journal's file.
+
+    Raises:
+        ValueError: There is nothing to merge.
+        JournalError: A journal is another project's, in use or damaged, or the new file is there already.
+    """
+    if not paths:
+        raise ValueError("paths must name at least one journal")
+    if Path(into).exists():
+        raise JournalError(f"{os.fspath(into)} is there already; choose a new name to merge into")
+    try:
+        with contextlib.ExitStack() as stack:
+            sources = [stack.enter_context(_opened(path, None)) for path in paths]
+            projects = {(found.appid, found.bucket) for found in map(project_of, sources)}
+            if len(projects) > 1:
+                raise JournalError(f"the journals are of several projects: {sorted(projects)}")
+            target = stack.enter_context(_opened(into, Project(*projects.pop())))
+            with explained(os.fspath(into)), target:
+                target.execute("BEGIN")
+                for source in sources:
+                    _copy(source, target)
+    except BaseException:
+        Path(into).unlink(missing_ok=True)
+        raise
+
+
+def _opened(path: str | os.PathLike[str], project: Project | None) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(open_journal(os.fspath(path), project))
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    numbers: dict[int, int] = {}
+    for number, *person in source.execute(f"SELECT id, {_PERSON_COLUMNS} FROM persons ORDER BY id"):  # noqa: S608 - constants
+        target.execute(f"INSERT OR IGNORE INTO persons ({_PERSON_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", person)  # noqa: S608
+        (numbers[number],) = target.execute("SELECT id FROM persons WHERE person_id = ?", person[:1]).fetchone()
+    for number, *unit in source.execute(f"SELECT person, {_UNIT_COLUMNS} FROM units ORDER BY id"):  # noqa: S608
+        _copy_unit(target, numbers[number], unit)
+    target.executemany("INSERT OR IGNORE INTO bad_rows VALUES (?, ?, ?)", source.execute("SELECT * FROM bad_rows"))
+    (listing,) = source.execute("SELECT listing FROM project").fetchone()
+    target.execute("UPDATE project SET listing = max(listing, ?)", (listing,))
+
+
+def _copy_unit(target: sqlite3.Connection, person: int, unit: Sequence[object]) -> None:
+    source, _, stamp, _, sha256, state, *_ = unit
+    query = (
+        "SELECT id, state FROM units WHERE person = ? AND ((source = ? AND stamp = ?) OR "
+        "(sha256 = ? AND state <> 'collapsed' AND ? <> 'collapsed'))"
+    )
+    for number, known in target.execute(query, (person, source, stamp, sha256, state)).fetchall():
+        if _BEST.index(known) <= _BEST.index(str(state)):
+            return
+        target.execute("DELETE FROM units WHERE id = ?", (number,))
+    new = f"INSERT INTO units (person, {_UNIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+    target.execute(new, (person, *unit))

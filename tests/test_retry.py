@@ -1,0 +1,236 @@
+"""When a failed request is tried again, how long after, and how often all in all."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import anyio
+import httpx
+import pytest
+from doubles import CREDENTIALS, Network, envelope, session_on
+
+from face_async import AuthError, FaceSession, ResponseError, RetryPolicy, TransportError, UnavailableError
+from face_async._retry import Phase, RetryQuota, clock_skew, may_help, phase_of, retry_after
+from face_async.errors import CODES, FaceLimitError, Retry, service_error
+from face_async.signature import parse
+
+pytestmark = pytest.mark.anyio
+
+PERSON = envelope({"person_id": "p", "session_id": ""})
+AT_ONCE = RetryPolicy(base_delay=0)
+NOW = 1_500_000_000
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """Answers with status, headers and body in their order, the last one for ever; an exception is raised."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.signatures = []
+
+    async def handle_async_request(self, request):
+        async for _ in request.stream:
+            pass
+        self.signatures.append(parse(request.headers["authorization"]))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, headers, content = answer
+        return httpx.Response(status, headers=headers, content=content)
+
+
+def session_over(*answers, **options):
+    transport = Answering(*answers)
+    return FaceSession("1", "b", CREDENTIALS, transport=transport, **{"retry": AT_ONCE, **options}), transport
+
+
+# Phases
+
+
+def in_doubt(error):
+    error.leave_in_doubt()
+    return error
+
+
+def test_the_phase_of_a_failure():
+    """What maybe_applied says, and for codes what the table says."""
+    lost = TransportError("lost", endpoint="addface", maybe_applied=True)
+    assert phase_of(lost) is Phase.AMBIGUOUS
+    assert phase_of(TransportError("refused", endpoint="addface", maybe_applied=False)) is Phase.NOT_EXECUTED
+    assert phase_of(in_doubt(ResponseError("html", endpoint="addface", status=502))) is Phase.AMBIGUOUS
+    assert phase_of(FaceLimitError("21")) is Phase.ANSWERED
+    expected = {
+        Retry.NEVER: Phase.ANSWERED,
+        Retry.LATER: Phase.NOT_EXECUTED,
+        Retry.SLOWER: Phase.NOT_EXECUTED,
+        Retry.CLOCK: Phase.NOT_EXECUTED,
+        Retry.HOPELESS: Phase.NOT_EXECUTED,
+        Retry.AMBIGUOUS: Phase.AMBIGUOUS,
+    }
+    for code, row in CODES.items():
+        error = service_error(code, endpoint="addface")
+        if row.retry is Retry.AMBIGUOUS:
+            assert phase_of(error) is Phase.NOT_EXECUTED  # of a call that changes nothing
+            error.leave_in_doubt()
+        assert phase_of(error) is expected[row.retry], code
+    assert phase_of(service_error(424242, endpoint="addface")) is Phase.ANSWERED
+
+
+def test_what_may_have_another_end():
+    """Codes that are answers, and what never left this machine, are final."""
+    tried_again = {code for code in CODES if may_help(service_error(code, endpoint="verify"))}
+    assert tried_again == {13, 15, 107, 108, 213, -1200}
+    assert may_help(TransportError("x", endpoint="verify", maybe_applied=False))
+    assert may_help(ResponseError("x", endpoint="verify", status=502))
+    assert not may_help(FaceLimitError("21"))
+
+
+# Pauses
+
+
+def test_pauses_are_random_up_to_a_bound_that_doubles():
+    """Full jitter: from 0 to base, twice base, four times base, never more than the maximum."""
+    policy = RetryPolicy(max_attempts=9, base_delay=1, max_delay=5)
+    error = TransportError("x", endpoint="verify", maybe_applied=False)
+    rng = random.Random(1)
+    for attempt, bound in enumerate([1, 2, 4, 5, 5], start=1):
+        pauses = [policy.pause_before_retry(error, attempt, rng) for _ in range(500)]
+        assert bound * 0.9 < max(pauses) <= bound
+        assert min(pauses) < bound * 0.1
+    assert policy.pause_before_retry(error, 9, rng) is None
+    assert policy.pause_before_retry(error, 1, rng, asked=7.5) == 7.5
+
+
+def test_retry_after_is_seconds_or_a_date():
+    """Anything else is no demand, and one that has passed is none any more."""
+
+    def date(seconds):
+        return format_datetime(datetime.fromtimestamp(NOW + seconds, UTC), usegmt=True)
+
+    asked = {"3": 3, " 120 ": 120, date(30): 30, date(-30): 0, "": 0, "soon": 0, "-5": 0, "1e9": 0, "9" * 400: 0}
+    assert {text: retry_after({"retry-after": text}, NOW) for text in asked} == asked
+    assert retry_after({}, NOW) == 0
+
+
+async def test_retry_after_is_waited_for():
+    """The server's demand goes before a shorter pause of our own."""
+    session, transport = session_over((429, {"Retry-After": "1"}, b"busy"), (200, {}, PERSON))
+    with anyio.move_on_after(0.2):
+        await session.set_info("p", tag="x")
+    assert len(transport.signatures) == 1  # one second is not over
+
+
+@pytest.mark.parametrize("answer", [(503, b"down"), (200, envelope(code=15)), (429, envelope(code=107))])
+async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(answer):
+    """The error comes at once."""
+    status, content = answer
+    session, transport = session_over((status, {"Retry-After": "3600"}, content))
+    with pytest.raises(Exception, match="getinfo") as caught:
+        await session.get_info("p")
+    assert (caught.value.attempts, len(transport.signatures)) == (1, 1)
+
+
+# The clock
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_wrong_clock_is_corrected_from_the_date_header(hours):
+    """Code 9 with a Date: one more try, signed by the server's clock, and so are all later calls."""
+    there = datetime.fromtimestamp(datetime.now(UTC).timestamp() + hours * 3_600, UTC)
+    date = {"Date": format_datetime(there, usegmt=True)}
+    session, transport = session_over((200, date, envelope(code=9)), (200, date, PERSON))
+    assert (await session.set_info("p", tag="x")).meta.attempts == 2
+    assert (await session.set_info("p", tag="x")).meta.attempts == 1
+    first, *later = [signature.signed_at for signature in transport.signatures]
+    assert [pytest.approx(hours * 3_600, abs=60)] * 2 == [moment - first for moment in later]
+
+
+async def test_a_clock_is_corrected_once_a_call():
+    """A server whose Date does not help is not asked a third time."""
+    there = datetime.fromtimestamp(NOW, UTC)
+    session, transport = session_over((200, {"Date": format_datetime(there, usegmt=True)}, envelope(code=9)))
+    with pytest.raises(AuthError, match="clock") as caught:
+        await session.get_info("p")
+    assert (caught.value.attempts, len(transport.signatures)) == (2, 2)
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Jan 2026 99:00:00 GMT", "now"])
+async def test_an_expired_signature_without_a_usable_date_is_final(date):
+    """There is nothing to correct the clock by; and a clock that is right need not be."""
+    value = format_datetime(datetime.now(UTC), usegmt=True) if date == "now" else date
+    session, transport = session_over((200, {"Date": value} if value else {}, envelope(code=9)))
+    with pytest.raises(AuthError):
+        await session.get_info("p")
+    assert len(transport.signatures) == 1
+
+
+def test_small_differences_are_no_skew():
+    """A Date has whole seconds, and travels a while."""
+    date = format_datetime(datetime.fromtimestamp(NOW, UTC), usegmt=True)
+    skews = {NOW - 3_600: 3_600, NOW + 3_600: -3_600, NOW + 4: 0, NOW - 4: 0}
+    assert {now: clock_skew({"date": date}, now) for now in skews} == skews
+
+
+# The quota
+
+
+def test_a_quota_gives_out_tokens_and_gets_a_tenth_back_with_every_answer():
+    """A hundred for nothing, then one for ten answers, and never more than a hundred at once."""
+    quota = RetryQuota()
+    assert [quota.take() for _ in range(101)] == [True] * 100 + [False]
+    for _ in range(10):
+        quota.refund()
+    assert [quota.take(), quota.take()] == [True, False]
+    for _ in range(10_000):
+        quota.refund()
+    assert sum(quota.take() for _ in range(1_000)) == 100
+
+
+@pytest.mark.parametrize("kind", ["refused", "lost", "unavailable"])
+async def test_a_total_outage_is_not_answered_with_a_flood(kind, full):
+    """Ten thousand calls into an outage are no more than 1.01 times as many requests (goal G6); effects, too."""
+    calls = 10_000 if full else 1_000
+    answers = {
+        "refused": httpx.ConnectError("no"),
+        "lost": httpx.ReadError("gone"),
+        "unavailable": (200, {}, envelope(code=107)),
+    }
+    session, transport = session_over(answers[kind])
+    failed = 0
+    for turn in range(calls):
+        try:
+            await (session.get_info("p") if turn % 2 else session.set_info("p", tag="x"))
+        except (TransportError, UnavailableError):
+            failed += 1
+    assert failed == calls
+    assert len(transport.signatures) <= calls + RetryQuota.capacity
+
+
+async def test_a_session_without_answers_for_a_while_recovers():
+    """After an outage, answers bring the retries back."""
+    session, transport = session_over(httpx.ConnectError("no"))
+    for _ in range(60):
+        with pytest.raises(TransportError):
+            await session.get_info("p")
+    transport.answers = [(200, {}, PERSON)]
+    for _ in range(50):
+        await session.set_info("p", tag="x")
+    transport.answers = [httpx.ConnectError("no"), (200, {}, PERSON)]
+    assert (await session.set_info("p", tag="x")).meta.attempts == 2
+
+
+async def test_a_session_that_was_closed_tries_nothing_again():
+    """Whoever closes it does not want to wait for pauses."""
+    session, network = session_on(envelope(code=107), retry=RetryPolicy(base_delay=0))
+
+    class Closing(Network):
+        async def handle_async_request(self, request):
+            await session.aclose()
+            return await super().handle_async_request(request)
+
+    session._caller.transport._inner = closing = Closing(network.answers)
+    with pytest.raises(UnavailableError) as caught:
+        await session.get_info("p")
+    assert (caught.value.attempts, len(closing.sent)) == (1, 1)
