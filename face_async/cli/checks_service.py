@@ -14,11 +14,11 @@ import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from face_async._transport import trusted_authorities
-from face_async.bulk import Outcomes
 from face_async.cli.checks import Verdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.cli.options import open_service
 from face_async.errors import FaceError, ServiceError
+from face_async.outcomes import Outcomes
 from face_async.session import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import anyio.to_thread
 import typer
 from attrs import frozen
 
-from face_async.bulk import GroupsResult, Outcomes
+from face_async.bulk import GroupsResult
 from face_async.cli.found import Found, Tally
 from face_async.cli.found_output import Csv, Failures, Json, Lines, Output, Table
 from face_async.cli.found_report import Report
@@ -29,17 +29,19 @@ from face_async.cli.options import (
 from face_async.cli.output import tell
 from face_async.cli.pictures import KINDS, pictures_below
 from face_async.cli.progress import live_progress
-from face_async.errors import AuthError, NotFoundError, TransportError
+from face_async.errors import NotFoundError, TransportError, is_hopeless
 from face_async.images import is_url
+from face_async.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from face_async.bulk import Outcome
+    from face_async.errors import FaceError
     from face_async.models import IdentifyResult
+    from face_async.outcomes import Outcome
     from face_async.session import FaceSession
 
-_NO_SUCH_BUCKET, _NO_SUCH_GROUP = 16, -1306
+_NO_SUCH_GROUP = -1306
 _PATIENCE = 10  # pictures in a row without an answer, after which there will be none for the others either
 
 
@@ -169,7 +171,7 @@ class Search:
         """Search for all pictures, and hand over what is found in the order of the pictures.
 
         Raises:
-            AuthError, NotFoundError, TransportError: It would be the same for all other pictures.
+            FaceError: It would be the same for all other pictures.
         """
 
         async def search(image: str) -> IdentifyResult | GroupsResult:
@@ -195,10 +197,10 @@ class Search:
         candidates = () if result is None else result.candidates
         return Found(outcome.item, candidates, error, threshold=self.threshold)
 
-    def _concerns_all(self, error: Exception) -> bool:
-        if isinstance(error, NotFoundError):
-            return error.code == _NO_SUCH_BUCKET or (error.code == _NO_SUCH_GROUP and len(self.group_ids) == 1)
-        return isinstance(error, AuthError)
+    def _concerns_all(self, error: FaceError | ValueError) -> bool:
+        if isinstance(error, NotFoundError) and error.code == _NO_SUCH_GROUP:
+            return len(self.group_ids) == 1
+        return is_hopeless(error)
 
 
 def _is_folder(name: str) -> bool:
