@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from contextlib import closing
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from face_async.cli.checks import Verdict, ok, warning, wrong
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from face_async.cli.checks import Check
+    from face_async.cli.options import Target
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-async def check_local(db: Path, recognizer: str, groups: int) -> AsyncIterator[Check]:
+async def check_local(target: Target, db: Path, groups: int) -> AsyncIterator[Check]:
     """Yield what there is to say of the embedded local server; its database is not made when it is missing."""
     try:
-        from face_async.local import local_session  # noqa: PLC0415 - the extra may be missing
+        import_module("face_async.local")  # which needs the extra
     except ImportError as error:
         yield wrong("server", one_line(error), "or configure a service", Exit.USAGE)
         return
+    recognizer = target.recognizer.value
     eyes = _check_recognizer(recognizer)
     yield eyes
     if eyes.verdict is Verdict.WRONG:
@@ -37,7 +40,7 @@ async def check_local(db: Path, recognizer: str, groups: int) -> AsyncIterator[C
         if check.verdict is Verdict.WRONG:
             return
     if db.exists():  # noqa: ASYNC240 - it was looked at a moment ago
-        async with local_session(db, recognizer=recognizer) as session:
+        async with target.open() as session:
             async for check in check_limits(session, groups):
                 yield check
 

@@ -16,7 +16,6 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from face_async._transport import trusted_authorities
 from face_async.cli.checks import Verdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
-from face_async.cli.options import open_service
 from face_async.errors import FaceError, ServiceError
 from face_async.outcomes import Outcomes
 from face_async.session import DEFAULT_BASE_URL
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from face_async._transport import Answer
     from face_async.cli.checks import Check
+    from face_async.cli.options import Target
     from face_async.session import FaceSession
 
 _CONNECT_SECONDS = 10.0
@@ -55,15 +55,15 @@ MENDS = {
 """What to do about a code that a signed call without parameters may get."""
 
 
-async def check_service(base_url: str | None, groups: int) -> AsyncIterator[Check]:
+async def check_service(target: Target, groups: int) -> AsyncIterator[Check]:
     """Yield what there is to say of the service that the environment describes, up to what stops all the rest."""
-    address = urlsplit(base_url or DEFAULT_BASE_URL)
+    address = urlsplit(target.base_url or DEFAULT_BASE_URL)
     host, secure = address.hostname or "", address.scheme == "https"
     async for check in _check_way(host, address.port or (443 if secure else 80), secure=secure):
         yield check
         if check.verdict is Verdict.WRONG:
             return
-    async with open_service(base_url) as session:
+    async with target.open() as session:
         quick = session.with_options(deadline=_DEADLINE)
         async for check in _check_answers(quick):
             yield check

@@ -14,7 +14,7 @@ from face_async.cli.checks import Check, Verdict, check_installation, check_vari
 from face_async.cli.checks_local import check_local
 from face_async.cli.checks_service import check_service
 from face_async.cli.exits import Exit
-from face_async.cli.options import DEFAULT_DB, AsJson, BaseUrl, Db, Recognizer, RecognizerName, configured_service
+from face_async.cli.options import AsJson, BaseUrl, Db, Recognizer, RecognizerName, Target
 from face_async.cli.output import say_json, wide_console
 from face_async.errors import printable
 
@@ -68,13 +68,13 @@ async def _examine(
         yield check
     if any(check.verdict is Verdict.WRONG for check in variables) and db is None:
         return
-    service = None if db is not None else configured_service()
-    if service is None:
-        async for check in check_local(db or DEFAULT_DB, recognizer.value, groups):
-            yield check
+    target = Target.asked_for(db, base_url, recognizer)
+    if target.database is not None:
+        checks = check_local(target, target.database, groups)
     else:
-        async for check in check_service(base_url, groups):
-            yield check
+        checks = check_service(target, groups)
+    async for check in checks:
+        yield check
 
 
 def _row(check: Check) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
 import anyio
 import typer
@@ -86,6 +86,53 @@ def configured_service() -> Service | None:
     return Service(appid, bucket, Credentials(secret_id, secret_key))
 
 
+@frozen
+class Target:
+    """The service that options and environment ask for: a real one, or the embedded local server.
+
+    Attributes:
+        database: The embedded server's database; None for a real service.
+        base_url: Where a real service is; None for the documented host.
+        recognizer: Who looks at the embedded server's pictures.
+    """
+
+    database: Path | None
+    base_url: str | None
+    recognizer: RecognizerName = RecognizerName.AUTO
+
+    @classmethod
+    def asked_for(
+        cls, db: Path | None, base_url: str | None, recognizer: RecognizerName = RecognizerName.AUTO
+    ) -> Target:
+        """Return the one that is asked for; a database that is named goes before a service.
+
+        Raises:
+            ValueError: The environment describes half an account.
+        """
+        if db is None and configured_service() is not None:
+            return cls(None, base_url, recognizer)
+        if db is None and base_url:
+            raise ValueError(f"not fully configured: {base_url} needs an account; set {', '.join(ACCOUNT_VARIABLES)}")
+        return cls(db or DEFAULT_DB, None, recognizer)
+
+    def open(self, **options: Unpack[SessionOptions]) -> AbstractAsyncContextManager[FaceSession]:
+        """Return a session with it."""
+        if self.database is None:
+            if self.base_url:
+                options["base_url"] = self.base_url
+            return FaceSession.from_env(**options)
+        from face_async.local import local_session  # noqa: PLC0415 - needs the extra "server", a service does not
+
+        return local_session(self.database, recognizer=self.recognizer.value, **options)
+
+    def announce(self) -> None:
+        """Say which it is, if that may be news: the embedded server is what is used when nothing is configured."""
+        if self.database is not None:
+            kind = "its database" if self.database.exists() else "a new database,"
+            advice = f"set {ACCOUNT_VARIABLES[0]} and so on for a service"
+            tell(f"using the embedded local server with {kind} {self.database} ({advice})")
+
+
 def ask(
     question: Callable[[FaceSession], Awaitable[T]],
     *,
@@ -95,36 +142,17 @@ def ask(
     quiet: bool = False,
 ) -> T:
     """Open the session that options and environment ask for, put a question to it, and return the answer."""
+    target = Target.asked_for(db, base_url, recognizer)
+    if not quiet:
+        target.announce()
+    return run_with(target, question)
+
+
+def run_with(target: Target, question: Callable[[FaceSession], Awaitable[T]], **options: Unpack[SessionOptions]) -> T:
+    """Open a session, put a question to it, and return the answer."""
 
     async def opened() -> T:
-        async with _session(db, base_url, recognizer, quiet=quiet) as session:
+        async with target.open(**options) as session:
             return await question(session)
 
     return anyio.run(opened)
-
-
-def _session(
-    db: Path | None, base_url: str | None, recognizer: RecognizerName, *, quiet: bool
-) -> AbstractAsyncContextManager[FaceSession]:
-    if db is not None:
-        return _embedded(db, recognizer, quiet=quiet)
-    if configured_service() is not None:
-        return open_service(base_url)
-    if base_url:
-        raise ValueError(f"not fully configured: {base_url} needs an account; set {', '.join(ACCOUNT_VARIABLES)}")
-    return _embedded(DEFAULT_DB, recognizer, quiet=quiet)
-
-
-def open_service(base_url: str | None) -> FaceSession:
-    """Return a session with the service that the environment describes."""
-    where: SessionOptions = {"base_url": base_url} if base_url else {}
-    return FaceSession.from_env(**where)
-
-
-def _embedded(db: Path, recognizer: RecognizerName, *, quiet: bool) -> AbstractAsyncContextManager[FaceSession]:
-    from face_async.local import local_session  # noqa: PLC0415 - needs the extra "server", which a service does not
-
-    if not quiet:
-        kind = "its database" if db.exists() else "a new database,"
-        tell(f"using the embedded local server with {kind} {db} (set {ACCOUNT_VARIABLES[0]} and so on for a service)")
-    return local_session(db, recognizer=recognizer.value)

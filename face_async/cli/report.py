@@ -42,7 +42,7 @@ def page(findings: Findings) -> str:
 def _sections(findings: Findings) -> Iterator[str]:
     for where, group in groupby(findings.trials, lambda trial: trial.where):
         trials = list(group)
-        yield from section(f"in {where}", len(trials), (card(_card(trial, findings)) for trial in trials))
+        yield from section(f"In {where}", len(trials), (card(_card(trial, findings)) for trial in trials))
 
 
 def _card(trial: Trial, findings: Findings) -> Card:
