@@ -13,27 +13,34 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 
-def live_progress(*, quiet: bool = False) -> Progress:
+def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     """Return a display that shows itself on a terminal only, and leaves nothing behind."""
     terminal = Console(stderr=True)
     # Console.is_terminal is also true when the environment forces colours into a file.
     shown = sys.stderr.isatty() and not terminal.is_dumb_terminal and not quiet
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        _Done(),
-        _Speed(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        *(columns or _usual_columns()),
         console=terminal,
         transient=True,
         disable=not shown,
         # What is printed meanwhile goes above the display; but never off its way into a file.
         redirect_stdout=sys.stdout.isatty(),
+        expand=bool(columns),
     )
 
 
-class _Done(ProgressColumn):
+def _usual_columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DoneColumn(),
+        _Speed(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+
+
+class DoneColumn(ProgressColumn):
     """How many are done, of how many."""
 
     def render(self, task: Task) -> Text:
