@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 from face_async._endpoints import ADD_FACE
 from face_async._reconcile import Doubt
 from face_async._reconcile import settle as find_out
-from face_async.bulk import NewPerson
+from face_async.bulk import NewPerson, create_person
 from face_async.errors import (
     AlreadyExistsError,
     CallError,
@@ -37,7 +37,7 @@ from face_async.images import ImageUrl, Picture, is_url
 from face_async.ingest import journal as notes
 from face_async.ingest.journal import State, Unit, stamp_of
 from face_async.ledger import Key
-from face_async.limits import check_image
+from face_async.limits import check_image, check_request_size
 from face_async.models import AddFaceResult
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Enroller:
             return await self._faces_of(person)
         new = NewPerson(person.person_id, person_name=person.person_name, tag=person.tag)
         try:
-            created = await self._service.call(lambda: self._session._new_person(new, person.group_ids))  # noqa: SLF001 - one package
+            created = await self._service.call(lambda: create_person(self._session, new, person.group_ids))
         except AlreadyExistsError:
             return await self._faces_of(person)
         return await self._faces_of(person) if created.meta.settled else []
@@ -235,22 +235,19 @@ class Enroller:
             return Photo(evolve(unit, sha256=sha256(unit.source.encode()).digest()), ImageUrl(unit.source))
         if not unit.stamp or not stamp_of(unit.source)[1]:
             return _failed_with(unit, "missing", f"{unit.source} is not there")
+        found = self._content(unit)
+        return _changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
+
+    def _content(self, unit: Unit) -> Photo | Unit:
         picture = Picture(unit.source)
         try:
             with picture.opened() as reader:
-                if reader.size > self._limits.max_request_bytes:
-                    raise RequestTooLargeError(
-                        f"{picture.label} has {reader.size:,} bytes: more than a request may have"
-                    )
+                check_request_size(reader.size, self._limits)
                 content = reader.read(reader.size)
             check_image(picture.label, len(content), content[:16])
         except LimitError as error:
-            problem = _failed(unit, error)
-        else:
-            problem = None
-        if stamp_of(unit.source)[1] != unit.stamp:
-            return _changed(unit)
-        return problem or Photo(evolve(unit, sha256=sha256(content).digest()), content)
+            return _failed(unit, error)
+        return Photo(evolve(unit, sha256=sha256(content).digest()), content)
 
     # The requests
 
@@ -272,7 +269,7 @@ class Enroller:
             ended += await self._note([_failed(photo.unit, error) for photo in photos[room:]])
         if self._dry:
             faces += [""] * len(photos[:room])
-            ended += [evolve(photo.unit, state=State.PENDING) for photo in photos[:room]]
+            ended += await self._note([evolve(photo.unit, state=State.PENDING) for photo in photos[:room]])
         elif photos[:room]:
             ended += await self._note(await self._request(place, photos[:room]))
         return ended
@@ -315,7 +312,7 @@ class _Batch:
     async def add(self) -> AddFaceResult:
         """Send it, and look what became of it if it may have been applied before."""
         try:
-            ended = await self._session._add_face(  # noqa: SLF001 - one package
+            ended = await self._session._add_face(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # one package
                 self.person_id, self._images, tag=self._tag, before=self._before
             )
         except (ImageError, InvalidParameterError, NotFoundError):
