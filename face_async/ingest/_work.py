@@ -73,12 +73,14 @@ class Place:
 
     Attributes:
         number: The person's number in the journal.
+        waiting: What the turns to come are about, in order.
         turn: Whose turn it is. What a lost request has done can be told exactly only if no other was under way.
         person: The person as the journal knows them.
         faces: The ids of the faces that the person has, None until they are known.
     """
 
     number: int
+    waiting: deque[tuple[Unit, ...]] = field(factory=deque[tuple[Unit, ...]])
     turn: anyio.Lock = field(factory=anyio.Lock)
     person: Person | None = None
     faces: list[str] | None = None
@@ -116,16 +118,16 @@ class Enroller:
         self._most = session.limits.max_faces_per_person if pack else 1
         self._dry = dry
 
-    async def enrol(self, place: Place, units: Sequence[Unit]) -> list[Unit]:
-        """Send pictures of one person, and return what became of them; fewer when the run is told to stop.
+    async def enrol(self, place: Place) -> list[Unit]:
+        """Send what waits next, and return what became of it; of fewer pictures when the run is told to stop.
 
         Raises:
             RunEndedError: Nothing more can be sent.
             JournalError: Nothing more can be noted.
         """
         ended: list[Unit] = []
-        left = deque(units)
         async with place.turn:
+            left = deque(place.waiting.popleft())
             while left and not self._service.stopping:
                 try:
                     faces = await self._prepare(place)
@@ -134,15 +136,16 @@ class Enroller:
                 ended += await self._send(place, faces, self._cut(left))
         return ended
 
-    async def settle(self, place: Place, units: Sequence[Unit]) -> list[Unit]:
-        """Find out what became of the pictures of one person that a former run has left in doubt.
+    async def settle(self, place: Place) -> list[Unit]:
+        """Find out what became of pictures of one person that a former run has left in doubt.
 
         What can be read as it was is sent again: the service refuses what it has, and the faces that the person did not
         have before tell what that is. Units that turn out to be still unsent are not returned.
         """
-        if self._dry:
-            return list(units)
         async with place.turn:
+            units = place.waiting.popleft()
+            if self._dry:
+                return list(units)
             person = await self._journal.do(partial(notes.person, number=place.number))
             before = list(person.before or ())
             place.person, place.faces = person, before

@@ -137,10 +137,9 @@ def retry_failed(
 
 @frozen
 class _Turn:
-    """Some pictures of one person, to be done together."""
+    """The next of what waits for a person."""
 
     place: Place
-    units: Sequence[Unit]
     in_doubt: bool
 
 
@@ -303,13 +302,14 @@ class Ingestion:
                 if place.number != person:
                     place = Place(person)
                 while some := tuple(islice(theirs, self._turn_size)):
-                    yield _Turn(place, some, in_doubt=state is State.AMBIGUOUS)
+                    place.waiting.append(some)
+                    yield _Turn(place, in_doubt=state is State.AMBIGUOUS)
 
     async def _take(self, turn: _Turn) -> list[Unit]:
         """Take a turn, and return the units that have come to an end."""
         try:
             do = self._enroller.settle if turn.in_doubt else self._enroller.enrol
-            units = [] if self._service.stopping else await do(turn.place, turn.units)
+            units = [] if self._service.stopping else await do(turn.place)
         except RunEndedError as ended:
             if ended.error is not None:
                 self._service.stop()
