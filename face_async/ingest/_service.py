@@ -117,10 +117,11 @@ class Service:
         self._on_change()
         delay = self._probe_delay
         try:
-            while not self.stopping:
+            while True:
                 with anyio.move_on_after(delay):
                     await self._stop.wait()
-                if self.stopping or await self._answers():
+                    break
+                if await self._answers():
                     break
                 delay = min(2 * delay, _MAX_PROBE_DELAY)
         finally:

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 from face_async._endpoints import ADD_FACE
 from face_async._reconcile import Doubt
 from face_async._reconcile import settle as find_out
-from face_async.bulk import NewPerson
+from face_async.bulk import NewPerson, create_person
 from face_async.errors import (
     AlreadyExistsError,
     CallError,
@@ -37,7 +37,7 @@ from face_async.images import ImageUrl, Picture, is_url
 from face_async.ingest import journal as notes
 from face_async.ingest.journal import State, Unit, stamp_of
 from face_async.ledger import Key
-from face_async.limits import check_image
+from face_async.limits import check_image, check_request_size
 from face_async.models import AddFaceResult
 
 if TYPE_CHECKING:
@@ -73,12 +73,14 @@ class Place:
 
     Attributes:
         number: The person's number in the journal.
+        waiting: What the turns to come are about, in order.
         turn: Whose turn it is. What a lost request has done can be told exactly only if no other was under way.
         person: The person as the journal knows them.
         faces: The ids of the faces that the person has, None until they are known.
     """
 
     number: int
+    waiting: deque[tuple[Unit, ...]] = field(factory=deque[tuple[Unit, ...]])
     turn: anyio.Lock = field(factory=anyio.Lock)
     person: Person | None = None
     faces: list[str] | None = None
@@ -116,16 +118,16 @@ class Enroller:
         self._most = session.limits.max_faces_per_person if pack else 1
         self._dry = dry
 
-    async def enrol(self, place: Place, units: Sequence[Unit]) -> list[Unit]:
-        """Send pictures of one person, and return what became of them; fewer when the run is told to stop.
+    async def enrol(self, place: Place) -> list[Unit]:
+        """Send what waits next, and return what became of it; of fewer pictures when the run is told to stop.
 
         Raises:
             RunEndedError: Nothing more can be sent.
             JournalError: Nothing more can be noted.
         """
         ended: list[Unit] = []
-        left = deque(units)
         async with place.turn:
+            left = deque(place.waiting.popleft())
             while left and not self._service.stopping:
                 try:
                     faces = await self._prepare(place)
@@ -134,15 +136,16 @@ class Enroller:
                 ended += await self._send(place, faces, self._cut(left))
         return ended
 
-    async def settle(self, place: Place, units: Sequence[Unit]) -> list[Unit]:
-        """Find out what became of the pictures of one person that a former run has left in doubt.
+    async def settle(self, place: Place) -> list[Unit]:
+        """Find out what became of pictures of one person that a former run has left in doubt.
 
         What can be read as it was is sent again: the service refuses what it has, and the faces that the person did not
         have before tell what that is. Units that turn out to be still unsent are not returned.
         """
-        if self._dry:
-            return list(units)
         async with place.turn:
+            units = place.waiting.popleft()
+            if self._dry:
+                return list(units)
             person = await self._journal.do(partial(notes.person, number=place.number))
             before = list(person.before or ())
             place.person, place.faces = person, before
@@ -190,7 +193,7 @@ class Enroller:
             return await self._faces_of(person)
         new = NewPerson(person.person_id, person_name=person.person_name, tag=person.tag)
         try:
-            created = await self._service.call(lambda: self._session._new_person(new, person.group_ids))  # noqa: SLF001 - one package
+            created = await self._service.call(lambda: create_person(self._session, new, person.group_ids))
         except AlreadyExistsError:
             return await self._faces_of(person)
         return await self._faces_of(person) if created.meta.settled else []
@@ -235,22 +238,19 @@ class Enroller:
             return Photo(evolve(unit, sha256=sha256(unit.source.encode()).digest()), ImageUrl(unit.source))
         if not unit.stamp or not stamp_of(unit.source)[1]:
             return _failed_with(unit, "missing", f"{unit.source} is not there")
+        found = self._content(unit)
+        return _changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
+
+    def _content(self, unit: Unit) -> Photo | Unit:
         picture = Picture(unit.source)
         try:
             with picture.opened() as reader:
-                if reader.size > self._limits.max_request_bytes:
-                    raise RequestTooLargeError(
-                        f"{picture.label} has {reader.size:,} bytes: more than a request may have"
-                    )
+                check_request_size(reader.size, self._limits)
                 content = reader.read(reader.size)
             check_image(picture.label, len(content), content[:16])
         except LimitError as error:
-            problem = _failed(unit, error)
-        else:
-            problem = None
-        if stamp_of(unit.source)[1] != unit.stamp:
-            return _changed(unit)
-        return problem or Photo(evolve(unit, sha256=sha256(content).digest()), content)
+            return _failed(unit, error)
+        return Photo(evolve(unit, sha256=sha256(content).digest()), content)
 
     # The requests
 
@@ -272,7 +272,7 @@ class Enroller:
             ended += await self._note([_failed(photo.unit, error) for photo in photos[room:]])
         if self._dry:
             faces += [""] * len(photos[:room])
-            ended += [evolve(photo.unit, state=State.PENDING) for photo in photos[:room]]
+            ended += await self._note([evolve(photo.unit, state=State.PENDING) for photo in photos[:room]])
         elif photos[:room]:
             ended += await self._note(await self._request(place, photos[:room]))
         return ended
@@ -315,7 +315,7 @@ class _Batch:
     async def add(self) -> AddFaceResult:
         """Send it, and look what became of it if it may have been applied before."""
         try:
-            ended = await self._session._add_face(  # noqa: SLF001 - one package
+            ended = await self._session._add_face(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # one package
                 self.person_id, self._images, tag=self._tag, before=self._before
             )
         except (ImageError, InvalidParameterError, NotFoundError):

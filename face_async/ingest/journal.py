@@ -267,7 +267,8 @@ def _list_person(db: sqlite3.Connection, row: Row, listing: int) -> int:
         values = (row.person_id, json.dumps(row.group_ids), row.person_name, row.tag, listing)
         return cast("int", db.execute(new, values).lastrowid)
     number, *old, seen = known
-    group_ids, name, tag = (json.loads(old[0]), old[1], old[2]) if seen == listing else ([], None, None)
+    group_ids: list[str] = json.loads(old[0]) if seen == listing else []
+    name, tag = (old[1], old[2]) if seen == listing else (None, None)
     group_ids += [group_id for group_id in row.group_ids if group_id not in group_ids]
     name = row.person_name if name is None else name
     tag = row.tag if tag is None else tag
@@ -321,7 +322,7 @@ def person(db: sqlite3.Connection, number: int) -> Person:
 
 
 def intend(
-    db: sqlite3.Connection, number: int, before: Iterable[str], contents: Iterable[tuple[int, bytes]]
+    db: sqlite3.Connection, number: int, before: Iterable[str], contents: Iterable[tuple[int, bytes | None]]
 ) -> set[int]:
     """Note what is about to be sent, and return the numbers of those units that are not sent already.
 

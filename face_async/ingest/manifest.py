@@ -26,7 +26,7 @@ from face_async.images import ImageUrl
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 GROUP_SEPARATOR = "|"
 """What stands between the groups of one CSV cell; a semicolon is the separator of cells in some countries."""
@@ -79,7 +79,7 @@ _Found: TypeAlias = tuple[str, int, Row | str]
 
 def read_source(
     source: Source, *, group_ids: Sequence[str] = (), limits: ServiceLimits = ServiceLimits()
-) -> Iterator[Row | BadRow]:
+) -> Generator[Row | BadRow]:
     """Yield the rows of a source one by one, whatever their number; folders are walked in the order of names.
 
     Reading blocks, so it belongs into a worker thread.
@@ -91,6 +91,7 @@ def read_source(
 
     Raises:
         OSError: The folder or the manifest cannot be read.
+        TypeError: An iterable holds something else than rows.
         ValueError: It is neither of both, its header is wrong, or ``group_ids`` names a group that cannot be.
     """
     if group_ids:
@@ -106,7 +107,7 @@ def read_source(
 
 def _open(source: Source) -> Iterator[_Found]:
     if not isinstance(source, str | os.PathLike):
-        return (("row", number, row) for number, row in enumerate(source, 1))
+        return (("row", number, _checked(row)) for number, row in enumerate(source, 1))
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
     if path.is_dir():
         return _walk(path)
@@ -116,6 +117,12 @@ def _open(source: Source) -> Iterator[_Found]:
             f"{path} must be a folder with a sub-folder for each person, or end in .csv, .jsonl or .ndjson"
         )
     return reader(path)
+
+
+def _checked(row: object) -> Row:
+    if not isinstance(row, Row):
+        raise TypeError(f"every row must be a Row, not {type(row).__name__}")
+    return row
 
 
 def _complaint(row: Row, limits: ServiceLimits) -> str | None:
@@ -263,11 +270,10 @@ def _rows(path: Path, lines: _Lines, fields_of: Callable[[str], Mapping[str, obj
             line = lines.next()
             if line is None:
                 return
-            found = _row(fields_of(line), folder) if line.strip() else None
+            if line.strip():
+                yield file, lines.number, _row(fields_of(line), folder)
         except ValueError as error:
-            found = str(error)
-        if found is not None:
-            yield file, lines.number, found
+            yield file, lines.number, str(error)
 
 
 def _row(fields: Mapping[str, object], folder: str) -> Row:

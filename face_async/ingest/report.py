@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -14,6 +13,7 @@ from face_async.ingest import journal as notes
 from face_async.ingest.journal import Journal
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
     from sqlite3 import Connection
 

@@ -137,10 +137,9 @@ def retry_failed(
 
 @frozen
 class _Turn:
-    """Some pictures of one person, to be done together."""
+    """The next of what waits for a person."""
 
     place: Place
-    units: Sequence[Unit]
     in_doubt: bool
 
 
@@ -208,7 +207,7 @@ class Ingestion:
                 outcome = await anext(self._outcomes)
             except StopAsyncIteration:
                 await self._recount()
-                self._set(phase="ended")
+                self._show(evolve(self._now, phase="ended"))
                 raise
             if outcome.error is not None:
                 self._service.stop()
@@ -250,7 +249,7 @@ class Ingestion:
         try:
             while not self._service.stopping:
                 count = await anyio.to_thread.run_sync(self._list_some, listed)
-                self._set(listed=self._now.listed + count)
+                self._show(evolve(self._now, listed=self._now.listed + count))
                 if count < _LISTED_AT_ONCE:
                     break
         finally:
@@ -276,7 +275,7 @@ class Ingestion:
             await self._list(self._source)
         self._began = time.monotonic()
         await self._recount()
-        self._set(phase="sending")
+        self._show(evolve(self._now, phase="sending"))
         async for turn in self._walk(State.AMBIGUOUS):
             self._in_doubt += 1
             yield turn
@@ -303,13 +302,14 @@ class Ingestion:
                 if place.number != person:
                     place = Place(person)
                 while some := tuple(islice(theirs, self._turn_size)):
-                    yield _Turn(place, some, in_doubt=state is State.AMBIGUOUS)
+                    place.waiting.append(some)
+                    yield _Turn(place, in_doubt=state is State.AMBIGUOUS)
 
     async def _take(self, turn: _Turn) -> list[Unit]:
         """Take a turn, and return the units that have come to an end."""
         try:
             do = self._enroller.settle if turn.in_doubt else self._enroller.enrol
-            units = [] if self._service.stopping else await do(turn.place, turn.units)
+            units = [] if self._service.stopping else await do(turn.place)
         except RunEndedError as ended:
             if ended.error is not None:
                 self._service.stop()
@@ -327,17 +327,20 @@ class Ingestion:
     def _count(self, units: Sequence[Unit], turn: _Turn) -> None:
         counts = Counter(unit.state for unit in units)
         self._codes.update(unit.code for unit in units if unit.code is not None)
-        now = self._now
-        was = {"ambiguous" if turn.in_doubt else "pending": len(units)}
         done = [unit for unit in units if unit.state is State.DONE]
-        self._set(
-            pending=now.pending - was.get("pending", 0) + counts[State.PENDING],
-            ambiguous=now.ambiguous - was.get("ambiguous", 0) + counts[State.AMBIGUOUS],
-            done=now.done + counts[State.DONE],
-            failed=now.failed + counts[State.FAILED],
-            collapsed=now.collapsed + counts[State.COLLAPSED],
-            added=now.added + len(done),
-            added_bytes=now.added_bytes + sum(unit.size for unit in done),
+        counts[State.AMBIGUOUS if turn.in_doubt else State.PENDING] -= len(units)
+        now = self._now
+        self._show(
+            evolve(
+                now,
+                pending=now.pending + counts[State.PENDING],
+                ambiguous=now.ambiguous + counts[State.AMBIGUOUS],
+                done=now.done + counts[State.DONE],
+                failed=now.failed + counts[State.FAILED],
+                collapsed=now.collapsed + counts[State.COLLAPSED],
+                added=now.added + len(done),
+                added_bytes=now.added_bytes + sum(unit.size for unit in done),
+            )
         )
 
     async def _recount(self) -> None:
@@ -365,10 +368,10 @@ class Ingestion:
         if self._now.phase != "ended":
             with anyio.CancelScope(shield=True), contextlib.suppress(notes.JournalError):
                 await self._recount()
-            self._set(phase="ended")
+            self._show(evolve(self._now, phase="ended"))
 
-    def _set(self, **changes: object) -> None:
-        self._now = evolve(self._now, **changes)
+    def _show(self, now: Summary) -> None:
+        self._now = now
         self._tell()
 
     def _tell(self) -> None:
