@@ -7,6 +7,7 @@
     delete.py      delete
     recognise.py   verify, compare
     identify.py    identify; found.py: what it found out; found_output.py: where that goes; found_report.py: its page
+    enroll.py      enroll, merge-journals; enroll_output.py: what they show
     doctor.py      doctor; checks.py, checks_service.py, checks_local.py: what it looks at
     serve.py       serve
     demo.py        demo; people.py: who takes part; findings.py: what came out; report.py: its page

@@ -11,8 +11,7 @@ from face_async._version import __version__
 from face_async.cli.delete import delete
 from face_async.cli.demo import demo
 from face_async.cli.doctor import doctor
-from face_async.cli.enroll import enroll
-from face_async.cli.enroll import merge as merge_journals
+from face_async.cli.enroll import enroll, merge_journals
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
 from face_async.cli.identify import identify
 from face_async.cli.look import faces, groups, info, persons

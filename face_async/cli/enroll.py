@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from face_async._throttle import Throttle
 from face_async.cli.enroll_output import Display, as_json, say_summary, tell_differences
@@ -17,7 +17,8 @@ from face_async.cli.exits import Exit, exit_code, fail, one_line
 from face_async.cli.options import AsJson, BaseUrl, Db, Quiet, Recognizer, RecognizerName, Target, run_with
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError
-from face_async.ingest import Difference, Ingestion, Summary, ingest, merge_journals, retry_failed, verify
+from face_async.ingest import Difference, Ingestion, Summary, ingest, retry_failed, verify
+from face_async.ingest import merge_journals as make_one_journal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def enroll(
             metavar="N",
             min=1,
             max=1_000,
-            help=f"How many requests are under way at once; {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} with the embedded server.",
+            help=f"How many requests are under way at once: {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
         ),
     ] = None,
     db: Db = None,
@@ -83,7 +84,9 @@ def enroll(
     parts = _shard(shard)
     journal = journal or _default_journal(source, target, parts)
     _check(source, group_ids or (), target, journal, retry=retry)
-    if not quiet:
+    if dry_run and target.database is not None and not target.database.exists():
+        target = evolve(target, database=Path(":memory:"))  # nor is a database made for nothing
+    elif not quiet:
         target.announce()
     concurrency = at_once or (_AT_ONCE if target.database is None else _AT_ONCE_EMBEDDED)
     plan = Plan(source, journal, tuple(group_ids or ()), parts, concurrency, not no_pack, dry_run, retry)
@@ -93,13 +96,13 @@ def enroll(
     _conclude(work, quiet=quiet, json=json)
 
 
-def merge(
+def merge_journals(
     journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all shards.")],
     *,
     into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
 ) -> None:
     """Make one journal of the journals of several shards, to go on with without --shard."""
-    merge_journals(journals, into)
+    make_one_journal(journals, into)
     tell(f"wrote {into}")
 
 
@@ -229,7 +232,9 @@ def _default_journal(source: Path, target: Target, shard: tuple[int, int]) -> Pa
     part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
     beside = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, away from where it was found
     name = f"{beside.name}.{where}{part}.journal"
-    return Path(name) if not os.access(beside.parent, os.W_OK) else source.with_name(name) if source.name else Path(name)
+    return (
+        Path(name) if not os.access(beside.parent, os.W_OK) else source.with_name(name) if source.name else Path(name)
+    )
 
 
 def _check(source: Path, group_ids: Sequence[str], target: Target, journal: Path, *, retry: bool) -> None:

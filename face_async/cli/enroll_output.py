@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self
 
 import attrs
+from rich.filesize import decimal
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from face_async.cli.output import say, tell
@@ -36,6 +37,13 @@ _WORDS = {
     "invalid": "the row has something in it that no request may have",
 }
 """What the words mean that stand in the journal where the service has no code."""
+
+
+_OTHER_ROWS = {
+    "row": "a row or file that is no picture of anybody",
+    "same": "the same picture as another of the person",
+    "doubt": "may have been added: the next run finds out",
+}
 
 
 class Display(AbstractContextManager["Display"]):
@@ -101,7 +109,8 @@ class Display(AbstractContextManager["Display"]):
         )
         if self._progress.disable and time.monotonic() - self._said_at >= _LINE_EVERY:
             self._said_at = time.monotonic()
-            tell(f"{summary.phase}: {completed:,} of {total or 0:,}, {summary.failed:,} failed; {self._speed(summary)}")
+            so_far = f"{completed:,}" if total is None else f"{completed:,} of {total:,}, {summary.failed:,} failed"
+            tell(f"{summary.phase}: {so_far} {self._speed(summary)}".rstrip())
 
     def _speed(self, summary: Summary) -> str:
         now = time.monotonic()
@@ -112,7 +121,7 @@ class Display(AbstractContextManager["Display"]):
         if now - then < 1 or summary.phase == "listing":
             return ""
         faces, rate = (summary.added - added) / (now - then), (summary.added_bytes - size) / (now - then)
-        return f"{faces:,.0f}/s {rate / 1e6:.1f} MB/s"
+        return f"{_count(faces)}/s {decimal(int(rate))}/s"
 
     def _under_way(self) -> str:
         state = self._throttle()
@@ -123,22 +132,18 @@ class Display(AbstractContextManager["Display"]):
 def say_summary(summary: Summary, *, dry_run: bool) -> None:
     """Print what a run has come to: counts, and why pictures were not enrolled."""
     if dry_run:
-        say(f"{summary.pending:,} of {summary.total:,} pictures would be sent; {summary.done:,} are enrolled already")
+        say(f"{summary.pending:,} of {summary.total:,} pictures would be sent, {summary.done:,} are enrolled already")
     else:
-        rate = f"{summary.faces_per_second:,.0f} faces and {summary.bytes_per_second / 1e6:.1f} MB a second"
+        rate = f"{_count(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
         say(
             f"{summary.done:,} of {summary.total:,} pictures are enrolled, {summary.added:,} of them by this run "
             f"in {summary.seconds:.1f} s: {rate}"
         )
-    for code, count in sorted(summary.codes.items(), key=lambda item: -item[1]):
-        say(f"{count:>9,}  {code:<10}  {_meaning(code)}")
-    for count, what in (
-        (summary.bad_rows, "rows or files are no pictures of anybody"),
-        (summary.collapsed, "rows have the same picture as another of their person"),
-        (summary.ambiguous, "pictures may have been added: the next run finds out"),
-    ):
+    rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]
+    rows += [(word, count, _OTHER_ROWS[word]) for word, count in _others(summary).items()]
+    for code, count, meaning in sorted(rows, key=lambda row: -row[1]):
         if count:
-            say(f"{count:>9,}  {what}")
+            say(f"{count:>9,}  {code:<10}  {meaning}")
 
 
 def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[str, object]:
@@ -162,6 +167,14 @@ def tell_differences(differences: Sequence[Difference]) -> None:
         tell(f"{printable(difference.person_id)}: {_what_differs(difference)}")
     if len(differences) > _MOST_DIFFERENCES:
         tell(f"and {len(differences) - _MOST_DIFFERENCES:,} more people differ")
+
+
+def _others(summary: Summary) -> dict[str, int]:
+    return {"row": summary.bad_rows, "same": summary.collapsed, "doubt": summary.ambiguous}
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"  # noqa: PLR2004 - two digits tell enough
 
 
 def _what_differs(difference: Difference) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from abc import abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -45,6 +47,28 @@ class Output(AbstractContextManager["Output"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(complete=kind is None)
+
+
+class All(Output):
+    """Several outputs as one; once it is closed, nothing is taken: the thread that adds may outlive an interrupt."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self._outputs = outputs
+        self._turn = threading.Lock()
+        self._closed = False
+
+    def add(self, found: Found) -> None:
+        """Hand one on to each."""
+        with self._turn:
+            for output in () if self._closed else self._outputs:
+                output.add(found)
+
+    def close(self, *, complete: bool) -> None:
+        """Close them all, the last one first."""
+        with self._turn, ExitStack() as stack:
+            self._closed = True
+            for output in self._outputs:
+                stack.callback(output.close, complete=complete)
 
 
 class Table(Output):

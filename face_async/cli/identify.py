@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from attrs import frozen
 
 from face_async.bulk import GroupsResult
 from face_async.cli.found import Found, Tally
-from face_async.cli.found_output import Csv, Failures, Json, Lines, Output, Table
+from face_async.cli.found_output import All, Csv, Failures, Json, Lines, Output, Table
 from face_async.cli.found_report import Report
 from face_async.cli.options import (
     SAME_PERSON,
@@ -87,16 +86,12 @@ def identify(
         outputs.append(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
     search = Search(group_ids, threshold, at_once)
     tally = Tally()
-    with ExitStack() as stack:
-        for output in outputs:
-            stack.enter_context(output)
-        progress = stack.enter_context(live_progress(quiet=quiet))
+    with All(outputs) as everywhere, live_progress(quiet=quiet) as progress:
         bar = progress.add_task("recognising", total=probes.count())
 
         def take(found: Found) -> None:
             tally.add(found)
-            for output in outputs:
-                output.add(found)
+            everywhere.add(found)
             progress.advance(bar)
 
         async def look(session: FaceSession) -> None:

@@ -44,6 +44,7 @@ class DoneColumn(ProgressColumn):
     """How many are done, of how many."""
 
     def render(self, task: Task) -> Text:
+        """Return it."""
         return Text(f"{task.completed:,.0f}/{task.total:,.0f}" if task.total is not None else f"{task.completed:,.0f}")
 
 
@@ -51,5 +52,6 @@ class _Speed(ProgressColumn):
     """How many are done in a second, of late."""
 
     def render(self, task: Task) -> Text:
+        """Return it."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.1f}/s" if speed < 10 else f"{speed:,.0f}/s", style="dim")  # noqa: PLR2004

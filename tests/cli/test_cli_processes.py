@@ -155,6 +155,70 @@ def test_on_a_terminal_lines_stay_whole_above_the_live_display(probes, no_color)
     assert any("/8" in line and line.startswith("recognising") for line in lines)
 
 
+def _people(folder):
+    for number in range(12):
+        (folder / f"p{number:02}").mkdir(parents=True)
+        (folder / f"p{number:02}" / "1.jpg").write_bytes(draw_portrait(number))
+    return ("enroll", str(folder), "-g", "staff", "--recognizer", "fingerprint", "--at-once", "2")
+
+
+def _wait_for_work(process, tmp_path):
+    while not (tmp_path / "working").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def test_enrolling_goes_on_after_a_kill_and_doubles_nothing(start, tmp_path):
+    command = _people(tmp_path / "people")
+    for _ in range(2):
+        killed = start(*command, program=LOOKING)
+        _wait_for_work(killed, tmp_path)
+        time.sleep(0.2)
+        killed.kill()
+        killed.wait(20)
+        (tmp_path / "working").unlink()
+    last = start(*command, "--json", "--verify")
+    told = json.loads(last.communicate(timeout=20)[0])
+    assert (last.returncode, told["done"], told["differences"]) == (0, 12, [])
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_keeps_the_rest_for_the_next_run(start, tmp_path):
+    command = _people(tmp_path / "people")
+    stopped = start(*command, "--json", program=LOOKING)
+    _wait_for_work(stopped, tmp_path)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=20)
+    told = json.loads(out)
+    _, finishing, left = err.splitlines()
+    assert stopped.returncode == 130
+    assert finishing == "face-async: finishing what is under way; Ctrl-C again stops at once"
+    assert left.startswith(f"face-async: stopped with {told['pending']} pictures left; the same command goes on")
+    assert (told["ambiguous"], told["done"] + told["pending"]) == (0, 12)
+    assert 0 < told["done"] < 12
+    assert json.loads(start(*command, "--json").communicate(timeout=20)[0])["added"] == told["pending"]
+
+
+def test_ctrl_c_twice_waits_for_nothing(start, tmp_path):
+    slow = LOOKING.replace("time.sleep(0.1)", "time.sleep(1)")
+    stopped = start(*_people(tmp_path / "people"), "-q", program=slow)
+    _wait_for_work(stopped, tmp_path)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stderr.readline().startswith("face-async: finishing")
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stderr.read().startswith("face-async: stopped with 12 pictures left")
+    assert stopped.wait(20) == 130
+
+
+def test_enrolling_waits_for_a_service_that_is_away_until_it_is_stopped(start, tmp_path):
+    account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
+    account["BASE_URL"] = "http://127.0.0.1:1"
+    waiting = start(*_people(tmp_path / "people"), **{f"FACE_ASYNC_{name}": value for name, value in account.items()})
+    assert waiting.stderr.readline().startswith("face-async: waiting for the service: ")
+    waiting.send_signal(signal.SIGINT)
+    assert "stopped with 12 pictures left" in waiting.stderr.read()
+    assert waiting.wait(20) == 130
+
+
 def test_output_that_nobody_reads_is_no_traceback(start):
     demo = start("demo", "--people", "1", "--recognizer", "fingerprint")
     demo.stdout.close()
