@@ -136,7 +136,7 @@ def say_summary(summary: Summary, *, dry_run: bool) -> None:
     else:
         rate = f"{_count(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
         say(
-            f"{summary.done:,} of {summary.total:,} pictures are enrolled, {summary.added:,} of them by this run "
+            f"{summary.done:,} of {summary.total:,} pictures are enrolled, {summary.added:,} by this run "
             f"in {summary.seconds:.1f} s: {rate}"
         )
     rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]

@@ -20,7 +20,8 @@ def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     shown = sys.stderr.isatty() and not terminal.is_dumb_terminal and not quiet
     return Progress(
         *(columns or _usual_columns()),
-        console=terminal,
+        # Ctrl-C is echoed as ^C; behind a line as wide as the terminal, that would begin a new one.
+        console=Console(stderr=True, width=max(1, terminal.width - len("^C"))) if shown else terminal,
         transient=True,
         disable=not shown,
         # What is printed meanwhile goes above the display; but never off its way into a file.

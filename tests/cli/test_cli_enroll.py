@@ -43,7 +43,7 @@ class TestAFolder:
     def test_is_enrolled_once_however_often_that_is_asked_for(self, say, enroll, tmp_path):
         first, second = enroll("people"), enroll("people", "--json")
         assert (first.code, second.code) == (0, 0)
-        assert first.out.startswith("4 of 4 pictures are enrolled, 4 of them by this run in ")
+        assert first.out.startswith("4 of 4 pictures are enrolled, 4 by this run in ")
         told = json.loads(second.out)
         assert (told["done"], told["added"], told["complete"]) == (4, 0, True)
         assert say("persons", "staff").out.split() == ["ada", "grace"]
