@@ -66,17 +66,19 @@ class Network(httpx.AsyncBaseTransport):
     """Carries requests to the application, unless ``plan`` has something else to happen to the next one.
 
     ``plan`` gets the endpoint's name and returns ``""``, ``"refuse"`` (nothing arrives), ``"lose"`` (the answer is lost
-    on its way back), or an answer's code; it may be asynchronous.
+    on its way back), or an answer's code; it may be asynchronous. ``body`` is the latest request's.
     """
 
     def __init__(self, app, plan=lambda name: ""):
         self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.plan = plan
         self.calls: list[str] = []
+        self.body = b""
 
     async def handle_async_request(self, request):
         name = request.url.path.rpartition("/")[2]
         self.calls.append(name)
+        self.body = await request.aread()
         fault = self.plan(name)
         if inspect.isawaitable(fault):
             fault = await fault
@@ -101,3 +103,13 @@ async def serving(store: Store, *, plan=lambda name: "", limits: ServiceLimits =
         APPID, BUCKET, CREDENTIALS, base_url="http://localhost", transport=network, limits=limits, **options
     ) as session:
         yield session, network
+
+
+async def outcomes(run):
+    async with run:
+        return [unit async for unit in run]
+
+
+async def finished(run):
+    async with run:
+        return await run.finish()

@@ -227,6 +227,11 @@ class Ingestion:
         self._tell()
 
     @property
+    def journal(self) -> str:
+        """The journal's file."""
+        return self._journal.path
+
+    @property
     def summary(self) -> Summary:
         """How the run stands now."""
         seconds = time.monotonic() - self._began if self._began and self._now.phase != "ended" else self._now.seconds
@@ -276,15 +281,17 @@ class Ingestion:
         self._began = time.monotonic()
         await self._recount()
         self._show(evolve(self._now, phase="sending"))
-        async for turn in self._walk(State.AMBIGUOUS):
-            self._in_doubt += 1
-            yield turn
+        async with contextlib.aclosing(self._walk(State.AMBIGUOUS)) as turns:
+            async for turn in turns:
+                self._in_doubt += 1
+                yield turn
         while self._in_doubt:
             self._settled = anyio.Event()
             await self._settled.wait()
         await self._recount()
-        async for turn in self._walk(State.PENDING):
-            yield turn
+        async with contextlib.aclosing(self._walk(State.PENDING)) as turns:
+            async for turn in turns:
+                yield turn
 
     async def _walk(self, state: State) -> AsyncGenerator[_Turn]:
         place = Place(0)
