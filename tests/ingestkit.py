@@ -28,9 +28,9 @@ class Recognizer(ToyRecognizer):
 RECOGNIZER = Recognizer()
 
 
-def write_people(root: Path, persons: int, shots: int) -> Path:
+def write_people(root: Path, persons: int, shots: int, *, first: int = 0) -> Path:
     """Make a folder of persons: every picture is another face, and says whose and which it is."""
-    for person in range(persons):
+    for person in range(first, first + persons):
         folder = root / f"person{person}"
         folder.mkdir(parents=True)
         for shot in range(shots):
@@ -95,12 +95,12 @@ class Network(httpx.AsyncBaseTransport):
 
 
 @contextlib.asynccontextmanager
-async def serving(store: Store, *, plan=lambda name: "", limits: ServiceLimits = ServiceLimits(), **options):
+async def serving(store: Store, *, plan=lambda name: "", limits=ServiceLimits(), appid=APPID, **options):  # noqa: B008 - frozen
     """Yield a session on an application over the store, and the network between the two."""
     network = Network(create_app(store, credentials=CREDENTIALS, recognizer=RECOGNIZER, limits=limits), plan)
     options = {"retry": RetryPolicy(max_attempts=2, base_delay=0), **options}
     async with FaceSession(
-        APPID, BUCKET, CREDENTIALS, base_url="http://localhost", transport=network, limits=limits, **options
+        appid, BUCKET, CREDENTIALS, base_url="http://localhost", transport=network, limits=limits, **options
     ) as session:
         yield session, network
 

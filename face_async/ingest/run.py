@@ -22,6 +22,7 @@ from face_async.ingest.journal import Journal, Project, State
 from face_async.ingest.manifest import BadRow, Row, read_source
 from face_async.ingest.report import Summary, write_failures
 from face_async.ingest.shards import Shard
+from face_async.limits import check_group_ids
 from face_async.outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ class Ingestion:
         on_progress: Callable[[Summary], object] | None,
         probe_delay: float,
     ) -> None:
+        if group_ids:
+            check_group_ids(group_ids, session.limits)
         self._source = source
         self._group_ids = tuple(group_ids)
         self._limits = session.limits
@@ -223,8 +226,9 @@ class Ingestion:
 
     def stop(self) -> None:
         """Begin nothing new; the iteration ends once the requests that are under way have ended."""
-        self._service.stop()
-        self._tell()
+        if not self._service.stopping:
+            self._service.stop()
+            self._tell()
 
     @property
     def journal(self) -> str:
