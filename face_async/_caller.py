@@ -294,14 +294,15 @@ class Caller:
         timeouts = Timeouts(course.options.timeout, max(0.0, deadline - time.monotonic()))
         try:
             answer = await self.transport.send(address.base_url + endpoint.path, self._headers(course), body, timeouts)
-            if body.failure is not None:
-                raise body.failure  # an application in this process took it for an error of its own, and answered
-            return answer
         except TransportFailure as failure:
             reason, status = str(failure), None
             in_doubt = endpoint.effect and body.handed_over and not failure.unsent
         except AnswerRefused as refused:
             reason, status, in_doubt = str(refused), refused.status, False
+        else:
+            if body.failure is not None:
+                raise body.failure  # an application in this process took it for an error of its own, and answered
+            return answer
         # Raised out here, so that nothing of the transport hangs on the error as its context.
         if status is not None:
             raise ResponseError(reason, endpoint=endpoint.name, status=status)

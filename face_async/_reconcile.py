@@ -235,31 +235,24 @@ class _Batch:
 async def _attribute(api: FaceApi, batch: _Batch) -> None:
     """Find the faces of the unknown pictures.
 
-    Never by their order: a face is a picture's if the server names it, if it is the only one for the only picture, or
-    if it is recognised in it.
+    Never by their order, and not because a face is the only new one either, which may be somebody else's: a face is a
+    picture's if the server names it or recognises it there.
     """
-    if not batch.fresh:
-        return
-    open_places: list[int] = []
-    for place in batch.unknown:
-        named = batch.named.get(place)
-        if batch.codes[place] != _DUPLICATE or not named or not batch.claim(place, named):
-            open_places.append(place)
-    exact = batch.doubt.before is not None
-    if exact and len(open_places) == len(batch.fresh) == 1 and batch.codes[open_places[0]] == _DUPLICATE:
-        batch.claim(open_places[0], batch.fresh[0])
-        return
     nameless: list[int] = []
-    for place in open_places:
+    for place in batch.unknown if batch.fresh else ():
+        duplicate = batch.codes[place] == _DUPLICATE
+        if duplicate and batch.claim(place, batch.named.get(place, "")):
+            continue
         seen = await _recognise(api, batch.doubt, place)
-        if seen is None:
-            nameless.append(place)
-        elif seen.confidence >= _SAME_PICTURE or batch.codes[place] == _DUPLICATE:
+        if seen is not None and (duplicate or seen.confidence >= _SAME_PICTURE):
             batch.claim(place, seen.face_id)
-    # Whom the server calls a duplicate is there, whatever its id; but with more of them than faces, some are older.
-    certain = [place for place in nameless if batch.codes[place] == _DUPLICATE]
-    if len(certain) <= len(batch.fresh):
-        batch.found |= dict.fromkeys(certain, "")
+        elif seen is None and duplicate:
+            nameless.append(place)
+    if len(nameless) == len(batch.fresh) == 1 and batch.doubt.before is not None:
+        batch.claim(nameless[0], batch.fresh[0])  # a person of no group, in which nobody is recognised
+    # A duplicate is there, whatever its id; but with more of them than new faces, some are older than the call.
+    elif len(nameless) <= len(batch.fresh):
+        batch.found |= dict.fromkeys(nameless, "")
 
 
 async def _recognise(api: FaceApi, doubt: Doubt, place: int) -> Candidate | None:

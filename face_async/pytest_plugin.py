@@ -1,6 +1,6 @@
 """The fixtures ``face_server`` and ``face_session``.
 
-pytest imports this module in every run of an environment that has this package, so it imports nothing but pytest
+pytest imports this module in every run of an environment that has this package, so by itself it imports pytest alone
 until a test asks for a fixture.
 """
 

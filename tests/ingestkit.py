@@ -28,9 +28,9 @@ class Recognizer(ToyRecognizer):
 RECOGNIZER = Recognizer()
 
 
-def write_people(root: Path, persons: int, shots: int) -> Path:
+def write_people(root: Path, persons: int, shots: int, *, first: int = 0) -> Path:
     """Make a folder of persons: every picture is another face, and says whose and which it is."""
-    for person in range(persons):
+    for person in range(first, first + persons):
         folder = root / f"person{person}"
         folder.mkdir(parents=True)
         for shot in range(shots):
@@ -66,17 +66,19 @@ class Network(httpx.AsyncBaseTransport):
     """Carries requests to the application, unless ``plan`` has something else to happen to the next one.
 
     ``plan`` gets the endpoint's name and returns ``""``, ``"refuse"`` (nothing arrives), ``"lose"`` (the answer is lost
-    on its way back), or an answer's code; it may be asynchronous.
+    on its way back), or an answer's code; it may be asynchronous. ``body`` is the latest request's.
     """
 
     def __init__(self, app, plan=lambda name: ""):
         self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.plan = plan
         self.calls: list[str] = []
+        self.body = b""
 
     async def handle_async_request(self, request):
         name = request.url.path.rpartition("/")[2]
         self.calls.append(name)
+        self.body = await request.aread()
         fault = self.plan(name)
         if inspect.isawaitable(fault):
             fault = await fault
@@ -93,11 +95,21 @@ class Network(httpx.AsyncBaseTransport):
 
 
 @contextlib.asynccontextmanager
-async def serving(store: Store, *, plan=lambda name: "", limits: ServiceLimits = ServiceLimits(), **options):
+async def serving(store: Store, *, plan=lambda name: "", limits=ServiceLimits(), appid=APPID, **options):  # noqa: B008 - frozen
     """Yield a session on an application over the store, and the network between the two."""
     network = Network(create_app(store, credentials=CREDENTIALS, recognizer=RECOGNIZER, limits=limits), plan)
     options = {"retry": RetryPolicy(max_attempts=2, base_delay=0), **options}
     async with FaceSession(
-        APPID, BUCKET, CREDENTIALS, base_url="http://localhost", transport=network, limits=limits, **options
+        appid, BUCKET, CREDENTIALS, base_url="http://localhost", transport=network, limits=limits, **options
     ) as session:
         yield session, network
+
+
+async def outcomes(run):
+    async with run:
+        return [unit async for unit in run]
+
+
+async def finished(run):
+    async with run:
+        return await run.finish()

@@ -82,6 +82,14 @@ async def test_a_burst_outlasts_the_attempts(session, server):
     assert 3 == caught.value.attempts
 
 
+async def test_a_session_takes_the_time_from_a_server_whose_clock_is_wrong(session, server):
+    """Refused once, then it signs by the server's clock."""
+    server.faults.clock_skew = 3_600
+    assert [] == await session.get_group_ids()
+    assert 2 == session.stats.requests
+    assert [0] == [call.code for call in server.calls()]  # who is not let in is no call
+
+
 async def test_calls_are_recorded_as_they_came(server):
     """By the specification's names, pictures as bytes, in their order."""
     session = server.session()
@@ -230,7 +238,8 @@ def test_the_fixtures_serve_every_way_to_run_asynchronous_tests(tmp_path):
     # The package is the one under test; an installed plugin of this name may be another version's.
     plugins = ["-p", "no:face_async", "-p", "face_async.pytest_plugin", "-p", "no:cacheprovider"]
     options = ["-q", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function"]
-    environment = os.environ | {"PYTHONPATH": str(Path(face_async.__file__).parents[1]), "PYTEST_ADDOPTS": ""}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = inherited | {"PYTHONPATH": str(Path(face_async.__file__).parents[1])}
     command = [sys.executable, "-m", "pytest", *plugins, *options]
     ran = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False

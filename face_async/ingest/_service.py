@@ -74,8 +74,12 @@ class Service:
         """Begin nothing new, and wait no longer for a service that is away."""
         self._stop.set()
 
-    async def call(self, make: Callable[[], Awaitable[T]]) -> T:
+    async def call(self, make: Callable[[], Awaitable[T]], *, proves: bool = False) -> T:
         """Make a call, and return its result or raise what it ends with.
+
+        Args:
+            make: Makes the call.
+            proves: Whether its success shows that the service does its work.
 
         Raises:
             RunEndedError: No further call can succeed, or the run was told to stop while the service was away.
@@ -100,7 +104,8 @@ class Service:
                     raise
                 reason = str(error)
             else:
-                self._given_up = 0
+                if proves:
+                    self._given_up = 0
                 return result
             await self._wait_for_it(reason)
 

@@ -281,7 +281,7 @@ class Enroller:
         """Add a pack with one request, or with more if one of its pictures stands in the way of the others."""
         batch = _Batch(self._session, photos, tuple(place.faces or ()), in_doubt=in_doubt)
         try:
-            result = await self._service.call(batch.add)
+            result = await self._service.call(batch.add, proves=True)
         except (FaceError, ValueError) as error:
             if batch.in_doubt:
                 return [evolve(_failed(photo.unit, error), state=State.AMBIGUOUS) for photo in photos]

@@ -22,6 +22,7 @@ from face_async.ingest.journal import Journal, Project, State
 from face_async.ingest.manifest import BadRow, Row, read_source
 from face_async.ingest.report import Summary, write_failures
 from face_async.ingest.shards import Shard
+from face_async.limits import check_group_ids
 from face_async.outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ class Ingestion:
         on_progress: Callable[[Summary], object] | None,
         probe_delay: float,
     ) -> None:
+        if group_ids:
+            check_group_ids(group_ids, session.limits)
         self._source = source
         self._group_ids = tuple(group_ids)
         self._limits = session.limits
@@ -223,8 +226,14 @@ class Ingestion:
 
     def stop(self) -> None:
         """Begin nothing new; the iteration ends once the requests that are under way have ended."""
-        self._service.stop()
-        self._tell()
+        if not self._service.stopping:
+            self._service.stop()
+            self._tell()
+
+    @property
+    def journal(self) -> str:
+        """The journal's file."""
+        return self._journal.path
 
     @property
     def summary(self) -> Summary:
@@ -276,15 +285,17 @@ class Ingestion:
         self._began = time.monotonic()
         await self._recount()
         self._show(evolve(self._now, phase="sending"))
-        async for turn in self._walk(State.AMBIGUOUS):
-            self._in_doubt += 1
-            yield turn
+        async with contextlib.aclosing(self._walk(State.AMBIGUOUS)) as turns:
+            async for turn in turns:
+                self._in_doubt += 1
+                yield turn
         while self._in_doubt:
             self._settled = anyio.Event()
             await self._settled.wait()
         await self._recount()
-        async for turn in self._walk(State.PENDING):
-            yield turn
+        async with contextlib.aclosing(self._walk(State.PENDING)) as turns:
+            async for turn in turns:
+                yield turn
 
     async def _walk(self, state: State) -> AsyncGenerator[_Turn]:
         place = Place(0)

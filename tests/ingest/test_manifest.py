@@ -49,7 +49,7 @@ def test_hidden_files_and_litter_are_passed_over(tmp_path):
 
 
 def test_what_is_nobodys_picture_is_a_bad_row(tmp_path):
-    """A file beside the persons' folders, a link that may lead in a circle, a name that no id can be, a folder unread."""
+    """A file beside the persons' folders, a link that may lead in a circle, a name that no id can be."""
     (tmp_path / "stray.jpg").touch()
     (tmp_path / "ada lovelace").mkdir()
     (tmp_path / "ada lovelace" / "1.jpg").touch()

@@ -26,6 +26,7 @@ from face_async import (
     VerifyResult,
 )
 from face_async.local import local_session
+from face_async.testing import FaceServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -75,3 +76,13 @@ async def sessions() -> None:
         assert_type(session.stats.requests, int)
     async with local_session("faces.db", recognizer="fingerprint", deadline=3) as session:
         assert_type(session, FaceSession)
+
+
+async def testing(face_server: FaceServer) -> None:
+    face_server.faults.add("addface", code=213, partial=2, times=3)
+    face_server.faults.add(status=429, headers={"Retry-After": "3"}, delay=0.5)
+    face_server.restore(face_server.snapshot())
+    assert_type(face_server.session(deadline=3), FaceSession)
+    assert_type(face_server.calls("identify")[0].code, int | None)
+    async with face_server.serve() as base_url:
+        assert_type(face_server.environment(base_url), dict[str, str])
