@@ -24,7 +24,7 @@ def people(tmp_path) -> Path:
     for number, name in enumerate(("ada", "grace")):
         (folder / name).mkdir(parents=True)
         for shot in range(2):
-            (folder / name / f"{shot}.jpg").write_bytes(draw_portrait(number, shot=shot))
+            (folder / name / f"{shot}.jpg").write_bytes(draw_portrait(number, shot=shot, size=120))
     return folder
 
 
@@ -103,7 +103,7 @@ class TestWhatCannotBeEnrolled:
     @pytest.fixture(autouse=True)
     def _odd_pictures(self, people):
         (people / "ada" / "empty.jpg").touch()
-        (people / "ada" / "same.jpg").write_bytes(draw_portrait(0, shot=0))
+        (people / "ada" / "same.jpg").write_bytes(draw_portrait(0, shot=0, size=120))
         (people / "grace" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
         (people / "stray.jpg").touch()
 
@@ -125,7 +125,7 @@ class TestWhatCannotBeEnrolled:
 
     def test_is_tried_again_when_it_was_mended(self, enroll, people):
         enroll("people")
-        (people / "ada" / "empty.jpg").write_bytes(draw_portrait(0, shot=5))
+        (people / "ada" / "empty.jpg").write_bytes(draw_portrait(0, shot=5, size=120))
         told = json.loads(enroll("people", "--retry-failed", "--json").out)
         assert (told["added"], told["done"], told["codes"]) == (1, 5, {"-1102": 1})
 
