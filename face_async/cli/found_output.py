@@ -18,7 +18,7 @@ from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
@@ -52,10 +52,14 @@ class Output(AbstractContextManager["Output"]):
 class All(Output):
     """Several outputs as one; once it is closed, nothing is taken: the thread that adds may outlive an interrupt."""
 
-    def __init__(self, outputs: Sequence[Output]) -> None:
-        self._outputs = outputs
+    def __init__(self, outputs: Iterable[Output]) -> None:
+        self._outputs = list(outputs)
         self._turn = threading.Lock()
         self._closed = False
+
+    def include(self, output: Output) -> None:
+        """Have one more."""
+        self._outputs.append(output)
 
     def add(self, found: Found) -> None:
         """Hand one on to each."""

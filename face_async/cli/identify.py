@@ -79,19 +79,18 @@ def identify(
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
     probes = Probes(tuple(images))
-    outputs = _on_the_terminal(probes, quiet=quiet, as_json=as_json)
-    if csv is not None:
-        outputs.append(Csv(csv))
-    if report is not None:
-        outputs.append(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
     search = Search(group_ids, threshold, at_once)
     tally = Tally()
-    with All(outputs) as everywhere, live_progress(quiet=quiet) as progress:
+    with All(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs, live_progress(quiet=quiet) as progress:
+        if csv is not None:
+            outputs.include(Csv(csv))
+        if report is not None:
+            outputs.include(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
         bar = progress.add_task("recognising", total=probes.count())
 
         def take(found: Found) -> None:
             tally.add(found)
-            everywhere.add(found)
+            outputs.add(found)
             progress.advance(bar)
 
         async def look(session: FaceSession) -> None:
