@@ -17,7 +17,10 @@ import resource
 import signal
 import socket
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, cast
+
+from workloads import ADDED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +44,15 @@ def _response(status: str, content: bytes) -> bytes:
 _CANDIDATE = {"person_id": "person3", "face_id": "1031567119985213439", "confidence": 54.9, "tag": "new tag"}
 ANSWERS = {
     b"/face/identify": _envelope({"candidates": [_CANDIDATE, {**_CANDIDATE, "confidence": 44.1}]}),
-    b"/face/addface": _envelope({"added": 1, "face_ids": ["1031567119985213439"], "ret_codes": [0]}),
+    b"/face/getfaceids": _envelope({"face_ids": []}),
 }
+
+
+@cache
+def _added(count: int) -> bytes:
+    """Return the answer to an addface request of so many pictures."""
+    ids = [str(1031567119985213439 + index) for index in range(count)]
+    return _envelope({"added": count, "face_ids": ids, "ret_codes": [0] * count})
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -105,7 +115,12 @@ class Connection(asyncio.BufferedProtocol):
             elif name == b"transfer-encoding":
                 self._answer = _response("411 Length Required", b"{}")
                 return
-        self._answer = _stats() if path == b"/stats" else ANSWERS.get(path) or _response("404 Not Found", b"{}")
+        if path == b"/stats":
+            self._answer = _stats()
+        elif path == b"/face/addface":
+            self._answer = _added(max(1, self._left // ADDED_BYTES))
+        else:
+            self._answer = ANSWERS.get(path) or _response("404 Not Found", b"{}")
 
     def _respond(self) -> None:
         Connection.requests += 1

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KB, MB = 1000, 1_000_000
+ADDED_BYTES = 60 * KB
+"""The size of the pictures that are added; the server tells by it how many are in a request."""
 OURS = "face_async", "face_async reqwest"
 ALL = (*OURS, "raw asyncio", "pyreqwest alone", "aiohttp", "httpx2", "plain httpx")
 VENDOR = (*ALL, "qcloud_image")
@@ -57,7 +59,8 @@ _SMALL = Workload("small JSON", "ask", (1, 16, 64, 256, 1000), (*VENDOR, "httpx 
 _LATENCY = Workload("small JSON, 50 ms latency", "ask", (64, 256, 1000), ALL, latency=0.05, seconds=1.0)
 _PICTURE = Workload("upload 100 KB", "upload", (1, 16, 64, 256), VENDOR, bytes=100 * KB)
 _LARGE = Workload("upload 1.4 MB", "upload", (1, 16), VENDOR, bytes=1_400 * KB)
-_BULK = Workload("bulk add, 60 KB", "add", (64,), VENDOR, bytes=60 * KB, total=5000, seconds=6.0, limit=6.0)
+_BULK = Workload("bulk add, 60 KB", "add", (64,), VENDOR, bytes=ADDED_BYTES, total=5000, seconds=6.0, limit=6.0)
+_PACKS = replace(_BULK, name="bulk add in packs, 60 KB", kind="pack", clients=OURS)
 _SLOW = Workload(
     "slow server, 1.4 MB", "upload", (256,), (*OURS, "raw asyncio", "pyreqwest alone", "aiohttp", "httpx2"),
     bytes=1_400 * KB, total=256, slow=True, seconds=8.0, limit=8.0, once=True,
@@ -66,7 +69,7 @@ _SLOW = Workload(
 _NEAR = (*OURS, "raw asyncio", "aiohttp")
 _BRIEF: dict[str, Any] = {"seconds": 0.35, "limit": 2.5, "warm_limit": 3.0}
 SETS = {
-    "full": [_SMALL, _LATENCY, _PICTURE, _LARGE, _BULK, _SLOW],
+    "full": [_SMALL, _LATENCY, _PICTURE, _LARGE, _BULK, _PACKS, _SLOW],
     "quick": [
         replace(_SMALL, in_flight=(16, 64, 256, 1000), clients=_NEAR, **_BRIEF),
         replace(_SMALL, in_flight=(16, 64, 256), clients=("plain httpx", "httpx kept"), once=True, **_BRIEF),
@@ -76,12 +79,14 @@ SETS = {
         replace(_PICTURE, in_flight=(16,), clients=("plain httpx", "qcloud_image"), once=True, **_BRIEF),
         replace(_LARGE, in_flight=(16,), clients=_NEAR, once=True, **_BRIEF),
         replace(_BULK, total=500, once=True, seconds=2.0, limit=2.0),
+        replace(_PACKS, total=500, once=True, seconds=2.0, limit=2.0),
         replace(_SLOW, clients=(*OURS, "aiohttp"), seconds=3.5, limit=3.5),
     ],
     "smoke": [
         replace(_SMALL, in_flight=(4,), seconds=0.1, limit=1.0),
         replace(_PICTURE, in_flight=(4,), seconds=0.1, limit=1.0),
         replace(_BULK, total=20, seconds=1.0, limit=1.0),
+        replace(_PACKS, total=20, seconds=1.0, limit=1.0),
     ],
 }
 ROUNDS = {"full": 3, "quick": 2, "smoke": 1}
@@ -99,7 +104,7 @@ def write_pictures(folder: Path, workload: Workload) -> list[str]:
             b"\xff\xd8\xff\xe0" + bytes(range(256)) * (workload.bytes // 256) + bytes(workload.bytes % 256)
         )
         first.write_bytes(first.read_bytes()[: workload.bytes])
-    if workload.kind != "add":
+    if workload.kind not in {"add", "pack"}:
         return [str(first)]
     paths = [folder / f"{workload.bytes}-{index}.jpg" for index in range(workload.total)]
     for path in paths:

@@ -3,8 +3,8 @@
 The house, floor by floor; a file imports only from floors below its own::
 
     1  errors  models  images  signature
-    2  limits  _multipart  _endpoints  _retry  _throttle
-    3  _wire  _transport  _reqwest  _reconcile  _accounts  ledger
+    2  limits  _multipart  _endpoints  _retry  _throttle  _accounts  fitting
+    3  _wire  _transport  _reqwest  _reconcile  ledger
     4  _caller  outcomes  _packs  bulk  sharding
     5  session   server/
     6  local
@@ -43,6 +43,7 @@ from face_async.errors import (
     TransportError,
     UnavailableError,
 )
+from face_async.fitting import fit_image
 from face_async.images import ImageFile, ImageSource, ImageUrl
 from face_async.ledger import LimitLedger
 from face_async.limits import ServiceLimits
@@ -123,4 +124,5 @@ __all__ = [
     "UnavailableError",
     "VerifyResult",
     "__version__",
+    "fit_image",
 ]

@@ -103,6 +103,7 @@ class Account:
         ids: The ids of what is confirmed, as far as they are known; persons, of whom a group has thousands, are only
             counted.
         ids_complete: Whether those are all.
+        outdated: Whether somebody may have left since it was counted: nobody is refused by such a count.
         listing: Whether somebody is asking the service for a list.
         line: Who waits, first come first served.
     """
@@ -115,6 +116,7 @@ class Account:
     listed: bool = False
     ids: set[str] = field(factory=set)
     ids_complete: bool = False
+    outdated: bool = False
     listing: bool = False
     line: OrderedDict[Ticket, None] = field(factory=OrderedDict, repr=False)  # a dict finds its first in linear time
     _distrusted: bool = field(default=False, init=False)
@@ -147,7 +149,7 @@ class Account:
     def begin_listing(self) -> None:
         """Note that somebody asks for a list; nothing is in flight meanwhile."""
         self.listing = True
-        self._distrusted = False
+        self.outdated = self._distrusted = False
 
     def end_listing(self, ids: Collection[str] | None) -> None:
         """Count anew by a list, or leave all as it was when none came."""
@@ -235,6 +237,9 @@ class Ticket:
         """Grant it or let it fail as far as the counts allow, and return whether that was possible."""
         for account in self.accounts:
             if account.listed and account.confirmed + self._need(account) > account.limit:
+                if account.outdated:
+                    account.forget()
+                    continue
                 self.fail(account.refusal(self._need(account)))
                 return True
         if all(account.first is self and not account.listing and self._fits(account) for account in self.accounts):

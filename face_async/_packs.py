@@ -2,8 +2,8 @@
 
 Every person has a line of images. While a request of theirs is under way the line grows, and when it has ended as many
 as fit leave the line together. So a person's images keep their order, packs form by themselves, and no slow input is
-waited for. Only the last image that was pulled may wait for its neighbours: while they are kept out by other persons'
-requests, which would otherwise cut most packs in two.
+waited for. Only the last image that was pulled may wait for its neighbours, while they are kept out by others that are
+not done with; otherwise most packs would be cut in two.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
+Fit: TypeAlias = "Callable[[ImageSource], Awaitable[ImageSource]]"
 
 _REQUEST_BYTES = 4_096
 """Room in a body for everything but its images: appid, bucket, person_id and a tag of 1,024 bytes, with their names."""
@@ -78,10 +79,11 @@ class _Photo:
     size: int = 0
     problem: FaceError | ValueError | None = None
 
-    async def open(self, limits: ServiceLimits) -> None:
-        """Learn what it is, and read it if it is a file object."""
+    async def open(self, limits: ServiceLimits, fit: Fit | None) -> None:
+        """Learn what it is, make it fit, and read it if it is a file object."""
         try:
-            self.image = as_image(self.job.item[1])
+            source = self.job.item[1]
+            self.image = as_image(source if fit is None else await fit(source))
             if isinstance(self.image, Picture):
                 await self.image.read_file_object(limits.max_request_bytes)
         except (FaceError, ValueError) as error:
@@ -107,6 +109,11 @@ class _Photo:
         """Whether looking at it means to open a file."""
         return isinstance(self.image, Picture) and self.image.size < 0
 
+    @property
+    def bytes_known(self) -> int:
+        """Its own size, 0 while it is not known."""
+        return max(self.image.size, 0) if isinstance(self.image, Picture) else 0
+
     def shares_with(self, other: _Photo) -> bool:
         """Whether one request can carry both: pictures and URLs cannot be mixed (Spec: 2.3)."""
         return isinstance(self.image, ImageUrl) == isinstance(other.image, ImageUrl)
@@ -131,7 +138,10 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         ledger: Who keeps every person's faces within the limit.
         limits: What fits one request.
         pack: False sends every image alone.
-        **options: Those of :class:`Outcomes`.
+        fit: Makes an image fit into a request, None leaves images as they are.
+        max_at_once: As in :class:`Outcomes`.
+        ordered: As there.
+        progress: As there.
     """
 
     def __init__(
@@ -142,6 +152,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         ledger: LimitLedger,
         limits: ServiceLimits,
         pack: bool,
+        fit: Fit | None,
         max_at_once: int,
         ordered: bool,
         progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None,
@@ -150,7 +161,9 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         self._add = add
         self._ledger = ledger
         self._limits = limits
+        self._fit = fit
         self._most = limits.max_faces_per_person if pack else 1
+        self._patience = min(self._most, max_at_once // 3)  # images that may wait, so that most places stay busy
         self._room = limits.planned_request_bytes
         self._lines: dict[str, deque[_Photo]] = {}  # of those persons only who have images waiting or under way
         self._last: deque[_Photo] | None = None  # the line of the last image pulled
@@ -203,7 +216,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
         That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
         any rate, so nobody waits for ever.
         """
-        while line is self._last and len(line) < self._most and self._full and bool(self._under_way or self._ready):
+        while line is self._last and len(line) < self._patience and self._full and (self._under_way or self._ready):
             self._stir = anyio.Event()
             await self._stir.wait()
             # One turn in which outcomes are taken, and one in which images are pulled into their places.
@@ -211,15 +224,19 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
             await anyio.lowlevel.checkpoint()
 
     async def _look(self, line: deque[_Photo]) -> None:
-        """Look at the images that come next, as many as one request may carry; small files are in memory then."""
-        photos = [line.popleft() for _ in range(min(len(line), self._most))]
-        fresh = [photo for photo in photos if photo.image is None]
-        for photo in fresh:
-            await photo.open(self._limits)
-        if any(photo.in_file for photo in fresh):
-            await anyio.to_thread.run_sync(_look_at, fresh)
+        """Look at the images that come next, as many as one request may carry; they are in memory then, if small."""
+        photos: list[_Photo] = []
+        in_memory = 0
+        while line and len(photos) < self._most and in_memory <= self._room:
+            photo = line.popleft()
+            photos.append(photo)
+            if photo.image is None:
+                await photo.open(self._limits, self._fit)
+            in_memory += photo.bytes_known
+        if any(photo.in_file for photo in photos):
+            await anyio.to_thread.run_sync(_look_at, photos)
         else:
-            _look_at(fresh)
+            _look_at(photos)
         for photo in photos:
             if photo.problem is not None:
                 self._refuse([photo], photo.problem)

@@ -6,10 +6,11 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from face_async._endpoints import IDENTIFY, NEW_PERSON, VERIFY, FaceApi
 from face_async._packs import Packs, check_pair
+from face_async.fitting import fitted, max_image_bytes
 from face_async.images import in_memory
 from face_async.ledger import Key, LimitLedger
 from face_async.limits import check_text
@@ -83,6 +84,7 @@ class BulkApi(FaceApi):
     Most of their results are asynchronous context managers over :class:`Outcome`; all of those take
 
     - the items, as a synchronous or asynchronous iterable of any length;
+    - ``fit``: True makes pictures fit that are too large for a request, see :func:`fit_image` (extra ``server``);
     - ``max_at_once``: how many items may be alive at once, 1 or more;
     - ``ordered``: True yields outcomes in input order, False as they are completed;
     - ``progress``: called as ``progress(done, total_or_None, outcome)`` when an item is completed.
@@ -99,14 +101,14 @@ class BulkApi(FaceApi):
         return LimitLedger(self, self.limits)
 
     async def del_person(self, person_id: str) -> DelPersonResult:
-        """As :meth:`FaceApi.del_person`; the ledger counts anew."""
+        """As :meth:`FaceApi.del_person`, and the ledger hears of it."""
         try:
             return await super().del_person(person_id)
         finally:
-            self.ledger.forget()  # nobody said which groups the person was in
+            self.ledger.forget_person(person_id)
 
     async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:
-        """As :meth:`FaceApi.del_face`; the ledger counts anew."""
+        """As :meth:`FaceApi.del_face`, and the ledger hears of it."""
         try:
             return await super().del_face(person_id, face_ids)
         finally:
@@ -118,6 +120,7 @@ class BulkApi(FaceApi):
         *,
         tag: str | None = None,
         pack: bool = True,
+        fit: bool = False,
         max_at_once: int = 64,
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None = None,
@@ -133,6 +136,7 @@ class BulkApi(FaceApi):
             pairs: Person ids and images.
             tag: A remark for all these faces.
             pack: False sends every image alone.
+            fit: As above.
             max_at_once: As above.
             ordered: As above.
             progress: As above.
@@ -149,6 +153,7 @@ class BulkApi(FaceApi):
             ledger=self.ledger,
             limits=self.limits,
             pack=pack,
+            fit=self._fit if fit else None,
             max_at_once=max_at_once,
             ordered=ordered,
             progress=progress,
@@ -158,6 +163,7 @@ class BulkApi(FaceApi):
         self,
         persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
         *,
+        fit: bool = False,
         max_at_once: int = 64,
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[NewPerson, NewPersonResult]], object] | None = None,
@@ -170,6 +176,8 @@ class BulkApi(FaceApi):
 
         async def create(person: NewPerson) -> NewPersonResult:
             check_new_person(person)
+            if fit and person.image is not None:
+                person = evolve(person, image=await self._fit(person.image))
             return await create_person(self, person, person.group_ids)
 
         return Outcomes(
@@ -181,6 +189,7 @@ class BulkApi(FaceApi):
         images: Iterable[ImageSource] | AsyncIterable[ImageSource],
         group_id: str,
         *,
+        fit: bool = False,
         max_at_once: int = 64,
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[ImageSource, IdentifyResult]], object] | None = None,
@@ -188,7 +197,7 @@ class BulkApi(FaceApi):
         """Identify many pictures in one group (Spec: 2.12): one outcome per picture."""
 
         async def identify(image: ImageSource) -> IdentifyResult:
-            return await self.identify(group_id, image)
+            return await self.identify(group_id, await self._fit(image) if fit else image)
 
         return Outcomes(
             identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
@@ -198,6 +207,7 @@ class BulkApi(FaceApi):
         self,
         pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
         *,
+        fit: bool = False,
         max_at_once: int = 64,
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[PersonImage, VerifyResult]], object] | None = None,
@@ -205,7 +215,8 @@ class BulkApi(FaceApi):
         """Verify many pictures (Spec: 2.11): one outcome per pair of person id and image."""
 
         async def verify(pair: PersonImage) -> VerifyResult:
-            return await self.verify(*check_pair(pair))
+            person_id, image = check_pair(pair)
+            return await self.verify(person_id, await self._fit(image) if fit else image)
 
         return Outcomes(verify, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=VERIFY)
 
@@ -258,6 +269,9 @@ class BulkApi(FaceApi):
         by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
         in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
         return GroupsResult(candidates=_merge(by_group.values())[:top], by_group=by_group, errors=in_order)
+
+    async def _fit(self, image: ImageSource) -> ImageSource:
+        return await fitted(image, max_bytes=max_image_bytes(self.limits))
 
 
 def check_new_person(person: object) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from face_async._accounts import GROUPS, KINDS, Account, Balance, Key, Ticket
-from face_async.errors import FaceError, LimitError, NotFoundError, ServiceError
+from face_async.errors import CallError, FaceError, LimitError, NotFoundError, ServiceError
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_image_count
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Reservation:
             return
         if isinstance(error, LimitError) and isinstance(error, ServiceError):
             self.refused(error)
-        elif error is None or (isinstance(error, FaceError) and not getattr(error, "maybe_applied", False)):
+        elif error is None or (isinstance(error, FaceError) and not _may_have_happened(error)):
             self.release()
         else:
             self.doubt()
@@ -133,6 +133,10 @@ class Reservation:
         if self._end:
             raise RuntimeError(f"the reservation was {self._end} already; it has exactly one end")
         self._end = end
+
+
+def _may_have_happened(error: FaceError) -> bool:
+    return isinstance(error, CallError) and error.maybe_applied
 
 
 class LimitLedger:
@@ -217,10 +221,17 @@ class LimitLedger:
         """
         for key in keys or [*self._busy, *self._idle]:
             self._idle.pop(key, None)
-            account = self._busy.get(key)
-            if account is not None:
-                account.forget()
-                self._settle([account])
+            if key in self._busy:
+                self._busy[key].forget()
+
+    def forget_person(self, person_id: str) -> None:
+        """Note that a person was deleted, or may have been.
+
+        Nobody knows from which groups, so all of them are counted anew, but only before somebody would be refused.
+        """
+        self.forget(Key("faces", person_id))
+        for account in (*self._busy.values(), *self._idle.values()):
+            account.outdated = account.outdated or account.key.kind == "persons"
 
     def snapshot(self, key: Key) -> Balance | None:
         """Return the counts of a key, None when nothing is known of it."""

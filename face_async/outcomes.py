@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sized
-from contextlib import closing, nullcontext
-from itertools import count
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Sized
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 import anyio
@@ -100,6 +98,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         self._ready: deque[Outcome[ItemT, ResultT]] = deque()
         self._early: dict[int, Outcome[ItemT, ResultT]] = {}  # ordered: done before their turn
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
+        self._pulled = 0
         self._done = 0
         self._taken = 0
         self._holding = False  # whether the caller has an outcome whose place is not free yet
@@ -161,25 +160,26 @@ class Outcomes(Generic[ItemT, ResultT]):
         return self._untaken
 
     async def _feed(self, tasks: TaskGroup) -> None:
-        source = _each(self._items)
+        source: _Source[ItemT] | None = None
         try:
-            for index in count():
+            source = _Source(self._items)
+            while self._failure is None:
                 await self._next_place()
-                if self._failure is not None:
-                    break
-                try:
-                    item = await anext(source)
-                except StopAsyncIteration:
-                    self._end = index
-                    break
-                job = self._jobs[index] = Job(index, item)
-                self._begin(tasks, job)
+                self._begin(tasks, self._job(await source.next()))
+        except StopAsyncIteration:
+            self._end = self._pulled
         except Exception as error:  # noqa: BLE001 - the input's own error is raised where outcomes are taken
             self._fail(error)
         finally:
             self._news.set()
-            with anyio.CancelScope(shield=True):
-                await source.aclose()
+            if source is not None:
+                with anyio.CancelScope(shield=True):
+                    await source.aclose()
+
+    def _job(self, item: ItemT) -> Job[ItemT]:
+        job = self._jobs[self._pulled] = Job(self._pulled, item)
+        self._pulled += 1
+        return job
 
     async def _next_place(self) -> None:
         """Wait until one more item may be alive."""
@@ -247,17 +247,25 @@ def _check_iterable(items: object) -> None:
         raise TypeError(f"expected a sync or async iterable of items, not a single {kind}")
 
 
-async def _each(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> AsyncGenerator[ItemT, None]:
-    # A generator is closed with us: nobody else knows when it is no longer needed.
-    if isinstance(items, AsyncIterable):
-        source = aiter(items)
+class _Source(Generic[ItemT]):
+    """The input, one item after another. It is no generator, whose frame would keep the last item alive."""
+
+    def __init__(self, items: Iterable[ItemT] | AsyncIterable[ItemT]) -> None:
+        self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        # A generator is closed with us: nobody else knows when it is no longer needed.
+        self._close = items.close if isinstance(items, Generator) else None
+
+    async def next(self) -> ItemT:
+        """Return the next item, or raise ``StopAsyncIteration``."""
+        if isinstance(self._items, AsyncIterator):
+            return await anext(self._items)
         try:
-            async for item in source:
-                yield item
-        finally:
-            if isinstance(source, AsyncGenerator):
-                await source.aclose()
-    else:
-        with closing(cast("Generator[ItemT, None, None]", items)) if isinstance(items, Generator) else nullcontext():
-            for item in items:
-                yield item
+            return next(self._items)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        if isinstance(self._items, AsyncGenerator):
+            await cast("AsyncGenerator[ItemT, None]", self._items).aclose()
+        elif self._close is not None:
+            self._close()

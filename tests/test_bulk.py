@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from doubles import CREDENTIALS, Network, envelope, session_on
 from raw_server import PATIENCE, RawServer, answer, silence
 
 from face_async import (
+    AuthError,
     BulkApi,
     Candidate,
     DuplicateFaceError,
@@ -31,7 +33,10 @@ from face_async import (
     ServiceLimits,
     TransportError,
     VerifyResult,
+    images,
 )
+from face_async._endpoints import Endpoint
+from face_async.errors import service_error
 
 pytestmark = pytest.mark.anyio
 
@@ -188,6 +193,42 @@ async def test_one_failure_costs_one_outcome(error):
     assert error is caught.value
 
 
+@pytest.mark.parametrize("code", [4, 5, 6, 10, 11, 12, 14, 16])
+async def test_a_code_after_which_nothing_can_succeed_ends_the_run(code):
+    """It is raised where outcomes are taken; no more items are pulled, and no more calls begun."""
+    begun = []
+
+    async def call(item):
+        begun.append(item)
+        await anyio.lowlevel.checkpoint()
+        if item == 5:
+            raise service_error(code, endpoint="identify")
+        return item
+
+    items = itertools.count()
+    with pytest.raises(ServiceError) as caught:  # noqa: PT012 - the block is what is tested
+        async with Outcomes(call, items, max_at_once=4) as outcomes:
+            while True:
+                await anext(outcomes)
+    assert caught.value.code == code
+    assert max(begun) <= 9
+    assert next(items) <= 10
+    assert code in {outcome.error.code for outcome in outcomes.untaken if isinstance(outcome.error, ServiceError)}
+
+
+@pytest.mark.parametrize("code", [9, 13, 15, 3, 24, -1303, -9999])
+async def test_any_other_code_costs_one_outcome(code):
+    """Also the codes of authentication that may be over soon: an expired or repeated signature."""
+
+    async def call(item):
+        if item == 1:
+            raise service_error(code, endpoint="identify")
+        return item
+
+    async with Outcomes(call, range(3), max_at_once=1) as outcomes:
+        assert [0, code, 2] == [outcome.error.code if outcome.error else outcome.result async for outcome in outcomes]
+
+
 class Bug(Exception):  # noqa: N818 - a name that an error of a caller may have
     """An error that is nobody's outcome."""
 
@@ -215,6 +256,18 @@ async def test_an_error_of_the_input_is_raised_plain(generated):
     """What the input raises comes out of the iteration as it is."""
     with pytest.raises(ZeroDivisionError):
         async with Outcomes(double, generated(), max_at_once=4) as outcomes:
+            await outcomes.collect()
+
+
+async def test_an_input_that_cannot_be_begun_is_an_error_too():
+    """What iter() or aiter() raises comes out of the iteration as it is."""
+
+    class Broken:
+        def __iter__(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with Outcomes(double, Broken(), max_at_once=4) as outcomes:
             await outcomes.collect()
 
 
@@ -281,6 +334,43 @@ async def test_leaving_early_cancels_what_runs(max_at_once):
     assert set(range(1, max_at_once)) == running
     assert [] == gate.running
     assert before == len(anyio.get_running_tasks())
+
+
+CHANGES, ASKS = Endpoint("addface", "2.3", object, effect=True), Endpoint("identify", "2.12", object)
+
+
+@pytest.mark.parametrize(("endpoint", "maybe_applied"), [(CHANGES, True), (ASKS, False)])
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_leaving_early_tells_what_was_not_taken(endpoint, maybe_applied, ordered):
+    """In input order: what was done has its outcome, what was under way an error that says what may have happened."""
+    gate = Gate()
+    async with Outcomes(gate, itertools.count(), max_at_once=5, ordered=ordered, endpoint=endpoint) as outcomes:
+        gate.release(0)
+        assert (await anext(outcomes)).unwrap() == 0
+        for item in (2, 3):
+            gate.release(item)
+        await settled()
+        assert outcomes.untaken == ()
+    assert [1, 2, 3, 4] == [outcome.index for outcome in outcomes.untaken] == [each.item for each in outcomes.untaken]
+    assert [None, 2, 3, None] == [outcome.result for outcome in outcomes.untaken]
+    cut_short = [outcome.error for outcome in outcomes.untaken if outcome.error]
+    assert [maybe_applied] * 2 == [error.maybe_applied for error in cut_short]
+    assert all(isinstance(error, TransportError) for error in cut_short)
+    assert endpoint.name in str(cut_short[0])
+
+
+async def test_what_was_pulled_and_not_begun_was_not_sent():
+    """Items whose calls had no turn yet are told as such."""
+    async with Outcomes(double, range(3), max_at_once=3, endpoint=CHANGES) as outcomes:
+        outcomes._tasks.cancel_scope.cancel()
+    assert [False] * len(outcomes.untaken) == [outcome.error.maybe_applied for outcome in outcomes.untaken]
+
+
+async def test_nothing_is_left_when_all_was_taken():
+    """After a run to its end there is nothing untaken."""
+    async with Outcomes(double, range(9), max_at_once=3) as outcomes:
+        await outcomes.collect()
+    assert outcomes.untaken == ()
 
 
 async def test_leaving_early_closes_the_input():
@@ -488,8 +578,28 @@ async def test_a_group_that_fails_does_not_fail_the_others():
     assert found.best.person_id == "ada"
 
 
-async def test_the_picture_of_many_groups_is_read_once(tmp_path, rng):
+async def test_a_group_that_fails_may_fail_all():
+    """With errors="raise" the first error is raised, and nothing more is asked."""
+    session, network = in_groups(staff=candidates(ada=70.0), gone=envelope(code=-1306))
+    with pytest.raises(NotFoundError):
+        await session.identify_in_groups(JPEG, ["gone", "staff"], max_at_once=1, errors="raise")
+    assert len(network.sent) == 1
+    found = await session.identify_in_groups(JPEG, ["staff"], errors="raise")
+    assert found.best.person_id == "ada"
+
+
+async def test_a_wrong_key_fails_all_groups():
+    """A code after which nothing can succeed is raised, not collected."""
+    session, _ = in_groups(staff=candidates(ada=70.0), guests=envelope(code=14))
+    with pytest.raises(AuthError):
+        await session.identify_in_groups(JPEG, ["staff", "guests"])
+
+
+async def test_the_picture_of_many_groups_is_read_once(tmp_path, rng, monkeypatch):
     """A file object serves all groups, a path is opened once, and a URL is passed on."""
+    opened = []
+    real = os.open
+    monkeypatch.setattr(images.os, "open", lambda path, *rest: opened.append(path) or real(path, *rest))
     photo = JPEG + rng.randbytes(300_000)
     (tmp_path / "a.jpg").write_bytes(photo)
     for source in (io.BytesIO(photo), tmp_path / "a.jpg"):
@@ -497,6 +607,7 @@ async def test_the_picture_of_many_groups_is_read_once(tmp_path, rng):
         found = await session.identify_in_groups(source, ["g1", "g2", "g3"])
         assert found.best.confidence == 3.0
         assert [True] * 3 == [photo in sent.body for sent in network.sent]
+    assert [str(tmp_path / "a.jpg")] == [path for path in opened if str(path).endswith("a.jpg")]
     await session.identify_in_groups("https://example.com/a.jpg", ["g1", "g2"])
     assert ["https://example.com/a.jpg"] * 2 == [json.loads(sent.body)["url"] for sent in network.sent[3:]]
 
@@ -535,6 +646,8 @@ async def test_groups_are_named_once_each():
         await session.identify_in_groups(JPEG, ["a"], top=0)
     with pytest.raises(ValueError, match="max_at_once"):
         await session.identify_in_groups(JPEG, ["a"], max_at_once=0)
+    with pytest.raises(ValueError, match="errors must be 'collect' or 'raise'"):
+        await session.identify_in_groups(JPEG, ["a"], errors="ignore")
     assert network.sent == []
 
 

@@ -29,10 +29,12 @@ FLOORS: dict[str, tuple[int, int]] = {
     "portraits": (1, 0),
     "signature": (1, 0),
     "_accounts": (2, 0),
+    "_recompress": (2, 0),
     "_endpoints": (2, 0),
     "_multipart": (2, 0),
     "_retry": (2, 0),
     "_throttle": (2, 0),
+    "fitting": (2, 0),
     "limits": (2, 0),
     "_reconcile": (3, 0),
     "_reqwest": (3, 0),
@@ -78,10 +80,12 @@ FLOORS: dict[str, tuple[int, int]] = {
 }
 
 CLIENT_ONLY = {
+    "_accounts",
     "_caller",
     "_endpoints",
     "_multipart",
     "_packs",
+    "_recompress",
     "_reconcile",
     "_reqwest",
     "_retry",
@@ -89,6 +93,7 @@ CLIENT_ONLY = {
     "_transport",
     "_wire",
     "bulk",
+    "fitting",
     "ledger",
     "outcomes",
     "session",

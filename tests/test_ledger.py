@@ -48,7 +48,7 @@ class Service(FaceApi):
         self.open.set()
         self._ids = itertools.count()
 
-    async def _call(self, endpoint, fields, images=None):
+    async def _call(self, endpoint, fields, images=None, *, before=None):
         self.asked.append(" ".join([endpoint.name, *fields.values()]))
         await anyio.lowlevel.checkpoint()
         await self.open.wait()
@@ -405,6 +405,48 @@ async def test_who_waits_for_a_new_group_goes_on_when_somebody_else_has_made_it(
         await ledger.person(["another"])
 
 
+async def test_who_needs_no_new_group_does_not_wait_for_those_who_do():
+    ledger = LimitLedger(Service(staff=[]), ServiceLimits(max_groups_per_appid=2))
+    maker = await ledger.person(["new"])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ledger.person, ["new"])
+        await settled()
+        (await ledger.person(["staff"])).release()
+        maker.release()
+
+
+@pytest.mark.parametrize("wanted", [["hq", "fourth"], ["hq", "third", "fourth"]])
+async def test_who_is_refused_while_asking_for_a_list_leaves_it_to_the_next(wanted):
+    """One list is under way at most, and nothing is granted meanwhile, not even to who needs less."""
+    service = Service(staff=["bob"], hq=[])
+    ledger = LimitLedger(service, ServiceLimits(max_persons_per_group=2, max_groups_per_appid=4))
+    for groups in (["hq", "first"], ["second", "third"], ["fourth"]):
+        (await ledger.person(groups)).release()
+    (await ledger.person(["first"])).doubt()
+    in_flight = await ledger.person(["staff"])
+    granted, refused = [], []
+
+    async def join(*groups):
+        try:
+            granted.append(await ledger.person(groups))
+        except PersonLimitError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        service.shut()
+        sent = len(service.asked)
+        tasks.start_soon(join, "staff", "first", "second")
+        await settled()
+        tasks.start_soon(join, *wanted)
+        await settled()
+        in_flight.commit(1)
+        await settled()
+        assert [] == granted
+        service.open.set()
+    assert (1, 1) == (len(refused), len(granted))
+    assert ["getgroupids"] == service.asked[sent:]
+
+
 async def test_full_groups_are_refused_and_nothing_is_held():
     limits = ServiceLimits(max_persons_per_group=2, max_groups_per_appid=3)
     ledger = LimitLedger(Service(staff=["a", "b"], hq=["a"]), limits)
@@ -500,6 +542,29 @@ async def test_a_failed_list_is_the_answer_for_all_who_waited_for_it():
     assert 5 == len({id(error) for error in errors})
     assert (1, None) == (len(service.asked), ledger.snapshot(ADA))
     assert 1 == (await ledger.faces("ada", 1)).granted
+
+
+async def test_a_failed_list_lets_those_go_on_who_only_stood_behind():
+    """Whose own groups can be listed is served, though somebody before them in line was not."""
+    service = Service(a=[], b=[])
+    ledger = LimitLedger(service)
+    (await ledger.person(["b"])).release()
+    service.shut()
+    granted, failed = [], []
+
+    async def join(*groups):
+        try:
+            granted.append(await ledger.person(groups))
+        except TransportError as error:
+            failed.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for groups in (["a"], ["b", "a"], ["b"]):
+            tasks.start_soon(join, *groups)
+            await settled()
+        service.failures = [LIST_FAILED]
+        service.open.set()
+    assert (1, 2) == (len(granted), len(failed))
 
 
 async def test_errors_of_the_list_go_to_the_caller():

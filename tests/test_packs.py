@@ -10,21 +10,26 @@ import random
 import anyio
 import anyio.lowlevel
 import pytest
-from albums import JPEG, Album, content, refusal
-from doubles import envelope, session_on
+from albums import JPEG, Album, refusal
+from doubles import CREDENTIALS, Network, envelope, session_on
 
 from face_async import (
     DuplicateFaceError,
     FaceLimitError,
+    FaceSession,
     ImageError,
     ImageFile,
     ImageRefusedError,
+    NewPerson,
     NotFoundError,
     Outcomes,
     RequestTooLargeError,
+    ServiceLimits,
     TransportError,
     images,
 )
+from face_async.local import local_session
+from face_async.portraits import draw_portrait
 
 pytestmark = pytest.mark.anyio
 
@@ -68,12 +73,12 @@ async def test_each_image_has_its_own_outcome():
     assert album.faces["ada"] == [each.result.face_id for each in found if each.result]
 
 
-@pytest.mark.parametrize(("max_at_once", "most"), [(64, 1.3), (20, 2), (7, 4)])
+@pytest.mark.parametrize(("max_at_once", "most"), [(64, 1.3), (20, 4), (7, 8)])
 @pytest.mark.parametrize("slow", [False, True])
 async def test_packs_are_as_full_as_places_allow(max_at_once, most, slow):
     """Whoever takes the outcomes at once or slowly: twenty images of a person take one request, or few with few places.
 
-    One place is in the hands of whoever takes the outcomes, which divides twenty by 19 or by 6.
+    No more than a third of the places waits for neighbours, so that a slow request does not hold up all others.
     """
     album, persons = Album(), 30
     pairs = (pair for index in range(persons) for pair in shots(f"p{index}", 20))
@@ -83,6 +88,26 @@ async def test_packs_are_as_full_as_places_allow(max_at_once, most, slow):
             if slow:
                 await anyio.lowlevel.checkpoint()
     assert persons <= len(album.requests) <= most * persons
+
+
+async def test_a_slow_request_holds_up_few_others():
+    """Of 20 places one is taken by a request that does not end: all but a few of the other images are added."""
+
+    class Stuck(Album):
+        async def _add(self, person, images):
+            if person == "slow":
+                await self.gate.wait()
+            return await super()._add(person, images)
+
+    album = Stuck()
+    album.gate = anyio.Event()
+    pairs = shots("slow", 1) + shots("ada", 19)
+    async with album.add_faces(pairs, max_at_once=20) as outcomes:
+        while len(album.under_way) < 1:
+            await anyio.lowlevel.checkpoint()
+        assert [("ada", [image for _, image in pairs[1:]])] == album.requests
+        album.gate.set()
+        await outcomes.collect()
 
 
 async def test_a_slow_input_is_not_waited_for():
@@ -196,6 +221,24 @@ async def test_file_objects_are_packed_too():
     found = await added(album, [("ada", io.BytesIO(image)) for _, image in shots("ada", 5)])
     assert [("ada", [image for _, image in shots("ada", 5)])] == album.requests
     assert [None] * 5 == [outcome.error for outcome in found]
+
+
+async def test_no_more_is_read_than_the_next_request_needs():
+    """Of twenty file objects of which two fit a request, one at most is read ahead."""
+    read, at_request = [], []
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            read.append(self)
+            return super().read(size)
+
+    class Watched(Album):
+        async def _add(self, person, images):
+            at_request.append(len(set(read)))
+            return await super()._add(person, images)
+
+    await added(Watched(), [("ada", File(JPEG + b"%d" % index + bytes(700_000))) for index in range(20)])
+    assert [min(20, 3 + 2 * done) for done in range(10)] == at_request
 
 
 async def test_the_tag_goes_with_every_request():
@@ -314,6 +357,29 @@ async def test_a_pack_that_is_refused_for_one_image_is_sent_again_without_it(err
     assert len(album.requests) <= 11
 
 
+async def test_a_file_that_changes_while_its_pack_is_sent_is_left_out(tmp_path):
+    """The others of the pack, small and large, reach the server whole; the changed one is refused."""
+    paths = [tmp_path / f"{index}.jpg" for index in range(4)]
+    for path in paths:
+        path.write_bytes(JPEG + f"photo {path.stem}".encode() + bytes(300_000))
+
+    class Changing(Network):
+        async def handle_async_request(self, request):
+            if request.url.path.endswith("addface") and paths[2].stat().st_size > 300_000:
+                paths[2].write_bytes(JPEG + bytes(300))
+            return await super().handle_async_request(request)
+
+    one = envelope({"added": 1, "face_ids": ["f"], "ret_codes": [0]})
+    two = envelope({"added": 2, "face_ids": ["f", "g"], "ret_codes": [0, 0]})
+    network = Changing([envelope({"face_ids": []}), two, one])
+    session = FaceSession("1", "b", CREDENTIALS, transport=network)
+    found = await added(session, [("ada", path) for path in paths])
+    assert [2] == [outcome.index for outcome in found if outcome.error is not None]
+    assert "changed while it was being sent" in str(found[2].error)
+    whole = [[path for path in paths if f"photo {path.stem}".encode() in sent.body] for sent in network.sent[1:]]
+    assert [paths[:2], paths[3:]] == whole
+
+
 async def test_a_smaller_limit_of_the_server_is_learned():
     """After code 23 for several images, later packs are planned smaller at once."""
 
@@ -413,3 +479,28 @@ async def test_all_bulk_verbs_of_a_session_share_one_ledger():
 async def test_packs_are_outcomes():
     """add_faces returns what all bulk verbs return."""
     assert isinstance(Album().add_faces([]), Outcomes)
+
+
+# Pictures that are too large
+
+
+async def test_fit_makes_pictures_fit_a_request(tmp_path):
+    """All bulk verbs take it: what is too large, from a path or a file object, is made smaller and accepted."""
+    portrait = draw_portrait(1, size=1_000)
+    limits = ServiceLimits(planned_request_bytes=len(portrait) // 2, max_request_bytes=len(portrait) // 2)
+    (tmp_path / "large.jpg").write_bytes(portrait)
+    sources = [tmp_path / "large.jpg", io.BytesIO(portrait)]
+    async with local_session(recognizer="fingerprint", limits=limits) as session:
+        async with session.new_persons([NewPerson("ada", ["staff"], portrait)], fit=True) as outcomes:
+            assert (await anext(outcomes)).unwrap().suc_face == 1
+        async with session.identify_many(sources, "staff", fit=True) as outcomes:
+            assert ["ada", "ada"] == [outcome.unwrap().best.person_id async for outcome in outcomes]
+        pairs = [("ada", io.BytesIO(portrait)), ("ada", tmp_path / "large.jpg")]
+        async with session.verify_many(pairs, fit=True) as outcomes:
+            assert [True, True] == [outcome.unwrap().is_match async for outcome in outcomes]
+        other = draw_portrait(2, size=1_000)
+        found = await added(session, [("ada", other), ("ada", b"GIF89a"), ("ada", io.BytesIO(other))], fit=True)
+        assert [type(None), ImageRefusedError, DuplicateFaceError] == [type(outcome.error) for outcome in found]
+        assert other is found[0].unwrap().image
+        found = await added(session, [("ada", other)])
+        assert [RequestTooLargeError] == errors_of(found)

@@ -75,15 +75,17 @@ class Place:
         number: The person's number in the journal.
         waiting: What the turns to come are about, in order.
         turn: Whose turn it is. What a lost request has done can be told exactly only if no other was under way.
-        person: The person as the journal knows them.
-        faces: The ids of the faces that the person has, None until they are known.
+        faces: The ids of the faces that the person has, None while they are not known.
+        exists: Whether the person is known to exist.
+        in_doubt: Whether some of the person's pictures may have been added or not.
     """
 
     number: int
     waiting: deque[tuple[Unit, ...]] = field(factory=deque[tuple[Unit, ...]])
     turn: anyio.Lock = field(factory=anyio.Lock)
-    person: Person | None = None
     faces: list[str] | None = None
+    exists: bool = False
+    in_doubt: bool = False
 
 
 @frozen
@@ -119,7 +121,9 @@ class Enroller:
         self._dry = dry
 
     async def enrol(self, place: Place) -> list[Unit]:
-        """Send what waits next, and return what became of it; of fewer pictures when the run is told to stop.
+        """Send what waits next, and return what became of it.
+
+        Of some or all pictures nothing becomes when the run is told to stop, or others of the person are in doubt.
 
         Raises:
             RunEndedError: Nothing more can be sent.
@@ -133,6 +137,8 @@ class Enroller:
                     faces = await self._prepare(place)
                 except (CallError, LimitError, ValueError) as error:
                     return ended + await self._note([_failed(unit, error) for unit in left])
+                if place.in_doubt:  # what is in doubt can be told only from what was there before
+                    break
                 ended += await self._send(place, faces, self._cut(left))
         return ended
 
@@ -147,14 +153,16 @@ class Enroller:
             if self._dry:
                 return list(units)
             person = await self._journal.do(partial(notes.person, number=place.number))
-            before = list(person.before or ())
-            place.person, place.faces = person, before
+            before = person.before or ()
+            place.faces = list(before)
             photos, unread = await anyio.to_thread.run_sync(self._read_again, units)
             try:
-                faces = await self._service.call(lambda: self._session.get_face_ids(person.person_id))
+                faces = await self._faces_of(person)
             except NotFoundError:  # then nothing of it has happened
                 await self._note([evolve(unit, state=State.PENDING, sha256=None) for unit in units])
                 return []
+            except CallError as error:
+                return await self._note([evolve(_failed(unit, error), state=State.AMBIGUOUS) for unit in units])
             ended = await self._request(place, photos, in_doubt=True) if photos else []
             return await self._note(ended + self._account_for(unread, faces, before, ended))
 
@@ -176,21 +184,23 @@ class Enroller:
     # The person
 
     async def _prepare(self, place: Place) -> list[str]:
-        """Return the faces of a person, who is created if need be."""
-        if place.faces is not None:
-            return place.faces
-        person = place.person = await self._journal.do(partial(notes.person, number=place.number))
-        place.faces = list(person.before or ()) if self._dry else await self._look_up(person)
+        """Return the faces of a person, who is created if need be, and left alone while in doubt."""
+        if place.faces is None:
+            person = await self._journal.do(partial(notes.person, number=place.number))
+            place.in_doubt = person.in_doubt
+            if place.in_doubt:
+                return []
+            place.faces = list(person.before or ()) if self._dry else await self._look_up(person, place)
+            place.exists = True
         return place.faces
 
-    async def _look_up(self, person: Person) -> list[str]:
-        if person.before is not None:  # sent before, so created before
+    async def _look_up(self, person: Person, place: Place) -> list[str]:
+        if place.exists or person.before is not None or not person.group_ids:
             try:
                 return await self._faces_of(person)
-            except NotFoundError:
-                pass  # and deleted since
-        if not person.group_ids:
-            return await self._faces_of(person)
+            except NotFoundError:  # whom somebody has deleted
+                if not person.group_ids:
+                    raise
         new = NewPerson(person.person_id, person_name=person.person_name, tag=person.tag)
         try:
             created = await self._service.call(lambda: create_person(self._session, new, person.group_ids))
@@ -264,7 +274,11 @@ class Enroller:
             return notes.intend(db, place.number, faces, contents)
 
         fresh = await self._journal.do(intend)
-        ended += [evolve(photo.unit, state=State.COLLAPSED) for photo in photos if photo.unit.id not in fresh]
+        ended += [
+            evolve(photo.unit, state=State.COLLAPSED, code=None, reason=None)
+            for photo in photos
+            if photo.unit.id not in fresh
+        ]
         photos = [photo for photo in photos if photo.unit.id in fresh]
         room = max(0, self._limits.max_faces_per_person - len(faces))
         if photos[room:]:
@@ -279,11 +293,13 @@ class Enroller:
 
     async def _request(self, place: Place, photos: Sequence[Photo], *, in_doubt: bool = False) -> list[Unit]:
         """Add a pack with one request, or with more if one of its pictures stands in the way of the others."""
-        batch = _Batch(self._session, photos, tuple(place.faces or ()), in_doubt=in_doubt)
+        batch = _Batch(self._session, photos, in_doubt=in_doubt)
         try:
+            batch.before = tuple(await self._prepare(place))
             result = await self._service.call(batch.add, proves=True)
         except (FaceError, ValueError) as error:
             if batch.in_doubt:
+                place.in_doubt = True
                 return [evolve(_failed(photo.unit, error), state=State.AMBIGUOUS) for photo in photos]
             if len(photos) > 1 and isinstance(error, LimitError | ImageError | DuplicateFaceError):
                 half = len(photos) // 2
@@ -293,7 +309,7 @@ class Enroller:
             self._session.ledger.forget(Key("faces", batch.person_id))  # which it has not seen
         units = [_told(photo.unit, face) for photo, face in zip(photos, result.faces, strict=True)]
         if any(unit.state is State.DONE and not unit.face_id for unit in units) or _FULL in result.ret_codes:
-            place.faces = await self._service.call(lambda: self._session.get_face_ids(batch.person_id))
+            place.faces = None  # to be looked at again
         elif place.faces is not None:
             place.faces += [unit.face_id for unit in units if unit.face_id]
         return units
@@ -302,26 +318,24 @@ class Enroller:
 class _Batch:
     """One addface request, as often as it takes."""
 
-    def __init__(
-        self, session: FaceSession, photos: Sequence[Photo], before: tuple[str, ...], *, in_doubt: bool
-    ) -> None:
+    def __init__(self, session: FaceSession, photos: Sequence[Photo], *, in_doubt: bool) -> None:
+        self.before: tuple[str, ...] = ()
         self.person_id = photos[0].unit.person_id
         self.in_doubt = in_doubt
         self._session = session
         self._tag = photos[0].unit.tag
         self._images = [photo.image for photo in photos]
-        self._before = before
 
     async def add(self) -> AddFaceResult:
         """Send it, and look what became of it if it may have been applied before."""
         try:
             ended = await self._session._add_face(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # one package
-                self.person_id, self._images, tag=self._tag, before=self._before
+                self.person_id, self._images, tag=self._tag, before=self.before
             )
         except (ImageError, InvalidParameterError, NotFoundError):
             self.in_doubt = False  # so was every other request like it
             raise
-        except FaceLimitError as error:
+        except (FaceLimitError, DuplicateFaceError) as error:
             if not self.in_doubt:
                 raise
             return await self._look(error)
@@ -330,13 +344,13 @@ class _Batch:
             raise
         return await self._look(ended) if self.in_doubt else ended
 
-    async def _look(self, ended: AddFaceResult | FaceLimitError) -> AddFaceResult:
+    async def _look(self, ended: AddFaceResult | FaceLimitError | DuplicateFaceError) -> AddFaceResult:
         fields = {"person_id": self.person_id, "tag": self._tag}
-        doubt = Doubt(ADD_FACE.name, fields, self._images, ended, self._before)
+        doubt = Doubt(ADD_FACE.name, fields, self._images, ended, self.before)
         finding = await find_out(self._session, doubt)
         if isinstance(finding.result, AddFaceResult):
             return evolve(finding.result, images=tuple(self._images))
-        if isinstance(ended, FaceError) and set(await self._session.get_face_ids(self.person_id)) <= set(self._before):
+        if isinstance(ended, FaceError) and set(await self._session.get_face_ids(self.person_id)) <= set(self.before):
             self.in_doubt = False
             raise ended
         message = "addface: the person's faces do not tell which of the pictures were added"

@@ -102,6 +102,7 @@ class Person:
         person_name: The person's name.
         tag: The remark for the person.
         before: The person's faces before the latest request; None when none was ever sent.
+        in_doubt: Whether it is not known what became of some of the person's units.
     """
 
     id: int
@@ -110,6 +111,7 @@ class Person:
     person_name: str | None
     tag: str | None
     before: tuple[str, ...] | None
+    in_doubt: bool
 
 
 Tally: TypeAlias = "Mapping[tuple[State, str | None], tuple[int, int]]"
@@ -315,10 +317,13 @@ def unfinished(
 
 def person(db: sqlite3.Connection, number: int) -> Person:
     """Return a person."""
-    query = "SELECT id, person_id, group_ids, name, tag, before FROM persons WHERE id = ?"
-    found, person_id, group_ids, name, tag, before = db.execute(query, (number,)).fetchone()
+    query = (
+        f"SELECT person_id, group_ids, name, tag, before, EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} "  # noqa: S608 - constants
+        "AND person = persons.id AND state <> 'pending') FROM persons WHERE id = ?"
+    )
+    person_id, group_ids, name, tag, before, in_doubt = db.execute(query, (number,)).fetchone()
     known = None if before is None else tuple(json.loads(before))
-    return Person(found, person_id, tuple(json.loads(group_ids)), name, tag, known)
+    return Person(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
 
 
 def intend(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 from attrs import evolve, field, frozen
 
 from face_async.errors import LimitError
-from face_async.images import ImageUrl
+from face_async.images import ImageUrl, is_url
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_text
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def _open(source: Source) -> Iterator[_Found]:
 def _checked(row: object) -> Row:
     if not isinstance(row, Row):
         raise TypeError(f"every row must be a Row, not {type(row).__name__}")
-    return row
+    # The journal knows a picture by its path, which must not depend on where a run is begun.
+    return row if is_url(row.source) else evolve(row, source=os.path.abspath(row.source))  # noqa: PTH100 - as below
 
 
 def _complaint(row: Row, limits: ServiceLimits) -> str | None:

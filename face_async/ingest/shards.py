@@ -69,10 +69,7 @@ def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathL
     try:
         with contextlib.ExitStack() as stack:
             sources = [stack.enter_context(_opened(path, None)) for path in paths]
-            projects = {(found.appid, found.bucket) for found in map(project_of, sources)}
-            if len(projects) > 1:
-                raise JournalError(f"the journals are of several projects: {sorted(projects)}")
-            target = stack.enter_context(_opened(into, Project(*projects.pop())))
+            target = stack.enter_context(_opened(into, _common(sources)))
             with explained(os.fspath(into)), target:
                 target.execute("BEGIN")
                 for source in sources:
@@ -80,6 +77,13 @@ def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathL
     except BaseException:
         Path(into).unlink(missing_ok=True)
         raise
+
+
+def _common(sources: Sequence[sqlite3.Connection]) -> Project:
+    projects = {(found.appid, found.bucket) for found in map(project_of, sources)}
+    if len(projects) > 1:
+        raise JournalError(f"the journals are of several projects: {sorted(projects)}; merge those of one")
+    return Project(*projects.pop())
 
 
 def _opened(path: str | os.PathLike[str], project: Project | None) -> contextlib.closing[sqlite3.Connection]:

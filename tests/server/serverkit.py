@@ -13,12 +13,14 @@ import time
 import httpx
 import numpy as np
 
+from face_async import FaceSession, ServiceLimits
 from face_async.server import Face, Store, create_app
 from face_async.server.refusal import Refusal
 from face_async.signature import Credentials
 
 APPID, BUCKET = "123456", "test"
 CREDENTIALS = Credentials("AKIDexampleSecretId", "exampleSecretKey")
+LIMITS = ServiceLimits()
 BOUNDARY = "--------------acebdf13572468"
 
 _nonces = itertools.count(1)
@@ -139,3 +141,14 @@ async def calling(store: Store, **options: object):
     app = create_app(store, **({"credentials": CREDENTIALS, "recognizer": ToyRecognizer()} | options))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         yield Caller(client)
+
+
+@contextlib.asynccontextmanager
+async def served(limits: ServiceLimits = LIMITS, *, count: int = 1, credentials: Credentials = CREDENTIALS):
+    """Yield so many sessions, which know nothing of each other, with one application in process."""
+    with Store() as store:
+        app = create_app(store, credentials=CREDENTIALS, recognizer=ToyRecognizer(), limits=limits)
+        async with contextlib.AsyncExitStack() as stack:
+            options = {"base_url": "http://localhost", "transport": httpx.ASGITransport(app), "limits": limits}
+            sessions = [FaceSession(APPID, BUCKET, credentials, **options) for _ in range(count)]
+            yield [await stack.enter_async_context(session) for session in sessions]

@@ -11,6 +11,7 @@ from face_async import (
     Answer,
     Candidate,
     Credentials,
+    DelPersonResult,
     FaceError,
     FaceOutcome,
     FaceSession,
@@ -19,9 +20,13 @@ from face_async import (
     ImageFile,
     ImageSource,
     ImageUrl,
+    LimitLedger,
+    NewPerson,
+    NewPersonResult,
     Outcome,
     RetryPolicy,
     ServiceLimits,
+    ShardedGroup,
     Throttle,
     VerifyResult,
 )
@@ -56,7 +61,25 @@ async def bulk(session: FaceSession, images: AsyncIterator[ImageSource]) -> None
     async with session.verify_many([("person0", Path("a.jpg"))]) as verified:
         async for one in verified:
             assert_type(one.result, VerifyResult | None)
-    assert_type(await session.identify_in_groups(b"", ["staff"], top=3), GroupsResult)
+        assert_type(verified.untaken, tuple[Outcome[tuple[str, ImageSource], VerifyResult], ...])
+    assert_type(await session.identify_in_groups(b"", ["staff"], top=3, errors="raise"), GroupsResult)
+    async with session.new_persons([NewPerson("person0", ["staff"], Path("a.jpg"), tag="hq")]) as created:
+        assert_type(await created.collect(), list[Outcome[NewPerson, NewPersonResult]])
+    assert_type(session.ledger, LimitLedger)
+
+
+async def shards(session: FaceSession, images: list[ImageSource]) -> None:
+    group = ShardedGroup(session, "staff")
+    assert_type(await group.shards(), list[str])
+    assert_type(await group.new_person("person0", Path("a.jpg"), person_name="Ada"), NewPersonResult)
+    async with group.new_persons([NewPerson("person1")], ordered=True) as created:
+        assert_type((await anext(created)).unwrap(), NewPersonResult)
+    assert_type(await group.del_person("person0"), DelPersonResult)
+    async for person_id in group.person_ids():
+        assert_type(person_id, str)
+    assert_type(await group.identify(b"", top=1), GroupsResult)
+    async with group.identify_many(images, errors="collect") as found:
+        assert_type((await anext(found)).unwrap(), GroupsResult)
 
 
 async def sessions() -> None:
