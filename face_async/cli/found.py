@@ -68,7 +68,7 @@ class Found:
             case None:
                 return ""
             case RequestTooLargeError():
-                return "too large for a request; scale it down"
+                return "too large for a request; --fit makes it smaller"
             case ServiceError() as error if error.code in CODES:
                 return f"{CODES[error.code].meaning} ({error.code})"
             case error:

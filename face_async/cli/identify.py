@@ -19,6 +19,7 @@ from face_async.cli.options import (
     AtOnce,
     BaseUrl,
     Db,
+    Fit,
     Quiet,
     Recognizer,
     RecognizerName,
@@ -29,6 +30,7 @@ from face_async.cli.output import tell
 from face_async.cli.pictures import KINDS, pictures_below
 from face_async.cli.progress import live_progress
 from face_async.errors import NotFoundError, TransportError, is_hopeless
+from face_async.fitting import fitted, max_image_bytes
 from face_async.images import is_url
 from face_async.outcomes import Outcomes
 
@@ -67,6 +69,7 @@ def identify(
             help="Show candidates on the page with pictures from here: a sub-folder or a file a person, named by id.",
         ),
     ] = None,
+    fit: Fit = False,
     at_once: AtOnce = 16,
     db: Db = None,
     base_url: BaseUrl = None,
@@ -79,7 +82,7 @@ def identify(
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
     probes = Probes(tuple(images))
-    search = Search(group_ids, threshold, at_once)
+    search = Search(group_ids, threshold, at_once, fit)
     tally = Tally()
     with All(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs, live_progress(quiet=quiet) as progress:
         if csv is not None:
@@ -160,6 +163,7 @@ class Search:
     group_ids: Sequence[str]
     threshold: float
     at_once: int
+    fit: bool
 
     async def run(self, session: FaceSession, probes: Probes, take: Callable[[Found], None]) -> None:
         """Search for all pictures, and hand over what is found in the order of the pictures.
@@ -169,9 +173,10 @@ class Search:
         """
 
         async def search(image: str) -> IdentifyResult | GroupsResult:
+            sent = await fitted(image, max_bytes=max_image_bytes(session.limits)) if self.fit else image
             if len(self.group_ids) == 1:
-                return await session.identify(self.group_ids[0], image)
-            return await session.identify_in_groups(image, self.group_ids)
+                return await session.identify(self.group_ids[0], sent)
+            return await session.identify_in_groups(sent, self.group_ids)
 
         unanswered = 0
         async with Outcomes(search, probes, max_at_once=self.at_once, ordered=True) as outcomes:

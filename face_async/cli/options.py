@@ -57,6 +57,7 @@ Threshold = Annotated[
 AtOnce = Annotated[
     int, typer.Option("--at-once", metavar="N", min=1, max=1_000, help="How many pictures are under way at once.")
 ]
+Fit = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, no table and no summary; errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from face_async.cli.pictures import KINDS, is_picture, smaller_copy
+from face_async.cli.pictures import KINDS, is_picture
+from face_async.errors import LimitError
+from face_async.fitting import FITTING_BYTES, fit_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +25,6 @@ _NAMES = (
     *("John", "Frances", "Ken", "Annie", "Linus", "Mary", "Niklaus", "Joan", "Dennis", "Sophie", "Guido", "Lynn"),
 )
 _LONGEST_ID = 64
-_LARGEST_FILE = 1_400_000  # bytes, which leaves room in a request of 1.5 MB for the rest
-_LONGEST_SIDE = 1_600  # pixels: a face in it is still large enough to be found
 
 
 @frozen
@@ -106,11 +106,11 @@ def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]
 
 
 def _sendable(path: Path) -> Picture:
-    """Return the picture as it is, or a smaller copy when it is too large for a request, as a camera's own are."""
-    if path.stat().st_size <= _LARGEST_FILE:
-        return path
-    copy = smaller_copy(path, _LONGEST_SIDE)
-    return path if copy is None else copy.jpeg
+    """Return the picture as it is, or smaller when it is too large for a request, as a camera's own are."""
+    try:
+        return path if path.stat().st_size <= FITTING_BYTES else fit_image(path, max_bytes=FITTING_BYTES)
+    except LimitError:
+        return path  # it is told of when it is not sent
 
 
 def _safe_id(name: str, number: int, taken: set[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -112,6 +113,17 @@ class TestAFolder:
         assert (said.out, len(said.err.splitlines())) == ("", 3)
         said = say("identify", "probes/b", "-g", "staff", "-q")
         assert (said.code, said.out, said.err) == (0, "", "")
+
+    def test_may_have_pictures_that_are_made_to_fit(self, say, tmp_path):
+        (tmp_path / "camera").mkdir()
+        ada = Image.open(io.BytesIO(draw_portrait(ADA, shot=7)))
+        ada.resize((800, 800)).save(tmp_path / "camera" / "ada.bmp")
+        said = say("identify", "camera", "-g", "staff")
+        assert said.code == 2
+        assert "too large for a request; --fit makes it smaller" in said.err
+        for groups in (("-g", "staff"), ("-g", "staff", "-g", "guests")):
+            said = say("identify", "camera", *groups, "--fit")
+            assert (said.code, said.out.split()[0]) == (0, "recognised")
 
     def test_without_pictures_is_wrong_input(self, say, tmp_path):
         (tmp_path / "nothing").mkdir()
