@@ -13,7 +13,8 @@ The files, each importing from those above it::
     shards      dividing a run, and merging its journals
     report      the summary and the file of failures
     _service    calls that wait for a service that is away
-    _work       one person: create, read, send, settle
+    _pictures   reading and hashing
+    _work       one person: create, send, settle
     run         the run
     audit       the journal against the server
 """

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from face_async._endpoints import ADD_FACE
 from face_async._reconcile import Doubt
@@ -21,50 +20,31 @@ from face_async.errors import (
     DuplicateFaceError,
     FaceError,
     FaceLimitError,
-    GroupLimitError,
     ImageError,
-    ImageRefusedError,
     InvalidParameterError,
     LimitError,
     NotFoundError,
-    PersonLimitError,
-    RequestTooLargeError,
-    ResponseError,
-    ServiceError,
     TransportError,
 )
-from face_async.images import ImageUrl, Picture, is_url
+from face_async.fitting import max_image_bytes
+from face_async.images import is_url
 from face_async.ingest import journal as notes
-from face_async.ingest.journal import State, Unit, stamp_of
+from face_async.ingest._pictures import PhotoReader, failed
+from face_async.ingest.journal import State, Unit
 from face_async.ledger import Key
-from face_async.limits import check_image, check_request_size
 from face_async.models import AddFaceResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from sqlite3 import Connection
 
-    from face_async.images import ImageSource
+    from face_async.ingest._pictures import Photo
     from face_async.ingest._service import Service
     from face_async.ingest.journal import Journal, Person
     from face_async.models import FaceOutcome
     from face_async.session import FaceSession
 
 _FULL = -1309
-_REQUEST_BYTES = 4_096  # room in a body for everything but its pictures
-_PART_BYTES = 256  # room for a picture's boundary and headers
-
-# What an error that is no answer of the service is noted as: the code of a limit that the service has, too, or a word.
-_WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (FaceLimitError, "-1309"),
-    (PersonLimitError, "-1310"),
-    (GroupLimitError, "-1311"),
-    (RequestTooLargeError, "23"),
-    (ImageRefusedError, "refused"),
-    (TransportError, "no-answer"),
-    (ResponseError, "bad-answer"),
-    (ValueError, "invalid"),
-)
 
 
 @define(eq=False)
@@ -88,19 +68,6 @@ class Place:
     in_doubt: bool = False
 
 
-@frozen
-class Photo:
-    """A picture that was read.
-
-    Attributes:
-        unit: What it is the picture of, with the hash of its bytes.
-        image: What is sent.
-    """
-
-    unit: Unit
-    image: ImageSource = field(repr=False)
-
-
 class Enroller:
     """Enrols persons.
 
@@ -109,15 +76,19 @@ class Enroller:
         journal: Where all is noted.
         service: Who makes the calls.
         pack: False sends every picture alone.
+        fit: Makes pictures that are too large for a request smaller.
         dry: Goes as far as sending, and does not.
     """
 
-    def __init__(self, session: FaceSession, journal: Journal, service: Service, *, pack: bool, dry: bool) -> None:
+    def __init__(
+        self, session: FaceSession, journal: Journal, service: Service, *, pack: bool, fit: bool, dry: bool
+    ) -> None:
         self._session = session
         self._journal = journal
         self._service = service
         self._limits = session.limits
         self._most = session.limits.max_faces_per_person if pack else 1
+        self._reader = PhotoReader(session.limits, fit=fit)
         self._dry = dry
 
     async def enrol(self, place: Place) -> list[Unit]:
@@ -136,7 +107,7 @@ class Enroller:
                 try:
                     faces = await self._prepare(place)
                 except (CallError, LimitError, ValueError) as error:
-                    return ended + await self._note([_failed(unit, error) for unit in left])
+                    return ended + await self._note([failed(unit, error) for unit in left])
                 if place.in_doubt:  # what is in doubt can be told only from what was there before
                     break
                 ended += await self._send(place, faces, self._cut(left))
@@ -155,27 +126,18 @@ class Enroller:
             person = await self._journal.do(partial(notes.person, number=place.number))
             before = person.before or ()
             place.faces = list(before)
-            photos, unread = await anyio.to_thread.run_sync(self._read_again, units)
+            photos, unread = await self._reader.read(units, again=True)
             try:
                 faces = await self._faces_of(person)
             except NotFoundError:  # then nothing of it has happened
                 await self._note([evolve(unit, state=State.PENDING, sha256=None) for unit in units])
                 return []
             except CallError as error:
-                return await self._note([evolve(_failed(unit, error), state=State.AMBIGUOUS) for unit in units])
+                return await self._note([evolve(failed(unit, error), state=State.AMBIGUOUS) for unit in units])
             ended = await self._request(place, photos, in_doubt=True) if photos else []
-            return await self._note(ended + self._account_for(unread, faces, before, ended))
-
-    def _account_for(
-        self, unread: Sequence[Unit], faces: Sequence[str], before: Sequence[str], ended: Sequence[Unit]
-    ) -> list[Unit]:
-        """Return what became of pictures that are no longer there: the faces that no other one explains are theirs."""
-        theirs = [face_id for face_id in faces if face_id not in {*before, *(unit.face_id for unit in ended)}]
-        if not theirs or len(theirs) != len(unread):
-            hint = "; it may have been added by the former run" if theirs else ""
-            return [evolve(unit, sha256=None, reason=f"{unit.reason}{hint}") for unit in unread]
-        only = theirs[0] if len(theirs) == 1 else None
-        return [evolve(unit, state=State.DONE, face_id=only, code=None, reason=None) for unit in unread]
+            explained = {*before, *(unit.face_id for unit in ended)}
+            theirs = [face_id for face_id in faces if face_id not in explained]
+            return await self._note(ended + _account_for(unread, theirs, units))
 
     async def _note(self, units: list[Unit]) -> list[Unit]:
         await self._journal.do(partial(notes.settle, units=units))
@@ -217,56 +179,20 @@ class Enroller:
         """Take from the front what fits one request: of one kind, with one tag."""
         first = left[0]
         pack: list[Unit] = []
-        room = self._limits.planned_request_bytes - _REQUEST_BYTES
+        room = max_image_bytes(self._limits)
         while left and len(pack) < self._most:
             unit = left[0]
-            size = 2 * len(unit.source.encode()) if is_url(unit.source) else unit.size
-            room -= _PART_BYTES + size
+            room -= 2 * len(unit.source.encode()) if is_url(unit.source) else unit.size
             if pack and (room < 0 or unit.tag != first.tag or is_url(unit.source) != is_url(first.source)):
                 break
             pack.append(left.popleft())
         return pack
 
-    def _read(self, units: Sequence[Unit]) -> tuple[list[Photo], list[Unit]]:
-        """Read pictures, and return those that can be sent and those that cannot. Runs in a worker thread."""
-        photos: list[Photo] = []
-        unread: list[Unit] = []
-        for unit in units:
-            found = self._photo(unit)
-            (photos if isinstance(found, Photo) else unread).append(found)  # type: ignore[arg-type]
-        return photos, unread
-
-    def _read_again(self, units: Sequence[Unit]) -> tuple[list[Photo], list[Unit]]:
-        """As above, of pictures that must have the same bytes as before, whatever the file's date."""
-        before = {unit.id: unit.sha256 for unit in units}
-        photos, unread = self._read([evolve(unit, stamp=stamp_of(unit.source)[1]) for unit in units])
-        unread += [_changed(photo.unit) for photo in photos if photo.unit.sha256 != before[photo.unit.id]]
-        return [photo for photo in photos if photo.unit.sha256 == before[photo.unit.id]], unread
-
-    def _photo(self, unit: Unit) -> Photo | Unit:
-        if is_url(unit.source):
-            return Photo(evolve(unit, sha256=sha256(unit.source.encode()).digest()), ImageUrl(unit.source))
-        if not unit.stamp or not stamp_of(unit.source)[1]:
-            return _failed_with(unit, "missing", f"{unit.source} is not there")
-        found = self._content(unit)
-        return _changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
-
-    def _content(self, unit: Unit) -> Photo | Unit:
-        picture = Picture(unit.source)
-        try:
-            with picture.opened() as reader:
-                check_request_size(reader.size, self._limits)
-                content = reader.read(reader.size)
-            check_image(picture.label, len(content), content[:16])
-        except LimitError as error:
-            return _failed(unit, error)
-        return Photo(evolve(unit, sha256=sha256(content).digest()), content)
-
     # The requests
 
     async def _send(self, place: Place, faces: list[str], units: Sequence[Unit]) -> list[Unit]:
         """Send a pack, but for what cannot be read, what is there already and what there is no room for."""
-        photos, ended = await anyio.to_thread.run_sync(self._read, units)
+        photos, ended = await self._reader.read(units)
 
         def intend(db: Connection) -> set[int]:
             notes.settle(db, ended)
@@ -283,7 +209,7 @@ class Enroller:
         room = max(0, self._limits.max_faces_per_person - len(faces))
         if photos[room:]:
             error = FaceLimitError(f"the person has {len(faces)} faces and these; {room} more may be added")
-            ended += await self._note([_failed(photo.unit, error) for photo in photos[room:]])
+            ended += await self._note([failed(photo.unit, error) for photo in photos[room:]])
         if self._dry:
             faces += [""] * len(photos[:room])
             ended += await self._note([evolve(photo.unit, state=State.PENDING) for photo in photos[:room]])
@@ -300,11 +226,11 @@ class Enroller:
         except (FaceError, ValueError) as error:
             if batch.in_doubt:
                 place.in_doubt = True
-                return [evolve(_failed(photo.unit, error), state=State.AMBIGUOUS) for photo in photos]
+                return [evolve(failed(photo.unit, error), state=State.AMBIGUOUS) for photo in photos]
             if len(photos) > 1 and isinstance(error, LimitError | ImageError | DuplicateFaceError):
                 half = len(photos) // 2
                 return await self._request(place, photos[:half]) + await self._request(place, photos[half:])
-            return [_failed(photo.unit, error) for photo in photos]
+            return [failed(photo.unit, error) for photo in photos]
         finally:
             self._session.ledger.forget(Key("faces", batch.person_id))  # which it has not seen
         units = [_told(photo.unit, face) for photo, face in zip(photos, result.faces, strict=True)]
@@ -357,24 +283,22 @@ class _Batch:
         raise TransportError(message, endpoint=ADD_FACE.name, maybe_applied=True)
 
 
+def _account_for(unread: Sequence[Unit], face_ids: Sequence[str], units: Sequence[Unit]) -> list[Unit]:
+    """Return what became of pictures that cannot be read again: they have the faces that no other one explains."""
+    if not face_ids or len(face_ids) != len(unread):
+        hint = "; it may have been added by the former run" if face_ids else ""
+        # Without their hashes, so that other files that have those bytes are units of their own.
+        return [evolve(unit, sha256=None, reason=f"{unit.reason}{hint}") for unit in unread]
+    only = face_ids[0] if len(face_ids) == 1 else None
+    unreadable = {unit.id for unit in unread}
+    return [_done(unit, only) for unit in units if unit.id in unreadable]
+
+
+def _done(unit: Unit, face_id: str | None) -> Unit:
+    return evolve(unit, state=State.DONE, face_id=face_id, code=None, reason=None)
+
+
 def _told(unit: Unit, face: FaceOutcome) -> Unit:
     if face.error is not None:
-        return _failed(unit, face.error)
-    return evolve(unit, state=State.DONE, face_id=face.face_id or None, code=None, reason=None)
-
-
-def _failed(unit: Unit, error: Exception) -> Unit:
-    if isinstance(error, ServiceError):
-        return _failed_with(unit, str(error.code), str(error))
-    code = next(word for kind, word in _WORDS if isinstance(error, kind))
-    return _failed_with(unit, code, str(error))
-
-
-def _changed(unit: Unit) -> Unit:
-    # Without its hash, so that another file that has those bytes is a unit of its own.
-    reason = f"{unit.source} has changed since it was listed; run again when it is complete"
-    return _failed_with(evolve(unit, sha256=None), "changed", reason)
-
-
-def _failed_with(unit: Unit, code: str, reason: str) -> Unit:
-    return evolve(unit, state=State.FAILED, code=code, reason=reason)
+        return failed(unit, face.error)
+    return _done(unit, face.face_id or None)

@@ -33,10 +33,10 @@ from face_async.ingest.manifest import BadRow, Row
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-__all__ = ["Journal", "JournalError", "Person", "Project", "State", "Tally", "Unit"]
+__all__ = ["Journal", "JournalError", "Person", "Project", "State", "Unit"]
 
 T = TypeVar("T")
 
@@ -113,9 +113,6 @@ class Person:
     before: tuple[str, ...] | None
     in_doubt: bool
 
-
-Tally: TypeAlias = "Mapping[tuple[State, str | None], tuple[int, int]]"
-"""Units by state and code: how many they are, and how many bytes."""
 
 Listed: TypeAlias = tuple[Row | BadRow, int, str]
 """A row, and the size and stamp of its file."""
@@ -359,10 +356,10 @@ def settle(db: sqlite3.Connection, units: Iterable[Unit]) -> None:
 # Looking:
 
 
-def tally(db: sqlite3.Connection) -> Tally:
-    """Return how many units there are in which state, and with which code."""
-    query = "SELECT state, code, count(*), sum(size) FROM units GROUP BY state, code"
-    return {(State(state), code): (count, size) for state, code, count, size in db.execute(query)}
+def tally(db: sqlite3.Connection) -> Iterator[tuple[State, str | None, int]]:
+    """Yield how many units there are of each state and code."""
+    for state, code, count in db.execute("SELECT state, code, count(*) FROM units GROUP BY state, code"):
+        yield State(state), code, count
 
 
 def count_bad_rows(db: sqlite3.Connection) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import time
+from collections import Counter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -10,12 +12,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from attrs import frozen
 
 from face_async.ingest import journal as notes
-from face_async.ingest.journal import Journal
+from face_async.ingest.journal import Journal, State
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from sqlite3 import Connection
+
+    from face_async.ingest.journal import Unit
 
 Phase: TypeAlias = Literal["listing", "sending", "waiting", "stopping", "ended"]
 """What a run does: it waits while the service is away, and stops once it was told to."""
@@ -44,19 +48,19 @@ class Summary:
         away: Why the service is waited for, None while it is not.
     """
 
-    phase: Phase = "listing"
-    listed: int = 0
-    pending: int = 0
-    ambiguous: int = 0
-    done: int = 0
-    failed: int = 0
-    collapsed: int = 0
-    bad_rows: int = 0
-    codes: Mapping[str, int] = MappingProxyType({})
-    added: int = 0
-    added_bytes: int = 0
-    seconds: float = 0.0
-    away: str | None = None
+    phase: Phase
+    listed: int
+    pending: int
+    ambiguous: int
+    done: int
+    failed: int
+    collapsed: int
+    bad_rows: int
+    codes: Mapping[str, int]
+    added: int
+    added_bytes: int
+    seconds: float
+    away: str | None
 
     @property
     def total(self) -> int:
@@ -77,6 +81,75 @@ class Summary:
     def bytes_per_second(self) -> float:
         """Bytes of files that this run adds a second."""
         return self.added_bytes / self.seconds if self.seconds else 0.0
+
+
+class Progress:
+    """What a run counts while it goes on.
+
+    Attributes:
+        phase: What the run does, as far as it knows itself.
+        listed: Rows that were listed.
+    """
+
+    def __init__(self) -> None:
+        self.phase: Phase = "listing"
+        self.listed = 0
+        self._states: Counter[State] = Counter()
+        self._codes: Counter[str] = Counter()
+        self._bad_rows = 0
+        self._added = 0
+        self._added_bytes = 0
+        self._began = 0.0
+        self._ended = 0.0
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.phase = phase
+        if phase == "sending":
+            self._began = time.monotonic()
+        elif phase == "ended":
+            self._ended = time.monotonic()
+
+    def recount(self, db: Connection) -> None:
+        """Take the counts from the journal."""
+        self._states.clear()
+        self._codes.clear()
+        for state, code, count in notes.tally(db):
+            self._states[state] += count
+            if code is not None and state in {State.FAILED, State.AMBIGUOUS}:
+                self._codes[code] += count
+        self._bad_rows = notes.count_bad_rows(db)
+
+    def count(self, units: Sequence[Unit], *, in_doubt: bool) -> None:
+        """Count units that have come to an end; they were PENDING or in doubt before."""
+        self._states[State.AMBIGUOUS if in_doubt else State.PENDING] -= len(units)
+        self._states.update(unit.state for unit in units)
+        self._codes.update(unit.code for unit in units if unit.code is not None)
+        done = [unit for unit in units if unit.state is State.DONE]
+        self._added += len(done)
+        self._added_bytes += sum(unit.size for unit in done)
+
+    def summary(self, *, stopping: bool, away: str | None) -> Summary:
+        """Return how the run stands."""
+        phase = self.phase
+        if phase != "ended":
+            phase = "stopping" if stopping else "waiting" if away is not None else phase
+        states = self._states
+        return Summary(
+            phase=phase,
+            listed=self.listed,
+            pending=states[State.PENDING],
+            ambiguous=states[State.AMBIGUOUS] + states[State.INTENT],
+            done=states[State.DONE],
+            failed=states[State.FAILED],
+            collapsed=states[State.COLLAPSED],
+            bad_rows=self._bad_rows,
+            codes=MappingProxyType(dict(self._codes)),
+            added=self._added,
+            added_bytes=self._added_bytes,
+            seconds=((self._ended or time.monotonic()) - self._began) if self._began else 0.0,
+            away=away,
+        )
 
 
 async def write_failures(journal: Journal | str | os.PathLike[str], path: str | os.PathLike[str]) -> int:

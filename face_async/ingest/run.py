@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import Counter, deque
+from collections import deque
 from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.to_thread
-from attrs import evolve, frozen
+from attrs import frozen
 
 from face_async.ingest import journal as notes
 from face_async.ingest._service import RunEndedError, Service
 from face_async.ingest._work import Enroller, Place
 from face_async.ingest.journal import Journal, Project, State
 from face_async.ingest.manifest import BadRow, Row, read_source
-from face_async.ingest.report import Summary, write_failures
+from face_async.ingest.report import Progress, write_failures
 from face_async.ingest.shards import Shard
 from face_async.limits import check_group_ids
 from face_async.outcomes import Outcomes
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
     from face_async.ingest.journal import Listed, Unit
     from face_async.ingest.manifest import Source
+    from face_async.ingest.report import Phase, Summary
     from face_async.session import FaceSession
 
 _LISTED_AT_ONCE = 2_000
@@ -46,6 +45,7 @@ def ingest(
     group_ids: Sequence[str] = (),
     max_at_once: int = 64,
     pack: bool = True,
+    fit: bool = False,
     shard: tuple[int, int] = (0, 1),
     dry_run: bool = False,
     on_progress: Callable[[Summary], object] | None = None,
@@ -78,6 +78,8 @@ def ingest(
         max_at_once: How many requests may be under way at once, 1 or more; their pictures are in memory, at most
             1.5 MB a request.
         pack: False sends every picture alone.
+        fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fitting.fit_image` does;
+            otherwise they fail with code 23. Needs Pillow (extra ``server``).
         shard: ``(rank, world)``: enrol only every ``world``-th person, chosen by a hash of the person's id. Each rank
             from 0 to ``world - 1`` wants a journal of its own.
         dry_run: Does everything but send: units that would be sent end as PENDING. The journal is not changed.
@@ -99,6 +101,7 @@ def ingest(
         group_ids=group_ids,
         max_at_once=max_at_once,
         pack=pack,
+        fit=fit,
         shard=Shard(*shard),
         dry_run=dry_run,
         retry=False,
@@ -113,6 +116,7 @@ def retry_failed(
     journal: str | os.PathLike[str],
     max_at_once: int = 64,
     pack: bool = True,
+    fit: bool = False,
     shard: tuple[int, int] = (0, 1),
     on_progress: Callable[[Summary], object] | None = None,
     probe_delay: float = 1.0,
@@ -128,6 +132,7 @@ def retry_failed(
         group_ids=(),
         max_at_once=max_at_once,
         pack=pack,
+        fit=fit,
         shard=Shard(*shard),
         dry_run=False,
         retry=True,
@@ -160,6 +165,7 @@ class Ingestion:
         group_ids: Sequence[str],
         max_at_once: int,
         pack: bool,
+        fit: bool,
         shard: Shard,
         dry_run: bool,
         retry: bool,
@@ -177,15 +183,13 @@ class Ingestion:
         project = Project(session.appid, session.bucket, shard.rank, shard.world)
         self._journal = Journal(journal, project, dry=dry_run)
         self._service = Service(session, probe_delay=probe_delay, on_change=self._tell)
-        self._enroller = Enroller(session, self._journal, self._service, pack=pack, dry=dry_run)
+        self._enroller = Enroller(session, self._journal, self._service, pack=pack, fit=fit, dry=dry_run)
         self._turn_size = session.limits.max_faces_per_person
         self._outcomes = Outcomes(self._take, self._turns(), max_at_once=max_at_once)
         self._ready: deque[Unit] = deque()
         self._in_doubt = 0
         self._settled = anyio.Event()
-        self._began = 0.0
-        self._now = Summary()
-        self._codes: Counter[str] = Counter()
+        self._progress = Progress()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -210,7 +214,7 @@ class Ingestion:
                 outcome = await anext(self._outcomes)
             except StopAsyncIteration:
                 await self._recount()
-                self._show(evolve(self._now, phase="ended"))
+                self._enter("ended")
                 raise
             if outcome.error is not None:
                 self._service.stop()
@@ -238,11 +242,7 @@ class Ingestion:
     @property
     def summary(self) -> Summary:
         """How the run stands now."""
-        seconds = time.monotonic() - self._began if self._began and self._now.phase != "ended" else self._now.seconds
-        phase, away = self._now.phase, self._service.away
-        if phase != "ended":
-            phase = "stopping" if self._service.stopping else "waiting" if away is not None else phase
-        return evolve(self._now, phase=phase, away=away, seconds=seconds, codes=MappingProxyType(dict(self._codes)))
+        return self._progress.summary(stopping=self._service.stopping, away=self._service.away)
 
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
         """Write what failed up to now into a CSV file; as :func:`~face_async.ingest.report.write_failures`."""
@@ -258,7 +258,8 @@ class Ingestion:
         try:
             while not self._service.stopping:
                 count = await anyio.to_thread.run_sync(self._list_some, listed)
-                self._show(evolve(self._now, listed=self._now.listed + count))
+                self._progress.listed += count
+                self._tell()
                 if count < _LISTED_AT_ONCE:
                     break
         finally:
@@ -282,9 +283,8 @@ class Ingestion:
             await self._journal.do(notes.reopen_failed)
         elif self._source is not None:
             await self._list(self._source)
-        self._began = time.monotonic()
         await self._recount()
-        self._show(evolve(self._now, phase="sending"))
+        self._enter("sending")
         async with contextlib.aclosing(self._walk(State.AMBIGUOUS)) as turns:
             async for turn in turns:
                 self._in_doubt += 1
@@ -330,59 +330,25 @@ class Ingestion:
             if turn.in_doubt:
                 self._in_doubt -= 1
                 self._settled.set()
-        self._count(units, turn)
+        self._progress.count(units, in_doubt=turn.in_doubt)
+        self._tell()
         return units
 
     # Counting
 
-    def _count(self, units: Sequence[Unit], turn: _Turn) -> None:
-        counts = Counter(unit.state for unit in units)
-        self._codes.update(unit.code for unit in units if unit.code is not None)
-        done = [unit for unit in units if unit.state is State.DONE]
-        counts[State.AMBIGUOUS if turn.in_doubt else State.PENDING] -= len(units)
-        now = self._now
-        self._show(
-            evolve(
-                now,
-                pending=now.pending + counts[State.PENDING],
-                ambiguous=now.ambiguous + counts[State.AMBIGUOUS],
-                done=now.done + counts[State.DONE],
-                failed=now.failed + counts[State.FAILED],
-                collapsed=now.collapsed + counts[State.COLLAPSED],
-                added=now.added + len(done),
-                added_bytes=now.added_bytes + sum(unit.size for unit in done),
-            )
-        )
-
     async def _recount(self) -> None:
-        """Take the counts from the journal."""
-        tally, bad_rows = await self._journal.do(lambda db: (notes.tally(db), notes.count_bad_rows(db)))
-        counts: Counter[State] = Counter()
-        self._codes.clear()
-        for (state, code), (count, _) in tally.items():
-            counts[state] += count
-            if code is not None and state in {State.FAILED, State.AMBIGUOUS}:
-                self._codes[code] += count
-        self._now = evolve(
-            self._now,
-            pending=counts[State.PENDING],
-            ambiguous=counts[State.AMBIGUOUS] + counts[State.INTENT],
-            done=counts[State.DONE],
-            failed=counts[State.FAILED],
-            collapsed=counts[State.COLLAPSED],
-            bad_rows=bad_rows,
-            seconds=time.monotonic() - self._began if self._began else 0.0,
-        )
+        """Take the counts from the journal, where they are exact."""
+        await self._journal.do(self._progress.recount)
 
     async def _close(self) -> None:
         """Count a last time before the journal is closed, if it was not done."""
-        if self._now.phase != "ended":
+        if self._progress.phase != "ended":
             with anyio.CancelScope(shield=True), contextlib.suppress(notes.JournalError):
                 await self._recount()
-            self._show(evolve(self._now, phase="ended"))
+            self._enter("ended")
 
-    def _show(self, now: Summary) -> None:
-        self._now = now
+    def _enter(self, phase: Phase) -> None:
+        self._progress.enter(phase)
         self._tell()
 
     def _tell(self) -> None:
