@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 from face_async._throttle import Throttle
 from face_async.cli.enroll_output import Display, as_json, say_summary, tell_differences
 from face_async.cli.exits import Exit, exit_code, fail, one_line
-from face_async.cli.options import AsJson, BaseUrl, Db, Quiet, Recognizer, RecognizerName, Target, run_with
+from face_async.cli.options import AsJson, BaseUrl, Db, Fit, Quiet, Recognizer, RecognizerName, Target, run_with
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError
 from face_async.ingest import Difference, Ingestion, Summary, ingest, retry_failed, verify
@@ -58,6 +58,7 @@ def enroll(
     failures: Annotated[
         Path | None, typer.Option("--failures", metavar="FILE.csv", help="Write what was not enrolled, and why.")
     ] = None,
+    fit: Fit = False,
     no_pack: Annotated[bool, typer.Option("--no-pack", help="Send every picture in a request of its own.")] = False,
     at_once: Annotated[
         int | None,
@@ -89,7 +90,7 @@ def enroll(
     elif not quiet:
         target.announce()
     concurrency = at_once or (_AT_ONCE if target.database is None else _AT_ONCE_EMBEDDED)
-    plan = Plan(source, journal, tuple(group_ids or ()), parts, concurrency, not no_pack, dry_run, retry)
+    plan = Plan(source, journal, tuple(group_ids or ()), parts, concurrency, fit, not no_pack, dry_run, retry)
     work = Work(plan, quiet=quiet, failures=failures, check=check)
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
     run_with(target, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
@@ -115,6 +116,7 @@ class Plan:
     group_ids: tuple[str, ...]
     shard: tuple[int, int]
     at_once: int
+    fit: bool
     pack: bool
     dry_run: bool
     retry: bool
@@ -127,6 +129,7 @@ class Plan:
                 journal=self.journal,
                 max_at_once=self.at_once,
                 pack=self.pack,
+                fit=self.fit,
                 shard=self.shard,
                 on_progress=display.show,
             )
@@ -137,6 +140,7 @@ class Plan:
             group_ids=self.group_ids,
             max_at_once=self.at_once,
             pack=self.pack,
+            fit=self.fit,
             shard=self.shard,
             dry_run=self.dry_run,
             on_progress=display.show,
@@ -162,7 +166,7 @@ class Work:
     quiet: bool = field(kw_only=True)
     failures: Path | None = field(kw_only=True)
     check: bool = field(kw_only=True)
-    summary: Summary = field(factory=Summary, init=False)
+    summary: Summary = field(init=False)
     error: FaceError | None = field(default=None, init=False)
     signals: int = field(default=0, init=False)
     differences: list[Difference] = field(factory=list[Difference], init=False)

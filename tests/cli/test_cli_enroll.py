@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
+from attrs import evolve
+from PIL import Image
 
 from face_async._throttle import ThrottleState
 from face_async.cli import enroll_output
 from face_async.cli.enroll_output import Display
 from face_async.ingest import Summary
+from face_async.ingest.report import Progress
 from face_async.portraits import draw_portrait
 
 FAST = ("--recognizer", "fingerprint")
@@ -129,6 +133,12 @@ class TestWhatCannotBeEnrolled:
         told = json.loads(enroll("people", "--retry-failed", "--json").out)
         assert (told["added"], told["done"], told["codes"]) == (1, 5, {"-1102": 1})
 
+    def test_because_it_is_too_large_may_be_made_to_fit(self, enroll, people):
+        ada = Image.open(io.BytesIO(draw_portrait(0, shot=6, size=120)))
+        ada.resize((800, 800)).save(people / "ada" / "large.bmp")
+        assert "23          the request is too large" in enroll("people").out
+        assert json.loads(enroll("people", "--retry-failed", "--fit", "--json").out)["done"] == 5
+
     def test_cannot_be_tried_again_before_it_was_tried(self, enroll):
         said = enroll("people", "--retry-failed")
         assert said.code == 2
@@ -161,22 +171,31 @@ class TestAService:
         assert "the same command goes on from here" in said.err
 
 
+def summary(phase: str, **counts: object) -> Summary:
+    return evolve(Progress().summary(stopping=False, away=None), phase=phase, **counts)
+
+
 def test_without_a_terminal_a_line_now_and_then_says_how_it_stands(capsys, monkeypatch):
     monkeypatch.setattr(enroll_output, "_LINE_EVERY", 0)
-    display = Display(ThrottleState, quiet=False)
-    with display:
-        display.show(Summary("listing", listed=7))
-        display.show(Summary("sending", pending=5, done=1, failed=1))
-        display.show(Summary("waiting", pending=5, done=1, failed=1, away="no answer"))
-        display.show(Summary("sending", pending=5, done=1, failed=1))
+    sending = summary("sending", pending=5, done=1, failed=1)
+    with Display(ThrottleState, quiet=False) as display:
+        display.show(summary("listing", listed=7))
+        display.show(sending)
+        display.show(evolve(sending, phase="waiting", away="no answer"))
+        display.show(sending)
     said = [line.removeprefix("face-async: ") for line in capsys.readouterr().err.splitlines()]
-    assert said[1] == "sending: 2 of 7, 1 failed"
-    assert said[2] == "waiting for the service: no answer"
-    assert "the service is back" in said
+    assert said == [
+        "listing: 7",
+        "sending: 2 of 7, 1 failed",
+        "waiting for the service: no answer",
+        "waiting: 2 of 7, 1 failed",
+        "the service is back",
+        "sending: 2 of 7, 1 failed",
+    ]
 
 
 def test_quietly_nothing_says_how_it_stands(capsys, monkeypatch):
     monkeypatch.setattr(enroll_output, "_LINE_EVERY", 0)
     with Display(ThrottleState, quiet=True) as display:
-        display.show(Summary("waiting", away="no answer"))
+        display.show(summary("waiting", away="no answer"))
     assert capsys.readouterr().err == ""
