@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -84,6 +85,8 @@ def enroll(
     target = Target.asked_for(db, base_url, recognizer)
     parts = _shard(shard)
     journal = journal or _default_journal(source, target, parts)
+    if dry_run and (retry or check):
+        raise ValueError("--dry-run goes with neither --retry-failed nor --verify")
     _check(source, group_ids or (), target, journal, retry=retry)
     if dry_run and target.database is not None and not target.database.exists():
         target = evolve(target, database=Path(":memory:"))  # nor is a database made for nothing
@@ -190,7 +193,11 @@ class Work:
 
     async def _heed_signals(self, run: Ingestion, everything: anyio.CancelScope) -> None:
         """Stop the run at the first Ctrl-C, and everything at the second."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        # Where the event loop knows no signals, as on Windows, the first one ends everything.
+        with (
+            contextlib.suppress(NotImplementedError),
+            anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received,
+        ):
             async for _ in received:
                 self.signals += 1
                 if self.signals > 1:
@@ -234,15 +241,14 @@ def _default_journal(source: Path, target: Target, shard: tuple[int, int]) -> Pa
     """
     where = os.environ["FACE_ASYNC_APPID"] if target.database is None else target.database.stem
     part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
-    beside = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, away from where it was found
-    name = f"{beside.name}.{where}{part}.journal"
-    return (
-        Path(name) if not os.access(beside.parent, os.W_OK) else source.with_name(name) if source.name else Path(name)
-    )
+    found = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, away from where it was found
+    home = found.parent if os.access(found.parent, os.W_OK) else Path.cwd()
+    return Path(os.path.relpath(home / f"{found.name}.{where}{part}.journal"))
 
 
 def _check(source: Path, group_ids: Sequence[str], target: Target, journal: Path, *, retry: bool) -> None:
     """Refuse what would enrol nobody."""
+    source.stat()  # which says that it is not there
     if source.is_dir() and not group_ids and not retry:
         raise ValueError("say --group GROUP: a folder does not tell where to put its people")
     if retry and not journal.exists():

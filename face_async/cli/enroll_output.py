@@ -38,7 +38,6 @@ _WORDS = {
 }
 """What the words mean that stand in the journal where the service has no code."""
 
-
 _OTHER_ROWS = {
     "row": "a row or file that is no picture of anybody",
     "same": "the same picture as another of the person",
@@ -134,11 +133,11 @@ def say_summary(summary: Summary, *, dry_run: bool) -> None:
     if dry_run:
         say(f"{summary.pending:,} of {summary.total:,} pictures would be sent, {summary.done:,} are enrolled already")
     else:
-        rate = f"{_count(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
-        say(
-            f"{summary.done:,} of {summary.total:,} pictures are enrolled, {summary.added:,} by this run "
-            f"in {summary.seconds:.1f} s: {rate}"
-        )
+        said = f"{summary.done:,} of {summary.total:,} pictures are enrolled"
+        if summary.added:
+            rate = f"{_count(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
+            said += f", {summary.added:,} by this run in {summary.seconds:.1f} s: {rate}"
+        say(said)
     rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]
     rows += [(word, count, _OTHER_ROWS[word]) for word, count in _others(summary).items()]
     for code, count, meaning in sorted(rows, key=lambda row: -row[1]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,24 @@ class TestAFolder:
         assert (said.code, said.err) == (0, "")
         assert said.out == "4 of 4 pictures would be sent, 0 are enrolled already\n"
         assert [path.name for path in tmp_path.iterdir()] == ["people"]
+
+    @pytest.mark.parametrize("other", ["--retry-failed", "--verify"])
+    def test_is_not_sent_by_way_of_another_option(self, enroll, other):
+        said = enroll("people", "--dry-run", other)
+        assert (said.code, said.out) == (2, "")
+
+    def test_may_be_where_one_is(self, enroll, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path / "people")
+        assert enroll(".", "--db", "../faces.db").code == 0
+        assert enroll(".", "--db", "../faces.db").code == 0
+        assert (tmp_path / "people.faces.journal").exists()
+
+    def test_that_cannot_be_written_beside_has_its_journal_here(self, enroll, tmp_path, monkeypatch):
+        monkeypatch.setattr("os.access", lambda _path, mode: mode != os.W_OK)
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert enroll("../people").code == 0
+        assert (tmp_path / "here" / "people.faces.journal").exists()
 
     def test_quietly_says_nothing(self, enroll):
         said = enroll("people", "-q")
@@ -143,6 +162,12 @@ class TestWhatCannotBeEnrolled:
         said = enroll("people", "--retry-failed")
         assert said.code == 2
         assert "there is no journal" in said.err
+
+
+def test_a_source_that_is_not_there_makes_no_database(enroll, tmp_path):
+    said = enroll("nope")
+    assert (said.code, said.err) == (2, "face-async: nope: No such file or directory\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_manifest_tells_where_to_put_its_people(say, people, tmp_path):
