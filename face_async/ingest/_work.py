@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 from attrs import define, evolve, field
 
 from face_async._endpoints import ADD_FACE

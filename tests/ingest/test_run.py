@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ingestkit import APPID, RECOGNIZER, enrolled, finished, outcomes, serving, told, write_people
+from PIL import Image
 from serverkit import picture
 
 from face_async import ServiceLimits
-from face_async.ingest import (
-    Row,
-    State,
-    ingest,
-    write_failures,
-)
+from face_async.ingest import Row, State, ingest, retry_failed, write_failures
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +113,22 @@ async def test_packs_keep_within_a_request(store, tmp_path, run_on):
     assert 6 == summary.done
 
 
+async def test_pictures_that_are_too_large_are_made_to_fit_on_demand(store, tmp_path, run_on):
+    """What is sent is smaller; what is noted is the file, so that the next run knows it."""
+    people = write_people(tmp_path / "people", 1, 0)
+    noise = np.random.default_rng(1).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(people / "person0" / "large.png")
+    async with serving(store) as (session, network):
+        units = await outcomes(run_on(session, people))
+        assert ["23"] == [unit.code for unit in units]
+        async with retry_failed(session, journal=run_on.keywords["journal"], fit=True) as run:
+            units = [unit async for unit in run]
+        assert [State.DONE] == [unit.state for unit in units]
+        assert len(network.body) < 1_500_000 < (people / "person0" / "large.png").stat().st_size
+        assert sha256((people / "person0" / "large.png").read_bytes()).digest() == units[0].sha256
+        assert [] == await outcomes(run_on(session, people))
+
+
 async def test_urls_are_left_to_the_server(store, run_on):
     """The same URL is sent once for a person, whatever the number of rows."""
     rows = [Row("ada", f"https://example.com/{number}.jpg") for number in (1, 2, 1)]
@@ -169,6 +183,19 @@ async def test_pictures_that_cannot_be_sent_fail_alone(store, people, run_on, tm
     assert codes == {Path(row["source"]).name: row["code"] for row in found}
     assert rows == len(found) == 6
     assert {"person1"} == {row["person_id"] for row in found}
+
+
+async def test_a_picture_that_makes_the_server_refuse_all_fails_alone(store, people, run_on):
+    """A server may refuse a whole request for one picture's sake: the others are sent without it."""
+
+    def plan(name):
+        return -1101 if name == "addface" and b"person 1 shot 2" in network.body else ""
+
+    async with serving(store, plan=plan) as (session, network):
+        units = await outcomes(run_on(session, people))
+    assert {("02.jpg", "-1101")} == {(Path(unit.source).name, unit.code) for unit in units if unit.code}
+    assert {0, 1, 3} == set(enrolled(store)["person1"])
+    assert enrolled(store) == told(units)
 
 
 async def test_bad_rows_are_reported_and_not_the_end(store, people, run_on, journal, tmp_path):

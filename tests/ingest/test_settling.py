@@ -158,6 +158,39 @@ async def test_a_full_person_does_not_hide_what_was_added(store, tmp_path, run_o
     assert 2 == sum(unit.code == "-1309" for unit in units)
 
 
+async def test_nobody_guesses_when_others_have_filled_the_person(store, ada, run_on):
+    """The request is refused as a whole, and none of the faces is known to be the picture's."""
+    people = ada(1)
+    async with serving(store, **ONCE) as (session, network):
+        await crash(network, run_on(session, people), "refuse")
+        await session.add_face("person0", [picture(0, shot) for shot in range(40, 60)])
+        units = await outcomes(run_on(session, people))
+        assert {"00.jpg": ("ambiguous", "no-answer")} == ends(units)
+        await session.del_face("person0", list(enrolled(store)["person0"].values()))
+        assert 1 == (await finished(run_on(session, people))).done
+
+
+async def test_a_full_person_who_has_nothing_new_was_not_given_anything(store, ada, run_on):
+    """Then the server's refusal is the whole truth."""
+    people = ada(0)
+    async with serving(store, **ONCE) as (session, network):
+        await session.new_person("person0", ["staff"], picture(0, 40))
+        await session.add_face("person0", [picture(0, shot) for shot in range(41, 59)])
+        (people / "person0" / "1.jpg").write_bytes(picture(0, 1))
+        await crash(network, run_on(session, people), "refuse")
+        network.plan = lambda name: -1309 if name == "addface" else ""
+        assert {"1.jpg": ("failed", "-1309")} == ends(await outcomes(run_on(session, people)))
+
+
+async def test_a_picture_that_is_refused_now_was_refused_before(store, ada, run_on):
+    """What the service makes nothing of cannot have been added by the lost request."""
+    people = ada(1)
+    async with serving(store, **ONCE) as (session, network):
+        await crash(network, run_on(session, people), "refuse")
+        network.plan = lambda name: -1102 if name == "addface" else ""
+        assert {"00.jpg": ("failed", "-1102")} == ends(await outcomes(run_on(session, people)))
+
+
 async def test_a_dry_run_leaves_doubts_as_they_are(store, ada, run_on):
     people = ada(3)
     async with serving(store, **ONCE) as (session, network):

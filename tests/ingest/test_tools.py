@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import stat
 from collections import Counter
@@ -98,6 +99,23 @@ async def test_a_run_may_go_on_without_its_source(store, people, run_on):
             async for _ in run:
                 run.stop()
         assert 12 == (await finished(run_on(session, None))).done
+
+
+async def test_what_was_added_under_its_own_name_meanwhile_is_not_tried_again(store, people, run_on, journal):
+    """The journal knows the mended file already: a run had found it."""
+    broken = people / "person1" / "02.jpg"
+    good = picture(1, 2)
+    broken.write_bytes(good)
+    async with serving(store) as (session, network):
+        await finished(run_on(session, people))
+        status = broken.stat()
+        broken.write_bytes(b"broken")
+        assert 1 == (await finished(run_on(session, people))).failed
+        broken.write_bytes(good)
+        os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
+        network.calls.clear()
+        summary = await finished(retry_failed(session, journal=journal))
+    assert ([], 12, 0) == (network.calls, summary.done, summary.failed)
 
 
 # Shards
