@@ -14,7 +14,7 @@ from email.utils import formatdate
 import anyio
 import pytest
 from doubles import envelope
-from raw_server import CERTIFICATE, RawServer, answer
+from raw_server import CERTIFICATE, RawServer, answer, black_hole
 
 from face_async import Answer, ServiceLimits
 from face_async.cli import checks_service
@@ -96,6 +96,19 @@ class TestAService:
         assert code == 3
         assert found["dns"][0] == "wrong"
         assert "connection" not in found
+
+    def test_has_a_name_that_leads_to_it(self, examine, service):
+        _, found = examine("--base-url", service["FACE_ASYNC_BASE_URL"].replace("127.0.0.1", "localhost"))
+        assert found["dns"][0] == "ok"
+        assert "127.0.0.1" in found["dns"][1]
+
+    def test_behind_a_wall(self, examine, account, monkeypatch):
+        monkeypatch.setattr(checks_service, "_CONNECT_SECONDS", 0.1)
+        with black_hole() as url:
+            account(url)
+            code, found = examine()
+        assert (code, found["connection"][0]) == (3, "wrong")
+        assert "firewall" in found["connection"][1]
 
     def test_that_is_something_else(self, examine, service):
         code, found = examine("--base-url", service["FACE_ASYNC_BASE_URL"] + "/elsewhere")
