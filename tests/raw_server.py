@@ -34,6 +34,26 @@ from face_async import FaceSession, RetryPolicy
 PATIENCE = 20
 """Seconds that a test waits for what must happen; only a broken program waits so long."""
 
+CERTIFICATE = """
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3oHFbtM2YOVr23oY
+OIjmTEZXNg8ZI4370156VYgCbgihRANCAAQJCvcKARci49XbEgkp++UxWQJIcROw
+jDcpWGwdu6b7jPAdPVlSO4pATTLASVnHM4bmQNb6iIi4EBDdT/X9xxb0
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBjzCCATagAwIBAgIUGEfOqGv6A0GlFJEK6SxZHirPo9IwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzA1MjgxN1oYDzIxMjYxMDMw
+MDUyODE3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQJCvcKARci49XbEgkp++UxWQJIcROwjDcpWGwdu6b7jPAdPVlSO4pA
+TTLASVnHM4bmQNb6iIi4EBDdT/X9xxb0o2QwYjAdBgNVHQ4EFgQU7uLFaDTnc/8Z
+/UnFHOaMmDd0Il4wHwYDVR0jBBgwFoAU7uLFaDTnc/8Z/UnFHOaMmDd0Il4wDwYD
+VR0TAQH/BAUwAwEB/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0cAMEQC
+IFPV5FkL7OOC1Zc6f8srjws17olm8yI7hru/e/C7GA4KAiB7XB7J5+SxsGiGfzp9
+bXWi4YTd60z67i5ju+985hatMQ==
+-----END CERTIFICATE-----
+"""
+"""For 127.0.0.1, signed by itself: nobody has a reason to trust it."""
+
 
 class HungUpError(ConnectionError):
     """The client has closed the connection before its request was whole."""

@@ -23,6 +23,7 @@ import httpx
 import pytest
 from doubles import CREDENTIALS, Network, envelope
 from raw_server import (  # noqa: F401 - fixtures are asked for by their own names
+    CERTIFICATE,
     PATIENCE,
     RawServer,
     answer,
@@ -314,27 +315,6 @@ async def test_connections_reset_on_arrival(session_at, large):
                 await session.set_info("p", tag="t")
     # Whether a reset is noticed while connecting, and so is certain, or while reading, is a matter of moments.
     assert server.requests == []
-
-
-CERTIFICATE = """
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3oHFbtM2YOVr23oY
-OIjmTEZXNg8ZI4370156VYgCbgihRANCAAQJCvcKARci49XbEgkp++UxWQJIcROw
-jDcpWGwdu6b7jPAdPVlSO4pATTLASVnHM4bmQNb6iIi4EBDdT/X9xxb0
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBjzCCATagAwIBAgIUGEfOqGv6A0GlFJEK6SxZHirPo9IwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzA1MjgxN1oYDzIxMjYxMDMw
-MDUyODE3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAQJCvcKARci49XbEgkp++UxWQJIcROwjDcpWGwdu6b7jPAdPVlSO4pA
-TTLASVnHM4bmQNb6iIi4EBDdT/X9xxb0o2QwYjAdBgNVHQ4EFgQU7uLFaDTnc/8Z
-/UnFHOaMmDd0Il4wHwYDVR0jBBgwFoAU7uLFaDTnc/8Z/UnFHOaMmDd0Il4wDwYD
-VR0TAQH/BAUwAwEB/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0cAMEQC
-IFPV5FkL7OOC1Zc6f8srjws17olm8yI7hru/e/C7GA4KAiB7XB7J5+SxsGiGfzp9
-bXWi4YTd60z67i5ju+985hatMQ==
------END CERTIFICATE-----
-"""
-"""For 127.0.0.1, signed by itself: nobody has a reason to trust it."""
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(session_at, tmp_path):

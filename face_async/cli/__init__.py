@@ -5,13 +5,17 @@
     _app.py        all commands, each in the file of its family
     look.py        groups, persons, faces, info
     delete.py      delete
-    recognise.py   identify, verify, compare
+    recognise.py   verify, compare
+    identify.py    identify; found.py: what it found out; found_output.py: where that goes; found_report.py: its page
+    enroll.py      enroll, merge-journals; enroll_output.py: what they show
+    doctor.py      doctor; checks.py, checks_service.py, checks_local.py: what it looks at
     serve.py       serve
-    demo.py        demo
-    people.py      who takes part in a demo; pictures.py: smaller copies of their pictures
-    findings.py    what came out of a demo; report.py: the page that shows it
+    demo.py        demo; people.py: who takes part; findings.py: what came out; report.py: its page
+    page.py        the page that reports are made of
+    pictures.py    pictures in folders, smaller copies of them, and where the face is
     options.py     options that commands share, and the session that they ask for
     output.py      what goes to the terminal: tables, JSON, foreign text made harmless
+    progress.py    the live display
     exits.py       exit codes, and one line for every error
 """
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from face_async._version import __version__
 from face_async.cli.delete import delete
 from face_async.cli.demo import demo
+from face_async.cli.doctor import doctor
+from face_async.cli.enroll import enroll, merge_journals
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
+from face_async.cli.identify import identify
 from face_async.cli.look import faces, groups, info, persons
 from face_async.cli.output import OneLineLog, say
-from face_async.cli.recognise import compare, identify, verify
+from face_async.cli.recognise import compare, verify
 from face_async.cli.serve import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -24,12 +30,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _title, _commands in {
-    "Start here": (demo, serve),
+_FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start here": (demo, serve, doctor),
+    "Enrol": (enroll, merge_journals),
     "Recognise": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
-}.items():
+}
+
+for _title, _commands in _FAMILIES.items():
     for _command in _commands:
         app.command(rich_help_panel=_title)(_command)
 

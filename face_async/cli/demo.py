@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from face_async.cli.exits import Exit, one_line
@@ -18,12 +16,15 @@ from face_async.cli.findings import Findings, Trial
 from face_async.cli.options import AsJson, Recognizer, RecognizerName
 from face_async.cli.output import foreign, say, say_json, say_table, tell
 from face_async.cli.people import drawn_people, photographed_people
+from face_async.cli.progress import live_progress
 from face_async.cli.report import write_report
 from face_async.errors import printable
 from face_async.session import FaceSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.progress import Progress
 
     from face_async.cli.people import Person
     from face_async.cli.pictures import Picture
@@ -54,7 +55,7 @@ def demo(
     all others are enrolled. The exit code is 1 unless everybody was recognised.
     """
     if photos is None:
-        with _progress() as progress:
+        with live_progress() as progress:
             cast = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
     else:
         cast = photographed_people(photos)
@@ -92,7 +93,7 @@ async def perform(people: Sequence[Person], recognizer: str) -> Findings:
             ) as session,
         ):
             started = time.perf_counter()
-            with _progress() as progress:
+            with live_progress() as progress:
                 enrolled = await _enrol(session, people, progress)
                 trials = await _identify_all(session, people, progress)
             seconds = time.perf_counter() - started
@@ -156,11 +157,6 @@ async def _identify_all(session: FaceSession, people: Sequence[Person], progress
         if probes:
             tasks.start_soon(in_all_groups, *probes[-1])
     return [trials[place] for place in sorted(trials)]
-
-
-def _progress() -> Progress:
-    terminal = Console(stderr=True)
-    return Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
 
 
 def _remark_on(people: Sequence[Person]) -> None:

@@ -38,9 +38,9 @@ class OneLineLog(logging.Handler):
         tell(printable(record.getMessage() + (f": {reason!r}" if reason else ""), _LONGEST_CELL))
 
 
-def say(text: str) -> None:
+def say(text: str, end: str = "\n") -> None:
     """Print text as it is on stdout."""
-    print(text, flush=True)  # noqa: T201
+    print(text, end=end, flush=True)  # noqa: T201
 
 
 def say_json(value: object) -> None:
@@ -78,10 +78,13 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> N
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else foreign(cell) for cell in row))
+    wide_console().print(table)
+
+
+def wide_console() -> Console:
+    """Return stdout, as wide as the terminal is, or wide enough where there is none."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_PIPE)
-    console.print(table)
+    return console if console.is_terminal else Console(width=_WIDTH_OF_A_PIPE)
 
 
 def _in_a_cell(value: object) -> str:

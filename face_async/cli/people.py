@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from face_async.cli.pictures import smaller_copy
+from face_async.cli.pictures import KINDS, is_picture
+from face_async.errors import LimitError
+from face_async.fitting import FITTING_BYTES, fit_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,15 +20,11 @@ if TYPE_CHECKING:
 
 GROUPS = ("engineering", "science")
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-
 _NAMES = (
     *("Ada", "Grace", "Alan", "Hedy", "Edsger", "Katherine", "Donald", "Radia", "Claude", "Barbara", "Tim", "Margaret"),
     *("John", "Frances", "Ken", "Annie", "Linus", "Mary", "Niklaus", "Joan", "Dennis", "Sophie", "Guido", "Lynn"),
 )
 _LONGEST_ID = 64
-_LARGEST_FILE = 1_400_000  # bytes, which leaves room in a request of 1.5 MB for the rest
-_LONGEST_SIDE = 1_600  # pixels: a face in it is still large enough to be found
 
 
 @frozen
@@ -87,8 +85,7 @@ def photographed_people(folder: Path) -> list[Person]:
         group_id = _group(number, len(folders))
         people.append(Person(person_id, name, group_id, *(tuple(map(_sendable, part)) for part in (enrolled, probes))))
     if not any(person.enrolled for person in people):
-        kinds = ", ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
-        raise ValueError(f"{folder} has no sub-folders, one a person, with pictures ({kinds}) in them")
+        raise ValueError(f"{folder} has no sub-folders, one a person, with pictures ({KINDS}) in them")
     return people
 
 
@@ -97,7 +94,7 @@ def _group(number: int, count: int) -> str:
 
 
 def _pictures(home: Path) -> Iterator[Path]:
-    return (path for path in home.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    return (path for path in home.iterdir() if is_picture(path.name) and path.is_file())
 
 
 def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -109,10 +106,11 @@ def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]
 
 
 def _sendable(path: Path) -> Picture:
-    """Return the picture as it is, or a smaller copy when it is too large for a request, as a camera's own are."""
-    if path.stat().st_size <= _LARGEST_FILE:
-        return path
-    return smaller_copy(path, _LONGEST_SIDE) or path
+    """Return the picture as it is, or smaller when it is too large for a request, as a camera's own are."""
+    try:
+        return path if path.stat().st_size <= FITTING_BYTES else fit_image(path, max_bytes=FITTING_BYTES)
+    except LimitError:
+        return path  # it is told of when it is not sent
 
 
 def _safe_id(name: str, number: int, taken: set[str]) -> str:

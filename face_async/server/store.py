@@ -271,6 +271,11 @@ class Store:
         item = dict(zip(_FACE_COLUMNS, row, strict=True))
         return {"face_id": face_id, **item, "glass": bool(item["glass"])}
 
+    def count_faces(self) -> dict[str, int]:
+        """Return how many faces there are of all appids, by the recognizer that stored them."""
+        with self._transaction() as db:
+            return dict(db.execute("SELECT recognizer, count(*) FROM faces GROUP BY recognizer"))
+
     # Galleries
 
     def person_gallery(self, appid: str, person_id: str, recognizer: Recognizer) -> Gallery:

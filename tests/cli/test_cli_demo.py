@@ -89,7 +89,7 @@ def test_ids_of_photographed_people_suit_every_service(tmp_path):
 
 
 def test_pictures_too_large_for_a_request_are_sent_as_smaller_copies(tmp_path, monkeypatch):
-    monkeypatch.setattr(people_module, "_LARGEST_FILE", 20_000)
+    monkeypatch.setattr(people_module, "FITTING_BYTES", 20_000)
     (tmp_path / "ada").mkdir()
     Image.effect_noise((2_000, 1_000), 50).save(tmp_path / "ada" / "1.jpg")
     (tmp_path / "ada" / "2.jpg").write_bytes(bytes(30_000))

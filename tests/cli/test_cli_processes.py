@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import anyio
 import pytest
 
+from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
 PROGRAM = "from face_async.cli import main; main()"
@@ -99,6 +103,118 @@ def test_ctrl_c_ends_a_demo_with_130_and_one_line(start, tmp_path, program):
     assert (demo.returncode, out, err) == (130, "", "face-async: interrupted\n")
 
 
+@pytest.fixture
+def probes(tmp_path):
+    """A folder with pictures of Ada, who is enrolled in the embedded server's database."""
+
+    async def enrol() -> None:
+        async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
+            await session.new_person("ada", ["staff"], draw_portrait(0))
+
+    anyio.run(enrol)
+    (tmp_path / "probes").mkdir()
+    for shot in range(1, 9):
+        (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
+    return ("identify", "probes", "-g", "staff", "--recognizer", "fingerprint")
+
+
+def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):
+    identify = start(*probes, "--json", "--report", "page.html", "--at-once", "1", program=LOOKING)
+    first = [identify.stdout.readline() for _ in range(3)]
+    identify.send_signal(signal.SIGINT)
+    out = "".join(first) + identify.stdout.read()  # communicate() knows nothing of lines that were read ahead
+    _, err = identify.communicate(timeout=20)
+    assert (identify.returncode, err.splitlines()[-1]) == (130, "face-async: interrupted")
+    images = json.loads(out)["images"]
+    assert 2 <= len(images) < 8
+    assert f"{len(images)} of {len(images)} recognised, then stopped" in (tmp_path / "page.html").read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_without_colour(probes):
+    reader, terminal = os.openpty()
+    identify = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *probes],
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends when the last program has left it
+        while piece := os.read(reader, 4_096):
+            shown += piece
+    os.close(reader)
+    assert identify.wait(20) == 0
+    text = shown.decode()
+    assert "\x1b[32m" not in text
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n").split("\n")
+    assert sum(re.fullmatch(r"recognised +[0-9.]+ +ada +probes/\d.jpg *", line) is not None for line in lines) == 8
+    assert any("/8" in line and line.startswith("recognising") for line in lines)
+
+
+def _people(folder):
+    for number in range(12):
+        (folder / f"p{number:02}").mkdir(parents=True)
+        (folder / f"p{number:02}" / "1.jpg").write_bytes(draw_portrait(number, size=120))
+    return ("enroll", str(folder), "-g", "staff", "--recognizer", "fingerprint", "--at-once", "2")
+
+
+def _wait_for_work(process, tmp_path):
+    while not (tmp_path / "working").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def test_enrolling_goes_on_after_a_kill_and_doubles_nothing(start, tmp_path):
+    command = _people(tmp_path / "people")
+    killed = start(*command, program=LOOKING)
+    _wait_for_work(killed, tmp_path)
+    killed.kill()
+    killed.wait(20)
+    last = start(*command, "--json", "--verify")
+    told = json.loads(last.communicate(timeout=20)[0])
+    assert (last.returncode, told["done"], told["differences"]) == (0, 12, [])
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_keeps_the_rest_for_the_next_run(start, tmp_path):
+    command = _people(tmp_path / "people")
+    stopped = start(*command, "--json", program=LOOKING)
+    _wait_for_work(stopped, tmp_path)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=20)
+    told = json.loads(out)
+    _, finishing, left = err.splitlines()
+    assert stopped.returncode == 130
+    assert finishing == "face-async: finishing what is under way; Ctrl-C again stops at once"
+    assert left.startswith(f"face-async: stopped with {told['pending']} pictures left; the same command goes on")
+    assert (told["ambiguous"], told["done"] + told["pending"]) == (0, 12)
+    assert 0 < told["done"] < 12
+    assert json.loads(start(*command, "--json").communicate(timeout=20)[0])["added"] == told["pending"]
+
+
+def test_ctrl_c_twice_waits_for_nothing(start, tmp_path):
+    slow = LOOKING.replace("time.sleep(0.1)", "time.sleep(1)")
+    stopped = start(*_people(tmp_path / "people"), "-q", program=slow)
+    _wait_for_work(stopped, tmp_path)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stderr.readline().startswith("face-async: finishing")
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stderr.read().startswith("face-async: stopped with 12 pictures left")
+    assert stopped.wait(20) == 130
+
+
+def test_enrolling_waits_for_a_service_that_is_away_until_it_is_stopped(start, tmp_path):
+    account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
+    account["BASE_URL"] = "http://127.0.0.1:1"
+    waiting = start(*_people(tmp_path / "people"), **{f"FACE_ASYNC_{name}": value for name, value in account.items()})
+    assert waiting.stderr.readline().startswith("face-async: waiting for the service: ")
+    waiting.send_signal(signal.SIGINT)
+    assert "stopped with 12 pictures left" in waiting.stderr.read()
+    assert waiting.wait(20) == 130
+
+
 def test_output_that_nobody_reads_is_no_traceback(start):
     demo = start("demo", "--people", "1", "--recognizer", "fingerprint")
     demo.stdout.close()
@@ -108,7 +224,7 @@ def test_output_that_nobody_reads_is_no_traceback(start):
 def test_a_terminal_that_knows_ascii_only_gets_all_it_can_show(start, tmp_path):
     (tmp_path / "Zoë").mkdir()
     for shot in range(2):
-        (tmp_path / "Zoë" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot))
+        (tmp_path / "Zoë" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
     demo = start("demo", "--photos", ".", "--recognizer", "fingerprint", PYTHONIOENCODING="ascii")
     out, err = demo.communicate(timeout=20)
     assert (demo.returncode, err) == (0, "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+
+from strict_html import Parsed
 
 from face_async.cli.findings import Findings, Trial
 from face_async.cli.people import Person
@@ -14,32 +15,6 @@ from face_async.portraits import draw_portrait
 from face_async.session import Stats
 
 HOSTILE = "</h2><script>alert(1)</script>\"'&\x1b"
-VOID = {"meta", "img"}
-
-
-class Parsed(HTMLParser):
-    """Checks that all tags are closed in order, and collects what the page holds."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def _findings(name: str) -> Findings:

@@ -1,0 +1,58 @@
+"""The live display of commands that take a while: on stderr, and only where somebody looks at it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+
+def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
+    """Return a display that shows itself on a terminal only, and leaves nothing behind."""
+    terminal = Console(stderr=True)
+    # Console.is_terminal is also true when the environment forces colours into a file.
+    shown = sys.stderr.isatty() and not terminal.is_dumb_terminal and not quiet
+    return Progress(
+        *(columns or _usual_columns()),
+        # Ctrl-C is echoed as ^C; behind a line as wide as the terminal, that would begin a new one.
+        console=Console(stderr=True, width=max(1, terminal.width - len("^C"))) if shown else terminal,
+        transient=True,
+        disable=not shown,
+        # What is printed meanwhile goes above the display; but never off its way into a file.
+        redirect_stdout=sys.stdout.isatty(),
+        expand=bool(columns),
+    )
+
+
+def _usual_columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DoneColumn(),
+        _Speed(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+
+
+class DoneColumn(ProgressColumn):
+    """How many are done, of how many."""
+
+    def render(self, task: Task) -> Text:
+        """Return it."""
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f}" if task.total is not None else f"{task.completed:,.0f}")
+
+
+class _Speed(ProgressColumn):
+    """How many are done in a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        """Return it."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f}/s" if speed < 10 else f"{speed:,.0f}/s", style="dim")  # noqa: PLR2004

@@ -1,0 +1,265 @@
+"""Identifying folders of pictures: lines, JSON and CSV that come as the findings do, and a page to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from strict_html import Parsed
+
+from face_async import Candidate, TransportError
+from face_async.cli import found_report
+from face_async.cli.found import Found, Tally, Verdict
+from face_async.cli.found_output import CSV_COLUMNS
+from face_async.cli.found_report import Enrolled, Report
+from face_async.cli.pictures import Box, FaceBoxes, pictures_below, smaller_copy
+from face_async.errors import service_error
+from face_async.portraits import draw_portrait
+
+ADA, NOBODY = 0, 99
+
+
+@pytest.fixture
+def probes(tmp_path) -> Path:
+    """Two pictures of Ada, one of a stranger, one that shows nobody, and two that are none."""
+    folder = tmp_path / "probes"
+    for path, content in {
+        "b/ada.jpg": draw_portrait(ADA, shot=7),
+        "a/ada.PNG": draw_portrait(ADA, shot=8),
+        "a/note.txt": b"hello",
+        "a/.hidden.jpg": b"hello",
+        ".cache/ada.jpg": draw_portrait(ADA, shot=7),
+        "broken.jpg": b"\xff\xd8\xff",
+        "empty.jpg": b"",
+        "stranger.jpg": draw_portrait(NOBODY),
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    Image.new("RGB", (200, 200), "gray").save(folder / "wall.webp")
+    return folder
+
+
+def test_pictures_below_a_folder_come_sorted_without_what_is_hidden(probes):
+    names = [str(path.relative_to(probes)) for path in pictures_below(probes)]
+    assert names == ["broken.jpg", "empty.jpg", "stranger.jpg", "wall.webp", "a/ada.PNG", "b/ada.jpg"]
+
+
+@pytest.fixture
+def _without_dlib(monkeypatch):
+    """It takes a second to load, and here only frames around faces are its own."""
+    monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
+
+
+@pytest.mark.usefixtures("service", "_without_dlib")
+class TestAFolder:
+    def test_is_one_line_for_each_picture_in_order_and_a_line_for_each_reason(self, say, probes):
+        said = say("identify", "probes", "-g", "staff")
+        assert said.code == 2
+        lines = said.out.splitlines()
+        assert [line.split()[0] for line in lines] == ["failed", "failed", "unknown", "failed"] + 2 * ["recognised"]
+        assert [line.rsplit(maxsplit=1)[1] for line in lines] == [f"probes/{name}" for name in _names(probes)]
+        *reasons, summary = said.err.splitlines()
+        assert len(reasons) == 3
+        assert "face-async: 1 failed: the file is empty: probes/empty.jpg" in reasons
+        assert re.search(r"6 pictures in .* s \(.* a second\): 2 recognised, 1 unknown, 3 failed", summary)
+
+    def test_and_files_beside_it_are_searched_for_together(self, say, probes, ada):
+        said = say("identify", ada, "probes/b", "-g", "staff", "-g", "guests")
+        assert said.code == 0
+        assert [line.split()[0] for line in said.out.splitlines()] == ["recognised", "recognised"]
+
+    def test_is_a_json_document_too(self, say, probes):
+        said = say("identify", "probes", "-g", "staff", "--json")
+        images = json.loads(said.out)["images"]
+        assert [image["image"] for image in images] == [f"probes/{name}" for name in _names(probes)]
+        assert [image["recognised"] for image in images] == 4 * [False] + 2 * [True]
+        assert len(said.out.splitlines()) == len(images) + 2  # one picture a line
+
+    def test_is_a_csv_with_a_row_for_each_picture_and_candidate(self, say, probes):
+        say("identify", "probes", "-g", "staff", "-g", "guests", "--csv", "out.csv", "-q")
+        with Path("out.csv").open(newline="", encoding="utf-8") as file:
+            head, *rows = csv.reader(file)
+        assert tuple(head) == CSV_COLUMNS
+        told = [tuple(row[:4]) for row in rows if row[0] != "probes/stranger.jpg"]
+        assert told == [
+            ("probes/broken.jpg", "failed", "", ""),
+            ("probes/empty.jpg", "failed", "", ""),
+            ("probes/wall.webp", "failed", "", ""),
+            ("probes/a/ada.PNG", "recognised", "1", "ada"),
+            ("probes/a/ada.PNG", "recognised", "2", "grace"),
+            ("probes/b/ada.jpg", "recognised", "1", "ada"),
+            ("probes/b/ada.jpg", "recognised", "2", "grace"),
+        ]
+        assert "-1101" in next(row[-1] for row in rows if row[0] == "probes/wall.webp")
+
+    def test_is_a_page_with_every_picture(self, say, probes, ada):
+        said = say("identify", "probes", "-g", "staff", "--report", "page.html")
+        assert said.err.endswith("face-async: wrote page.html\n")
+        parsed = Parsed(Path("page.html").read_text("utf-8"))
+        assert parsed.open == []
+        assert parsed.tags.count("article") == 3
+        assert parsed.tags.count("details") == 3
+        for words in ("2 of 6 recognised", "ada.PNG", "stranger.jpg", "No face was found", "The file is empty"):
+            assert words in parsed.text
+
+    def test_quietly_says_what_failed_and_nothing_else(self, say, probes):
+        said = say("identify", "probes", "-g", "staff", "--quiet", "--report", "page.html")
+        assert (said.out, len(said.err.splitlines())) == ("", 3)
+        said = say("identify", "probes/b", "-g", "staff", "-q")
+        assert (said.code, said.out, said.err) == (0, "", "")
+
+    def test_may_have_pictures_that_are_made_to_fit(self, say, tmp_path):
+        (tmp_path / "camera").mkdir()
+        ada = Image.open(io.BytesIO(draw_portrait(ADA, shot=7)))
+        ada.resize((800, 800)).save(tmp_path / "camera" / "ada.bmp")
+        said = say("identify", "camera", "-g", "staff")
+        assert said.code == 2
+        assert "too large for a request; --fit makes it smaller" in said.err
+        for groups in (("-g", "staff"), ("-g", "staff", "-g", "guests")):
+            said = say("identify", "camera", *groups, "--fit")
+            assert (said.code, said.out.split()[0]) == (0, "recognised")
+
+    def test_without_pictures_is_wrong_input(self, say, tmp_path):
+        (tmp_path / "nothing").mkdir()
+        said = say("identify", "nothing", "-g", "staff", "--json")
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith("face-async: nothing has no pictures (bmp, jpeg")
+
+    @pytest.mark.parametrize("group", ["nowhere", "staff"])
+    def test_stops_at_what_would_be_the_same_for_every_picture(self, say, probes, group, monkeypatch):
+        if group == "staff":
+            monkeypatch.setenv("FACE_ASYNC_SECRET_KEY", "wrong")
+        said = say("identify", "probes/b", "-g", group, "--json")
+        assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+
+    def test_stops_when_nobody_answers(self, say, tmp_path, ada):
+        for number in range(15):
+            os.link(ada, tmp_path / f"{number}.jpg")
+        said = say("identify", ".", "-g", "staff", "--base-url", "http://127.0.0.1:1", "--at-once", "4")
+        assert said.code == 3
+        assert len(said.out.splitlines()) == 10
+        assert said.err.count("\n") == 1
+
+    def test_says_beforehand_when_a_file_cannot_be_written(self, say, probes):
+        for option in ("--report", "--csv"):
+            said = say("identify", "probes", "-g", "staff", option, "nope/file")
+            assert (said.code, said.out) == (2, "")
+            assert said.err == "face-async: nope/file: No such file or directory\n"
+
+
+def _names(probes: Path) -> list[str]:
+    return [str(path.relative_to(probes)) for path in pictures_below(probes)]
+
+
+@pytest.mark.usefixtures("_without_dlib")
+class TestThePage:
+    @pytest.fixture
+    def make(self, tmp_path):
+        """Make the page of some findings."""
+
+        def make(*findings: Found, complete: bool = True, enrolled: Path | None = None) -> Parsed:
+            path = tmp_path / "page.html"
+            report = Report(path, group_ids=["staff"], threshold=75, enrolled=enrolled)
+            for found in findings:
+                report.add(found)
+            report.close(complete=complete)
+            return Parsed(path.read_text("utf-8"))
+
+        return make
+
+    def test_shows_enrolled_pictures_beside_the_candidates(self, make, tmp_path, ada):
+        (tmp_path / "people" / "ada").mkdir(parents=True)
+        (tmp_path / "people" / "ada" / "1.jpg").write_bytes(draw_portrait(ADA))
+        (tmp_path / "people" / "grace.jpg").write_bytes(draw_portrait(1))
+        candidates = [Candidate(person_id=whom, face_id="1", confidence=50) for whom in ("ada", "grace", "..", "joan")]
+        parsed = make(Found(str(ada), candidates), enrolled=tmp_path / "people")
+        assert [value for name, value in parsed.attributes if name == "alt"][1:] == ["enrolled: ada", "enrolled: grace"]
+
+    def test_enrolled_pictures_lie_in_the_folder_that_was_named(self, tmp_path):
+        (tmp_path / "people").mkdir()
+        (tmp_path / "secret.jpg").touch()
+        enrolled = Enrolled(tmp_path / "people")
+        assert [enrolled.picture_of(whom) for whom in ("..", ".", "../secret", "")] == [None] * 4
+
+    def test_shows_the_first_of_many_and_counts_the_rest(self, make, ada, monkeypatch):
+        monkeypatch.setattr(found_report, "_MOST_CARDS", 2)
+        monkeypatch.setattr(found_report, "_MOST_FAILURES", 3)
+        good = Found(str(ada), [Candidate(person_id="ada", face_id="1", confidence=99)], threshold=75)
+        bad = Found(str(ada), error=service_error(-1101, endpoint="identify"))
+        parsed = make(*4 * [good], *5 * [bad])
+        assert parsed.tags.count("article") == 2
+        assert parsed.tags.count("img") == 5
+        assert "4 of 9 recognised" in parsed.text
+        assert "The first 2 are shown." in parsed.text
+        assert "5, the first 3 shown" in parsed.text
+
+    def test_says_when_it_is_not_of_all_pictures(self, make, ada):
+        assert "0 of 1 recognised, then stopped" in make(Found(str(ada)), complete=False).text
+
+    def test_of_a_url_has_no_picture(self, make):
+        assert "img" not in make(Found("https://example.com/a.jpg")).tags
+
+    def test_frames_the_face_where_it_is(self, make, ada, monkeypatch):
+        monkeypatch.setattr(FaceBoxes, "find", lambda _self, _picture: Box(80, 32, 160, 64.0))
+        parsed = make(Found(str(ada)))
+        assert ("style", "left:25.0%;top:10.0%;width:50.0%;height:20.0%") in parsed.attributes
+
+
+def test_a_face_is_looked_for_by_dlib_only(ada, monkeypatch):
+    pytest.importorskip("dlib")
+    boxes = FaceBoxes()
+    found, nobody = boxes.find(ada), boxes.find(Path("nope.jpg"))
+    boxes.close()
+    assert nobody is None
+    assert found is not None
+    assert boxes.name == "dlib"
+    assert 0 < found.x < found.x + found.width < 320
+
+    monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
+    blind = FaceBoxes()
+    assert (blind.find(ada), blind.name) == (None, "")
+
+
+def test_a_smaller_copy_knows_the_size_of_the_upright_original(tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("RGB", (400, 200)).save(path, exif=exif)
+    copy = smaller_copy(path, 100)
+    assert copy is not None
+    assert (copy.width, copy.height) == (200, 400)
+
+
+class TestTheTally:
+    def test_exits_with_the_gravest_code(self):
+        tally = Tally()
+        for error in (
+            service_error(-1101, endpoint="identify"),
+            TransportError("x", endpoint="identify", maybe_applied=False),
+        ):
+            tally.add(Found("a.jpg", error=error))
+        tally.add(Found("b.jpg"))
+        assert tally.exit == 3
+        assert tally.counts == {Verdict.RECOGNISED: 0, Verdict.UNKNOWN: 1, Verdict.FAILED: 2}
+
+    def test_names_a_few_pictures_for_each_reason(self):
+        tally = Tally()
+        for number in range(5):
+            tally.add(Found(f"{number}.jpg", error=service_error(-1101, f"said {number}", endpoint="identify")))
+        (line,) = tally.failures()
+        assert line.startswith("5 failed: no face was found")
+        assert line.endswith("(-1101): 0.jpg, 1.jpg, 2.jpg and 2 more")
+
+    def test_keeps_a_bounded_number_of_reasons(self):
+        tally = Tally()
+        for number in range(500):
+            tally.add(Found("a.jpg", error=ValueError(f"odd {number}")))
+        reasons = list(tally.failures())
+        assert len(reasons) == 51
+        assert reasons[0].startswith("450 failed: other reasons")
