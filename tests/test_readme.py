@@ -15,6 +15,7 @@ from face_async._endpoints import ENDPOINTS
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server import Store, create_app, serve_in_background
+from face_async.testing import FaceServer
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -42,7 +43,14 @@ def names_of(text: str) -> dict:
 
 def test_there_is_no_example_without_a_test():
     """All python blocks of the README are run below."""
-    beginnings = ["from face_async.local import", "from starlette", "def ingest", "def recognise"]
+    beginnings = [
+        "from face_async.local import",
+        "from starlette",
+        "def ingest",
+        "def recognise",
+        "def test_patience",
+        "def enrol",
+    ]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
 
@@ -113,6 +121,34 @@ async def test_the_fan_out_finds_everybody_in_order(folder):
 
     assert ["p1", "p0"] == [person.person_id for person in people]
     assert "p1" == candidates[0].person_id
+
+
+@pytest.mark.anyio
+async def test_the_test_of_ones_own_passes():
+    """The example for users' tests is a test, and passes."""
+    with FaceServer() as server:
+        await names_of(example("def test_patience"))["test_patience"](server, server.session())
+
+
+@pytest.mark.anyio
+async def test_the_enrolment_enrols_every_picture_once(folder):
+    """Run twice, it does nothing more the second time."""
+    pictures = folder / "people" / "ada"
+    pictures.mkdir(parents=True)
+    for picture in folder.glob("*.jpg"):
+        shutil.copy(picture, pictures)
+    enrol = names_of(example("def enrol"))["enrol"]
+
+    async with local_session(recognizer="fingerprint") as session:
+        added = []
+        for _ in range(2):
+            summary = await enrol(session, folder / "people")
+            assert summary.complete
+            added.append(summary.added)
+            assert 3 == len(await session.get_face_ids("ada"))
+        assert ["ada"] == await session.get_person_ids("staff")
+
+    assert [3, 0] == added
 
 
 def test_the_readme_lists_every_endpoint_with_its_verb_and_section():
