@@ -86,7 +86,7 @@ SETS = {
         replace(_SMALL, in_flight=(4,), seconds=0.1, limit=1.0),
         replace(_PICTURE, in_flight=(4,), seconds=0.1, limit=1.0),
         replace(_BULK, total=20, seconds=1.0, limit=1.0),
-        replace(_PACKS, total=20, seconds=1.0, limit=1.0),
+        replace(_PACKS, total=400, seconds=1.0, limit=1.0),
     ],
 }
 ROUNDS = {"full": 3, "quick": 2, "smoke": 1}
