@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from attrs import frozen
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from face_async.errors import ServiceError
     from face_async.images import ImageSource, Picture
     from face_async.limits import ServiceLimits
+
+MAX_TOKENS = 65_536
+"""The most strings, colons, commas and opening brackets of an answer: the longest good one, 10,000 ids, has 20,000."""
+
+MAX_TEXT_BYTES = 6 * 1024 * 1024
+"""The most memory that an answer takes as text: the longest good one has 1.4 MB, or four times that with one emoji."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -208,7 +216,24 @@ def _member(fields: dict[str, object], name: str, path: str) -> object:
     return fields[name]
 
 
+def _check_size(content: bytes) -> None:
+    """Refuse an answer of few bytes that would be many as objects."""
+    size = len(content)
+    if size <= MAX_TOKENS:
+        return  # as nearly always
+    # The widest character of a text decides how many bytes each of its characters takes.
+    width = 1 if content.isascii() else 4 if _BEYOND_16_BITS.search(content) else 2
+    if size * width > MAX_TEXT_BYTES:
+        raise Misfit("$", f"as text it takes more than {MAX_TEXT_BYTES:,} bytes")
+    # Counted fast, and if those are too many, without the ones inside of strings: ids may hold them, too.
+    if sum(map(content.count, _SEPARATORS)) > MAX_TOKENS:
+        tokens = islice(_TOKEN.finditer(content), MAX_TOKENS + 1)
+        if sum(1 for _ in tokens) > MAX_TOKENS:
+            raise Misfit("$", f"it has more than {MAX_TOKENS:,} strings, colons, commas and opening brackets")
+
+
 def _parse(content: bytes) -> object:
+    _check_size(content)
     try:
         return _DECODER.decode(content.decode())
     except UnicodeDecodeError:
@@ -236,3 +261,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 # Made once: json.dumps and json.loads with any option make a new one for every call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
+_SEPARATORS = (b",", b":", b"[", b"{")
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,:\[{]', re.DOTALL)
+_BEYOND_16_BITS = re.compile(rb"[\xf0-\xff]")  # the first byte of a character that UTF-8 writes in four
