@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import gzip
 import itertools
 import logging
 import re
@@ -14,7 +13,6 @@ import time
 import traceback
 import tracemalloc
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from pathlib import Path
 
 import anyio
@@ -22,24 +20,22 @@ import anyio.to_thread
 import httpx
 import pytest
 from doubles import CREDENTIALS, Network, envelope
-from raw_server import (  # noqa: F401 - fixtures are asked for by their own names
+from faults import BROKEN, DRIPS, FLOOD, HTML, LARGE, REFUSED, SET, bomb, dripping
+from raw_server import (
+    CERTIFICATE,
     PATIENCE,
     RawServer,
     answer,
     black_hole,
     close_after_request,
-    drip,
     http,
-    loop_of_stack,
     never_read,
-    on_httpx,
     reset_after_request,
     reset_mid_body,
     say,
-    session_of_stack,
     silence,
-    stack_of_test,
 )
+from stacks import loop_of_stack, on_httpx, session_of_stack, stack_of_test  # noqa: F401 - fixtures are asked for by their own names
 
 from face_async import (
     Credentials,
@@ -62,10 +58,7 @@ pytestmark = pytest.mark.anyio
 AT_ONCE = RetryPolicy(base_delay=0)
 ONCE = RetryPolicy(max_attempts=1)
 INFO = envelope({"person_id": "p", "person_name": "Ada", "face_ids": [], "group_ids": [], "tag": ""})
-SET = envelope({"person_id": "p"})
 ADDED = envelope({"added": 1, "face_ids": ["f"], "ret_codes": [0]})
-HTML = b"<html>Bad day</html>"
-LARGE = b"\xff\xd8\xff" + bytes(1_400_000)
 
 
 @pytest.fixture
@@ -316,27 +309,6 @@ async def test_connections_reset_on_arrival(session_at, large):
     assert server.requests == []
 
 
-CERTIFICATE = """
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3oHFbtM2YOVr23oY
-OIjmTEZXNg8ZI4370156VYgCbgihRANCAAQJCvcKARci49XbEgkp++UxWQJIcROw
-jDcpWGwdu6b7jPAdPVlSO4pATTLASVnHM4bmQNb6iIi4EBDdT/X9xxb0
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBjzCCATagAwIBAgIUGEfOqGv6A0GlFJEK6SxZHirPo9IwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzA1MjgxN1oYDzIxMjYxMDMw
-MDUyODE3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAQJCvcKARci49XbEgkp++UxWQJIcROwjDcpWGwdu6b7jPAdPVlSO4pA
-TTLASVnHM4bmQNb6iIi4EBDdT/X9xxb0o2QwYjAdBgNVHQ4EFgQU7uLFaDTnc/8Z
-/UnFHOaMmDd0Il4wHwYDVR0jBBgwFoAU7uLFaDTnc/8Z/UnFHOaMmDd0Il4wDwYD
-VR0TAQH/BAUwAwEB/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0cAMEQC
-IFPV5FkL7OOC1Zc6f8srjws17olm8yI7hru/e/C7GA4KAiB7XB7J5+SxsGiGfzp9
-bXWi4YTd60z67i5ju+985hatMQ==
------END CERTIFICATE-----
-"""
-"""For 127.0.0.1, signed by itself: nobody has a reason to trust it."""
-
-
 async def test_a_certificate_that_nobody_vouches_for_is_refused(session_at, tmp_path):
     """Not even the head of a request is sent, and all attempts are made, since nothing can have happened."""
     path = tmp_path / "certificate.pem"
@@ -486,31 +458,11 @@ async def test_a_server_that_does_not_read_times_out_without_doubt(session_at):
 # To the point
 
 
-def dripping(start, piece, pause=0.02):
-    """Return a behaviour that answers a little at a time, without end."""
-
-    def behave(connection):
-        connection.read_request()
-        connection.send(start)
-        while not connection.server.over.wait(pause):
-            connection.send(piece)
-
-    return behave
-
-
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 STALLS = {
     "connect": None,
     "write": never_read(),
     "read": silence(),
     "read body": dripping(http(b"", 200, ("Content-Length", "1000")), b"", PATIENCE),
-}
-DRIPS = {
-    "header": dripping(b"HTTP/1.1 200 OK\r\n", b"X"),
-    "headers": dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-    "1xx": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "body": dripping(http(b"", 200, ("Content-Length", "1000")), b" "),
-    "chunks": dripping(CHUNKED, b"1\r\n \r\n"),
 }
 
 
@@ -628,38 +580,6 @@ async def test_a_dripping_answer_cannot_outlive_the_deadline(session_at, packet)
 # Bad answers
 
 
-def endless(start, piece):
-    """Return a behaviour that answers without end."""
-
-    def behave(connection):
-        connection.read_request()
-        connection.send(start)
-        while True:
-            connection.send(piece)
-
-    return behave
-
-
-BROKEN = {
-    "truncated body": say(http(SET, 200, ("Content-Length", "1000")), then_close=True),
-    "truncated chunks": say(CHUNKED + b"ff\r\n{", then_close=True),
-    "endless headers": endless(b"HTTP/1.1 200 OK\r\n", b"X-Header: value\r\n" * 1_000),
-    "one endless header": endless(b"HTTP/1.1 200 OK\r\nX-Header: ", b"v" * 10_000),
-    "no HTTP": say(b"SSH-2.0-OpenSSH_9.6\r\n" * 10, then_close=True),
-    "two lengths": say(http(SET, 200, ("Content-Length", "1"), ("Content-Length", "2"))),
-}
-REFUSED = {
-    "oversized": (endless(http(b"", 200, ("Content-Length", "100000000")), bytes(100_000)), "larger than 8,388,608"),
-    "endless chunks": (endless(CHUNKED, b"10000\r\n" + bytes(65_536) + b"\r\n"), "larger than 8,388,608"),
-    "gzip": (answer(b"\x1f\x8b" + bytes(100), 200, ("Content-Encoding", "gzip")), "encoded as 'gzip'"),
-    "deflate, gzip": (answer(b"", 200, ("Content-Encoding", "deflate, gzip")), "encoded as 'deflate, gzip'"),
-    "html": (answer(HTML, 200, ("Content-Type", "text/html")), "not JSON"),
-    "empty": (answer(b""), "not JSON"),
-    "not UTF-8": (answer(b'{"code": 0, "message": "\xff"}'), "not UTF-8"),
-    "excess": (say(http(SET[:-1], 200) + SET[-1:]), "not JSON"),
-}
-
-
 @pytest.mark.parametrize("name", BROKEN)
 async def test_an_answer_that_breaks_http_is_a_transport_error(session_at, name):
     """No complete answer came: a read is tried again, an effect is in doubt."""
@@ -706,15 +626,9 @@ async def test_two_hundred_kilobytes_of_headers(session_at, headers):
                 assert "HTTP" in str(error)  # noqa: PT017
 
 
-@cache
-def bomb():
-    """Return 64 MiB in a few hundred bytes: gzip in gzip."""
-    return gzip.compress(gzip.compress(bytes(64 * 1024 * 1024), 1))
-
-
 HOSTILE = {
     "gzip": lambda: answer(bomb(), 200, ("Content-Encoding", "gzip, gzip")),
-    "1xx flood": lambda: endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "1xx flood": lambda: FLOOD,
     "large": lambda: answer(b" " * 8 * 1024 * 1024),
     **{name: lambda name=name: BROKEN[name] for name in ("endless headers", "one endless header")},
     **{name: lambda name=name: REFUSED[name][0] for name in ("oversized", "endless chunks")},
