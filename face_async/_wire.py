@@ -227,8 +227,8 @@ def _check_size(content: bytes) -> None:
         raise Misfit("$", f"as text it takes more than {MAX_TEXT_BYTES:,} bytes")
     # Counted fast, and if those are too many, without the ones inside of strings: ids may hold them, too.
     if sum(map(content.count, _SEPARATORS)) > MAX_TOKENS:
-        tokens = islice(_TOKEN.finditer(content), MAX_TOKENS + 1)
-        if sum(1 for _ in tokens) > MAX_TOKENS:
+        beyond = islice(_TOKEN.finditer(content), MAX_TOKENS, None)
+        if next(beyond, None):
             raise Misfit("$", f"it has more than {MAX_TOKENS:,} strings, colons, commas and opening brackets")
 
 
