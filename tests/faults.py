@@ -124,6 +124,7 @@ class Fault:
         upload_phase: The same for large bodies, of which the last chunk is not handed over.
         whole: How many whole requests the server has seen then.
         large: Whether pictures must be large to show it.
+        costly: Whether it takes so long to say or to understand that a few verbs must do.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Fault:
     upload_phase: Literal["N", "A"] | None = None
     whole: int = 1
     large: bool = False
+    costly: bool = False
 
     def __str__(self) -> str:
         """Name the fault in a test's id."""
@@ -158,19 +160,22 @@ FAULTS = (
     *(Fault(name, lambda name=name: BROKEN[name], TransportError) for name in BROKEN),
     said("200 KB of headers", TransportError, SET, 200, *[("X", "v" * 50)] * 4_000),
     Fault("413 mid-body", lambda: refuse_early(http(HTML, 413)), ResponseError, phase="N", whole=0, large=True),
-    *(Fault(name, lambda name=name: REFUSED[name][0], ResponseError) for name in REFUSED),
+    *(
+        Fault(name, lambda name=name: REFUSED[name][0], ResponseError, costly=REFUSED[name][1] == _TOO_LARGE)
+        for name in REFUSED
+    ),
     Fault("gzip bomb", lambda: answer(bomb(), 200, ("Content-Encoding", "gzip, gzip")), ResponseError),
     # The text
     said("byte order mark", ResponseError, b"\xef\xbb\xbf" + SET),
     said("NaN", ResponseError, b'{"code":0,"data":{"confidence":NaN}}'),
     said("a key twice", ResponseError, b'{"code":0,"data":{},"data":{}}'),
-    said("100,000 deep", ResponseError, b"[" * 100_000),
+    Fault("100,000 deep", lambda: answer(b"[" * 100_000), ResponseError, costly=True),
     said("50,000 deep", ResponseError, b'{"data":' + b"[" * 50_000),
     said("5,000 digits", ResponseError, b'{"code":0,"data":' + b"1" * 5_000 + b"}"),
     said("wrong types", ResponseError, b'{"code":0,"data":["person0"]}'),
     said("missing data", ResponseError, b'{"code":0,"message":"OK"}'),
     said("missing code", ResponseError, b'{"data":{}}'),
-    said("millions of values", ResponseError, b'{"code":0,"data":[' + b"{}," * 100_000 + b"{}]}"),
+    Fault("100,000 values", lambda: answer(b"[" + b"{}," * 100_000 + b"{}]"), ResponseError, costly=True),
     # HTTP statuses
     *(said(f"HTTP {status}", ResponseError, HTML, status) for status in (302, 500, 502, 503)),
     *(certain(f"HTTP {status}", ResponseError, HTML, status) for status in (401, 403, 408, 413, 429)),
