@@ -194,6 +194,4 @@ STALLS = (
 """Faults that show when ``timeout`` is over."""
 
 FLOOD = endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
-
-LATE = {**{f"drips: {name}": behaviour for name, behaviour in DRIPS.items()}, "1xx flood": FLOOD}
-"""Faults that only the deadline ends: there is always a byte more."""
+"""With :data:`DRIPS`, what only the deadline ends: there is always a byte more."""

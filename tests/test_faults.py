@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 from attrs import frozen
 from doubles import envelope
-from faults import FAULTS, HTML, LARGE, LATE, STALLS, Fault
+from faults import DRIPS, FAULTS, FLOOD, HTML, LARGE, STALLS, Fault
 from raw_server import CERTIFICATE, PATIENCE, Behaviour, RawServer, answer, black_hole, http, say
 from samples import SAMPLES, Sample
 from stacks import STACKS, Stack, loop_of_stack, session_of_stack  # noqa: F401 - fixtures go by other names
@@ -163,13 +163,13 @@ def in_turn(rows: list, *, first: int, full: bool) -> list:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test its part of the table."""
     full = metafunc.config.getoption("full")
-    wanted = [name for name in ("fault", "verb", "late") if name in metafunc.fixturenames]
+    wanted = [name for name in ("fault", "verb", "drip") if name in metafunc.fixturenames]
     effects = "effect" in metafunc.function.__name__
     verbs = EFFECTS if effects else list(VERBS.values())
     rows = {
         (): [()],
         ("fault",): [(fault,) for fault in STALLS],
-        ("late",): [(name,) for name in LATE],
+        ("drip",): [(name,) for name in DRIPS],
         ("verb",): [(verb,) for verb in verbs],
         ("fault", "verb"): [
             (fault, verb)
@@ -269,7 +269,7 @@ async def test_an_effect_that_had_not_happened_stays_in_doubt(session_at, verb):
 
 async def in_time(act) -> None:
     """Run ``act(seconds)`` with a small time, and with larger ones on a machine too busy for that."""
-    for seconds in (0.1, 0.5):
+    for seconds in (0.2, 1.0):
         try:
             return await act(seconds)
         except (AssertionError, BaseExceptionGroup):
@@ -293,22 +293,30 @@ async def test_a_server_that_stalls(session_at, fault):
     await in_time(act)
 
 
-async def test_a_server_that_always_has_another_byte_to_say(session_at, late):
-    """It is stopped by the deadline, for every verb: nothing is tried again, and an effect is in doubt."""
+async def assert_stopped(session_at, behaviour: Behaviour, verb: Verb, deadline: float) -> None:
+    """Assert that a call ends at its deadline, without another attempt, and that an effect is in doubt."""
+    with RawServer([behaviour]) as server:
+        async with session_at(server, timeout=PATIENCE, deadline=deadline) as session:
+            with pytest.raises(DeadlineError) as caught:
+                await verb.call(session)
+    error = caught.value
+    assert (verb.name, 1, verb.effect) == (error.endpoint, error.attempts, error.maybe_applied)
+    assert {verb.name: 1} == seen(server)
+
+
+async def test_a_server_that_always_has_another_byte_to_say(session_at, drip):
+    """A byte now and then satisfies every timeout; the deadline stops it, for every verb."""
 
     async def act(deadline):
-        await at_once(lambda verb: stopped(verb, deadline))
-
-    async def stopped(verb, deadline):
-        with RawServer([LATE[late]]) as server:
-            async with session_at(server, timeout=PATIENCE, deadline=deadline) as session:
-                with pytest.raises(DeadlineError) as caught:
-                    await verb.call(session)
-        error = caught.value
-        assert (verb.name, 1, verb.effect) == (error.endpoint, error.attempts, error.maybe_applied)
-        assert {verb.name: 1} == seen(server)
+        await at_once(lambda verb: assert_stopped(session_at, DRIPS[drip], verb, deadline))
 
     await in_time(act)
+
+
+async def test_a_flood_of_informational_answers(session_at, full):
+    """The deadline stops it, too; one verb after another, since it keeps a machine busy."""
+    for verb in list(VERBS.values())[:: 1 if full else 4]:
+        await in_time(lambda deadline, verb=verb: assert_stopped(session_at, FLOOD, verb, deadline))
 
 
 # Connections that are not made
