@@ -70,8 +70,7 @@ def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: Servic
     for name, value in given.items():
         _check_field(name, value, limits)
     urls, pictures = _split(images, limits)
-    body = MultipartBody(_flat({**given, **urls}), pictures) if pictures else JsonBody(_json({**given, **urls}))
-    return Request(endpoint, body, given, urls, pictures)
+    return Request(endpoint, _body({**given, **urls}, pictures), given, urls, pictures)
 
 
 def _check_field(name: str, value: str | Sequence[str], limits: ServiceLimits) -> None:
@@ -120,9 +119,17 @@ def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[P
     return urls, pictures
 
 
-def _json(fields: Mapping[str, object]) -> bytes:
+def _body(texts: Mapping[str, str | Sequence[str]], pictures: Sequence[tuple[str, Picture]]) -> Body:
+    if not pictures:
+        return JsonBody(_utf8(_ENCODER.encode(texts)))
+    flat = _flat(texts)
+    _utf8("".join(name + text for name, text in (*flat, *((name, "") for name, _ in pictures))))
+    return MultipartBody(flat, pictures)
+
+
+def _utf8(text: str) -> bytes:
     try:
-        return _ENCODER.encode(fields).encode()
+        return text.encode()
     except UnicodeEncodeError:
         raise ValueError("a parameter has characters that UTF-8 cannot encode (lone surrogates)") from None
 
