@@ -229,33 +229,25 @@ def test_boundaries_cannot_be_guessed():
 
 # Any input at all (goal G8)
 
-BITS = [
-    *NASTY,
-    "\ud800",
-    "\udfff",
-    "\x7f",
-    "\ufeff",
-    "\u202e",
-    "%0D",
-    "--\r\n",
-    "\r\n--",
-    "a",
-    "image",
-    "x" * 200,
-    "个",
-]
-MEDIA_TYPES = [None, "image/jpeg", "image/x-y+z", "text/html; charset=x", "a/b\r\nX: y", "a/b\0", 'a/"b"', "é/b", "/"]
+BITS = [*NASTY, "\x7f", "\ufeff", "\u202e", "%0D", "--\r\n", "\r\n--", "a", "image", "x" * 200, "个"]
+GOOD_TYPES = [None, None, None, "image/jpeg", "image/x-y+z"]
+BAD_TYPES = ["text/html; charset=x", "a/b\r\nX: y", "a/b\0", 'a/"b"', "é/b", "/"]
 SOURCES = [b"\xff\xd8\xff", b"\r\n--", b"\r", b"\n", b"--", b"\r\n\r\n", b"\0", b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
 
 
 def text_of(rng):
-    return "".join(rng.choices(BITS, k=rng.choice([0, 1, 2, 5])))
+    surrogate = "\ud800" if rng.randrange(40) == 0 else ""
+    return "".join(rng.choices(BITS, k=rng.choice([0, 1, 2, 5]))) + surrogate
+
+
+def media_type_of(rng):
+    return rng.choice(GOOD_TYPES if rng.randrange(10) else BAD_TYPES)
 
 
 def picture_of(rng):
     """Return a few bytes that look like structure, or now and then so many that they end near the edge of a chunk."""
     size = rng.choice([WHOLE_BYTES, CHUNK_BYTES]) - rng.randrange(900) if rng.randrange(300) == 0 else 0
-    return bytes(size) + b"".join(rng.choices(SOURCES, k=rng.choice([0, 1, 3])))
+    return bytes(size) + b"".join(rng.choices(SOURCES, k=rng.choice([1, 2, 5])))
 
 
 def escaped(name):
@@ -283,7 +275,7 @@ def test_no_input_makes_another_body_than_it_should(rng, full):
     for _ in range(1_000_000 if full else 4_000):
         fields = {text_of(rng) + "x": text_of(rng) for _ in range(rng.randrange(3))}
         pictures = [
-            (f"{text_of(rng)}{index}", rng.choice([None, text_of(rng)]), rng.choice(MEDIA_TYPES), picture_of(rng))
+            (f"{text_of(rng)}{index}", rng.choice([None, text_of(rng)]), media_type_of(rng), picture_of(rng))
             for index in range(rng.choice([1, 1, 2]))
         ]
         found = encoded(fields, pictures)
@@ -302,7 +294,7 @@ def test_no_input_makes_another_body_than_it_should(rng, full):
             assert [None] * len(fields) == kinds[: len(fields)]
             for kind, (_, _, given_kind, _) in zip(kinds[len(fields) :], pictures, strict=True):
                 assert kind == given_kind.encode() if given_kind else kind
-    assert min(seen[True], seen[False]) > 100
+    assert seen[True] > seen[False] > 100
 
 
 def with_neutral_name(headers, content):

@@ -625,6 +625,9 @@ async def test_two_hundred_kilobytes_of_headers(session_at, headers):
 HOSTILE = {
     "gzip": lambda: answer(bomb(), 200, ("Content-Encoding", "gzip, gzip")),
     "1xx flood": lambda: FLOOD,
+    "empty objects": lambda: answer(b"[" + b"{}," * 1_300_000 + b"{}]"),
+    "one emoji": lambda: answer('["😀'.encode() + b"a" * 4_000_000 + b'"]'),
+    "wrong entries": lambda: answer(INFO.replace(b'"face_ids": []', b'"face_ids": [' + b"1," * 65_000 + b"1]")),
     "large": lambda: answer(b" " * 8 * 1024 * 1024),
     **{name: lambda name=name: BROKEN[name] for name in ("endless headers", "one endless header")},
     **{name: lambda name=name: REFUSED[name][0] for name in ("oversized", "endless chunks")},
