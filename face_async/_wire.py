@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from attrs import frozen
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from face_async.errors import ServiceError
     from face_async.images import ImageSource, Picture
     from face_async.limits import ServiceLimits
+
+MAX_TOKENS = 65_536
+"""The most strings, colons, commas and opening brackets of an answer: the longest good one, 10,000 ids, has 20,000."""
+
+MAX_TEXT_BYTES = 6 * 1024 * 1024
+"""The most memory that an answer takes as text: the longest good one has 1.4 MB, or four times that with one emoji."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -62,8 +70,7 @@ def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: Servic
     for name, value in given.items():
         _check_field(name, value, limits)
     urls, pictures = _split(images, limits)
-    body = MultipartBody(_flat({**given, **urls}), pictures) if pictures else JsonBody(_json({**given, **urls}))
-    return Request(endpoint, body, given, urls, pictures)
+    return Request(endpoint, _body({**given, **urls}, pictures), given, urls, pictures)
 
 
 def _check_field(name: str, value: str | Sequence[str], limits: ServiceLimits) -> None:
@@ -112,9 +119,17 @@ def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[P
     return urls, pictures
 
 
-def _json(fields: Mapping[str, object]) -> bytes:
+def _body(texts: Mapping[str, str | Sequence[str]], pictures: Sequence[tuple[str, Picture]]) -> Body:
+    if not pictures:
+        return JsonBody(_utf8(_ENCODER.encode(texts)))
+    flat = _flat(texts)
+    _utf8("".join(name + text for name, text in (*flat, *((name, "") for name, _ in pictures))))
+    return MultipartBody(flat, pictures)
+
+
+def _utf8(text: str) -> bytes:
     try:
-        return _ENCODER.encode(fields).encode()
+        return text.encode()
     except UnicodeEncodeError:
         raise ValueError("a parameter has characters that UTF-8 cannot encode (lone surrogates)") from None
 
@@ -208,7 +223,24 @@ def _member(fields: dict[str, object], name: str, path: str) -> object:
     return fields[name]
 
 
+def _check_size(content: bytes) -> None:
+    """Refuse an answer of few bytes that would be many as objects."""
+    size = len(content)
+    if size <= MAX_TOKENS:
+        return  # as nearly always
+    # The widest character of a text decides how many bytes each of its characters takes.
+    width = 1 if content.isascii() else 4 if _BEYOND_16_BITS.search(content) else 2
+    if size * width > MAX_TEXT_BYTES:
+        raise Misfit("$", f"as text it takes more than {MAX_TEXT_BYTES:,} bytes")
+    # Counted fast, and if those are too many, without the ones inside of strings: ids may hold them, too.
+    if sum(map(content.count, _SEPARATORS)) > MAX_TOKENS:
+        beyond = islice(_TOKEN.finditer(content), MAX_TOKENS, None)
+        if next(beyond, None):
+            raise Misfit("$", f"it has more than {MAX_TOKENS:,} strings, colons, commas and opening brackets")
+
+
 def _parse(content: bytes) -> object:
+    _check_size(content)
     try:
         return _DECODER.decode(content.decode())
     except UnicodeDecodeError:
@@ -236,3 +268,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 # Made once: json.dumps and json.loads with any option make a new one for every call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
+_SEPARATORS = (b",", b":", b"[", b"{")
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,:\[{]', re.DOTALL)
+_BEYOND_16_BITS = re.compile(rb"[\xf0-\xff]")  # the first byte of a character that UTF-8 writes in four

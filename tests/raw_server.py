@@ -15,7 +15,6 @@ provide for gets its connection closed, and counts as unused script does: as a f
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import socket
 import ssl
 import struct
@@ -27,9 +26,6 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from doubles import CREDENTIALS
-
-from face_async import FaceSession, RetryPolicy
 
 PATIENCE = 20
 """Seconds that a test waits for what must happen; only a broken program waits so long."""
@@ -157,6 +153,7 @@ class RawServer:
         narrow: Keep the kernel's buffers so small that a client cannot send 200 KB which nobody reads.
         tls: A file with a certificate and its key, to speak https.
         resets: How many connections, the first ones, are reset as soon as they are accepted.
+        starts: Whether connections are accepted from the beginning; else they are refused until :meth:`start`.
 
     Attributes:
         url: Its base URL.
@@ -167,7 +164,13 @@ class RawServer:
     """
 
     def __init__(
-        self, script: Iterable[Behaviour], *, narrow: bool = False, tls: Path | None = None, resets: int = 0
+        self,
+        script: Iterable[Behaviour],
+        *,
+        narrow: bool = False,
+        tls: Path | None = None,
+        resets: int = 0,
+        starts: bool = True,
     ) -> None:
         self.requests: list[Request] = []
         self.accepted = 0
@@ -193,13 +196,29 @@ class RawServer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_400)
         self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen(128)
+        self._starts = starts
         self.host = "127.0.0.1:{1}".format(*self._listener.getsockname())
         self.url = f"{'http' if tls is None else 'https'}://{self.host}"
 
     def __enter__(self) -> Self:
-        self._start(self._accept)
+        if self._starts:
+            self.start()
         return self
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._listener.listen(128)
+        self._start(self._accept)
+
+    def swallow(self) -> Callable[[], None]:
+        """Swallow connections instead of refusing them; returns what starts the server after all."""
+        empty = swallow_connections(self._listener)
+
+        def start() -> None:
+            empty()
+            self.start()
+
+        return start
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
@@ -347,95 +366,30 @@ def never_read() -> Behaviour:
     return behave
 
 
-def drip(packet: bytes, *, pause: float = 0.01) -> Behaviour:
-    """Answer a whole request byte by byte, with a pause in seconds between them."""
+def swallow_connections(listener: socket.socket) -> Callable[[], None]:
+    """Fill the queue of a socket that nobody accepts from, so that no further connection is ever made.
 
-    def behave(connection: Connection) -> None:
-        connection.read_request()
-        for byte in packet:
-            connection.send(bytes([byte]))
-            if connection.server.over.wait(pause):
-                return
-
-    return behave
+    Returns:
+        What empties the queue.
+    """
+    queue = contextlib.ExitStack()
+    listener.listen(0)
+    for _ in range(64):
+        sock = queue.enter_context(socket.socket())
+        sock.settimeout(0.02)  # within this machine a connection is made at once or never
+        try:
+            sock.connect(listener.getsockname())
+        except TimeoutError:
+            return queue.close
+    queue.close()
+    pytest.skip("this system lets connections queue without end")
 
 
 @contextmanager
 def black_hole() -> Iterator[str]:
-    """Yield a base URL to which no connection is ever made: its queue is full, and nobody accepts."""
-    with contextlib.ExitStack() as sockets:
-        listener = sockets.enter_context(socket.socket())
+    """Yield a base URL to which no connection is ever made."""
+    with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(64):
-            sock = sockets.enter_context(socket.socket())
-            sock.settimeout(0.1)
-            try:
-                sock.connect(listener.getsockname())
-            except TimeoutError:
-                yield "http://127.0.0.1:{1}".format(*listener.getsockname())
-                return
-        pytest.skip("this system lets connections queue without end")
-
-
-# The HTTP libraries under test
-
-
-@dataclass(frozen=True)
-class Stack:
-    """An event loop, and the HTTP library that the session stands on; here is all in which the libraries may differ.
-
-    Attributes:
-        loop: The name of the event loop.
-        http: The name of the library.
-    """
-
-    loop: str
-    http: str
-
-    @property
-    def grace(self) -> float:
-        """A ``timeout`` for calls whose connection must be closed soon after them: reqwest keeps it until then."""
-        return PATIENCE if self.http == "httpx" else 0.5
-
-    def idle(self, connections: int) -> int:
-        """Return what ``stats.connections`` says when so many connections are idle."""
-        return connections if self.http == "httpx" else 0
-
-
-STACKS = [
-    pytest.param(
-        Stack(loop, http),
-        id=f"{loop}-{http}",
-        marks=pytest.mark.skipif(http == "reqwest" and not importlib.util.find_spec("pyreqwest"), reason="no extra"),
-    )
-    for loop, http in [("asyncio", "httpx"), ("trio", "httpx"), ("asyncio", "reqwest")]
-]
-on_httpx = pytest.mark.parametrize("stack", STACKS[:2], indirect=True)
-
-
-# Fixtures, for the modules whose tests run on every stack: they import these three, whatever their names.
-
-
-@pytest.fixture(name="stack", scope="module", params=STACKS)
-def stack_of_test(request: pytest.FixtureRequest) -> Stack:
-    """The loop and the library of a test."""
-    return request.param
-
-
-@pytest.fixture(name="anyio_backend", scope="module")
-def loop_of_stack(stack: Stack) -> str:
-    """Run the test on the stack's loop."""
-    return stack.loop
-
-
-@pytest.fixture(name="session_at")
-def session_of_stack(stack: Stack) -> Callable[..., FaceSession]:
-    """Return a function that opens a session on the stack, at a server or a base URL."""
-
-    def session_at(server: RawServer | str, **options: object) -> FaceSession:
-        options = {"retry": RetryPolicy(base_delay=0), "http": stack.http, **options}
-        base_url = server if isinstance(server, str) else server.url
-        return FaceSession("123456", "test", CREDENTIALS, base_url=base_url, **options)
-
-    return session_at
+        empty = swallow_connections(listener)
+        yield "http://127.0.0.1:{1}".format(*listener.getsockname())
+        empty()

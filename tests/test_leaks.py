@@ -14,14 +14,8 @@ from pathlib import Path
 import anyio
 import pytest
 from doubles import envelope
-from raw_server import (  # noqa: F401 - fixtures are asked for by their own names
-    PATIENCE,
-    RawServer,
-    http,
-    loop_of_stack,
-    session_of_stack,
-    stack_of_test,
-)
+from raw_server import PATIENCE, RawServer, http
+from stacks import loop_of_stack, session_of_stack, stack_of_test  # noqa: F401 - fixtures are asked for by their own names
 
 from face_async import RetryPolicy, Throttle
 

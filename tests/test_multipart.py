@@ -6,6 +6,7 @@ import email
 import email.policy
 import io
 import re
+from collections import Counter
 
 import hypothesis.strategies as st
 import pytest
@@ -14,8 +15,10 @@ from hypothesis import example, given
 from python_multipart import MultipartParser
 from python_multipart.multipart import parse_options_header
 
-from face_async import FaceSession, ImageFile
+from face_async import FaceSession, ImageFile, LimitError
+from face_async._endpoints import Endpoint
 from face_async._multipart import CHUNK_BYTES, WHOLE_BYTES, Attempt, JsonBody, MultipartBody
+from face_async._wire import encode
 from face_async.images import Picture
 from face_async.limits import ServiceLimits
 
@@ -60,7 +63,8 @@ def parts_by_email(content_type, body):
     assert not message.preamble
     return [
         (
-            {key.lower().encode(): str(value).encode("utf-8", "surrogateescape") for key, value in part.items()},
+            # Raw: the library would write U+FFFD for what is not ASCII.
+            {key.lower().encode(): value.encode("utf-8", "surrogateescape") for key, value in part.raw_items()},
             part.get_payload(decode=True),
         )
         for part in message.get_payload()
@@ -221,6 +225,84 @@ def test_boundaries_cannot_be_guessed():
     boundaries = {re.search(r"boundary=(\w+)$", MultipartBody([], []).content_type)[1] for _ in range(100)}
     assert len(boundaries) == 100
     assert {len(boundary) for boundary in boundaries} == {32}
+
+
+# Any input at all (goal G8)
+
+BITS = [*NASTY, "\x7f", "\ufeff", "\u202e", "%0D", "--\r\n", "\r\n--", "a", "image", "x" * 200, "个"]
+GOOD_TYPES = [None, None, None, "image/jpeg", "image/x-y+z"]
+BAD_TYPES = ["text/html; charset=x", "a/b\r\nX: y", "a/b\0", 'a/"b"', "é/b", "/"]
+SOURCES = [b"\xff\xd8\xff", b"\r\n--", b"\r", b"\n", b"--", b"\r\n\r\n", b"\0", b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
+
+
+def text_of(rng):
+    surrogate = "\ud800" if rng.randrange(40) == 0 else ""
+    return "".join(rng.choices(BITS, k=rng.choice([0, 1, 2, 5]))) + surrogate
+
+
+def media_type_of(rng):
+    return rng.choice(GOOD_TYPES if rng.randrange(10) else BAD_TYPES)
+
+
+def picture_of(rng):
+    """Return a few bytes that look like structure, or now and then so many that they end near the edge of a chunk."""
+    size = rng.choice([WHOLE_BYTES, CHUNK_BYTES]) - rng.randrange(900) if rng.randrange(300) == 0 else 0
+    return bytes(size) + b"".join(rng.choices(SOURCES, k=rng.choice([1, 2, 5])))
+
+
+def escaped(name):
+    """Return a name as browsers write it between quotes."""
+    return b"".join({13: b"%0D", 10: b"%0A", 34: b"%22", 0: b"%00"}.get(byte, bytes([byte])) for byte in name.encode())
+
+
+def encoded(fields, pictures):
+    """Return the type and the bytes of a body, made as a session makes it; None for input that is refused."""
+    anything = Endpoint("anything", "", object)
+    try:
+        images = {name: ImageFile(source, name=called, media_type=kind) for name, called, kind, source in pictures}
+        request = encode(anything, fields, images, ROOMY)
+    except (TypeError, ValueError):
+        return None
+    try:
+        return run(sent_by(request.body))
+    except LimitError:
+        return None
+
+
+def test_no_input_makes_another_body_than_it_should(rng, full):
+    """Whatever names, texts and pictures are given: two parsers find exactly them, or they are refused."""
+    seen = Counter()
+    for _ in range(1_000_000 if full else 4_000):
+        fields = {text_of(rng) + "x": text_of(rng) for _ in range(rng.randrange(3))}
+        pictures = [
+            (f"{text_of(rng)}{index}", rng.choice([None, text_of(rng)]), media_type_of(rng), picture_of(rng))
+            for index in range(rng.choice([1, 1, 2]))
+        ]
+        found = encoded(fields, pictures)
+        seen[found is not None] += 1
+        if found is None:
+            continue
+        expected = [(escaped(name), None, value.encode()) for name, value in fields.items()]
+        expected += [
+            (escaped(name), b"" if called is None else escaped(called), content)
+            for name, called, _, content in pictures
+        ]
+        for parse in (parts_by_python_multipart, parts_by_email):
+            parts = parse(*found)
+            assert expected == [with_neutral_name(headers, content) for headers, content in parts]
+            kinds = [headers.get(b"content-type") for headers, _ in parts]
+            assert [None] * len(fields) == kinds[: len(fields)]
+            for kind, (_, _, given_kind, _) in zip(kinds[len(fields) :], pictures, strict=True):
+                assert kind == given_kind.encode() if given_kind else kind
+    assert seen[True] > seen[False] > 100
+
+
+def with_neutral_name(headers, content):
+    """Return name, file name and content of a part, the file name empty where it is one of ours."""
+    assert headers.keys() <= {b"content-disposition", b"content-type"}
+    found = parameters(headers[b"content-disposition"])
+    called = found.get(b"filename")
+    return found[b"name"], b"" if called and re.fullmatch(rb"image\d(\.\w+)?", called) else called, content
 
 
 # Length

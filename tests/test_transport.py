@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import gzip
 import itertools
-import logging
 import re
 import socket
 import threading
 import time
-import traceback
 import tracemalloc
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from pathlib import Path
 
 import anyio
@@ -22,35 +18,30 @@ import anyio.to_thread
 import httpx
 import pytest
 from doubles import CREDENTIALS, Network, envelope
-from raw_server import (  # noqa: F401 - fixtures are asked for by their own names
+from faults import BROKEN, DRIPS, FLOOD, HTML, LARGE, REFUSED, SET, bomb, dripping
+from raw_server import (
     CERTIFICATE,
     PATIENCE,
     RawServer,
     answer,
     black_hole,
     close_after_request,
-    drip,
     http,
-    loop_of_stack,
     never_read,
-    on_httpx,
     reset_after_request,
     reset_mid_body,
     say,
-    session_of_stack,
     silence,
-    stack_of_test,
 )
+from stacks import loop_of_stack, on_httpx, session_of_stack, stack_of_test  # noqa: F401 - fixtures are asked for by their own names
 
 from face_async import (
-    Credentials,
     DeadlineError,
     FaceSession,
     RateLimitedError,
     RequestTooLargeError,
     ResponseError,
     RetryPolicy,
-    ServiceError,
     Throttle,
     TransportError,
     UnavailableError,
@@ -63,10 +54,7 @@ pytestmark = pytest.mark.anyio
 AT_ONCE = RetryPolicy(base_delay=0)
 ONCE = RetryPolicy(max_attempts=1)
 INFO = envelope({"person_id": "p", "person_name": "Ada", "face_ids": [], "group_ids": [], "tag": ""})
-SET = envelope({"person_id": "p"})
 ADDED = envelope({"added": 1, "face_ids": ["f"], "ret_codes": [0]})
-HTML = b"<html>Bad day</html>"
-LARGE = b"\xff\xd8\xff" + bytes(1_400_000)
 
 
 @pytest.fixture
@@ -466,31 +454,11 @@ async def test_a_server_that_does_not_read_times_out_without_doubt(session_at):
 # To the point
 
 
-def dripping(start, piece, pause=0.02):
-    """Return a behaviour that answers a little at a time, without end."""
-
-    def behave(connection):
-        connection.read_request()
-        connection.send(start)
-        while not connection.server.over.wait(pause):
-            connection.send(piece)
-
-    return behave
-
-
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 STALLS = {
     "connect": None,
     "write": never_read(),
     "read": silence(),
     "read body": dripping(http(b"", 200, ("Content-Length", "1000")), b"", PATIENCE),
-}
-DRIPS = {
-    "header": dripping(b"HTTP/1.1 200 OK\r\n", b"X"),
-    "headers": dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-    "1xx": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "body": dripping(http(b"", 200, ("Content-Length", "1000")), b" "),
-    "chunks": dripping(CHUNKED, b"1\r\n \r\n"),
 }
 
 
@@ -608,38 +576,6 @@ async def test_a_dripping_answer_cannot_outlive_the_deadline(session_at, packet)
 # Bad answers
 
 
-def endless(start, piece):
-    """Return a behaviour that answers without end."""
-
-    def behave(connection):
-        connection.read_request()
-        connection.send(start)
-        while True:
-            connection.send(piece)
-
-    return behave
-
-
-BROKEN = {
-    "truncated body": say(http(SET, 200, ("Content-Length", "1000")), then_close=True),
-    "truncated chunks": say(CHUNKED + b"ff\r\n{", then_close=True),
-    "endless headers": endless(b"HTTP/1.1 200 OK\r\n", b"X-Header: value\r\n" * 1_000),
-    "one endless header": endless(b"HTTP/1.1 200 OK\r\nX-Header: ", b"v" * 10_000),
-    "no HTTP": say(b"SSH-2.0-OpenSSH_9.6\r\n" * 10, then_close=True),
-    "two lengths": say(http(SET, 200, ("Content-Length", "1"), ("Content-Length", "2"))),
-}
-REFUSED = {
-    "oversized": (endless(http(b"", 200, ("Content-Length", "100000000")), bytes(100_000)), "larger than 8,388,608"),
-    "endless chunks": (endless(CHUNKED, b"10000\r\n" + bytes(65_536) + b"\r\n"), "larger than 8,388,608"),
-    "gzip": (answer(b"\x1f\x8b" + bytes(100), 200, ("Content-Encoding", "gzip")), "encoded as 'gzip'"),
-    "deflate, gzip": (answer(b"", 200, ("Content-Encoding", "deflate, gzip")), "encoded as 'deflate, gzip'"),
-    "html": (answer(HTML, 200, ("Content-Type", "text/html")), "not JSON"),
-    "empty": (answer(b""), "not JSON"),
-    "not UTF-8": (answer(b'{"code": 0, "message": "\xff"}'), "not UTF-8"),
-    "excess": (say(http(SET[:-1], 200) + SET[-1:]), "not JSON"),
-}
-
-
 @pytest.mark.parametrize("name", BROKEN)
 async def test_an_answer_that_breaks_http_is_a_transport_error(session_at, name):
     """No complete answer came: a read is tried again, an effect is in doubt."""
@@ -686,15 +622,12 @@ async def test_two_hundred_kilobytes_of_headers(session_at, headers):
                 assert "HTTP" in str(error)  # noqa: PT017
 
 
-@cache
-def bomb():
-    """Return 64 MiB in a few hundred bytes: gzip in gzip."""
-    return gzip.compress(gzip.compress(bytes(64 * 1024 * 1024), 1))
-
-
 HOSTILE = {
     "gzip": lambda: answer(bomb(), 200, ("Content-Encoding", "gzip, gzip")),
-    "1xx flood": lambda: endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "1xx flood": lambda: FLOOD,
+    "empty objects": lambda: answer(b"[" + b"{}," * 1_300_000 + b"{}]"),
+    "one emoji": lambda: answer('["😀'.encode() + b"a" * 4_000_000 + b'"]'),
+    "wrong entries": lambda: answer(INFO.replace(b'"face_ids": []', b'"face_ids": [' + b"1," * 65_000 + b"1]")),
     "large": lambda: answer(b" " * 8 * 1024 * 1024),
     **{name: lambda name=name: BROKEN[name] for name in ("endless headers", "one endless header")},
     **{name: lambda name=name: REFUSED[name][0] for name in ("oversized", "endless chunks")},
@@ -906,42 +839,7 @@ async def test_no_connection_outlives_its_session(session_at, tmp_path):
                         await session.add_face("p", [path])
 
 
-# Secrets
-
-
-CANARY = "CANARYcanaryCANARY"
-
-
-def everything_said_by(error):
-    """Return all text of an error, and of every error behind it."""
-    pending, texts = [error], []
-    while pending:
-        error = pending.pop()
-        texts += [repr(error), str(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
-        pending += [other for other in (error.__cause__, error.__context__) if other is not None]
-    return "\n".join(texts)
-
-
-async def test_no_error_and_no_log_tells_the_secret(stack, caplog):
-    """However a call fails, neither the key nor the signature is in any message, repr, traceback or log."""
-    caplog.set_level(logging.DEBUG)
-    credentials = Credentials("AKIDcanary", CANARY)
-    failures = [reset_after_request(), silence(), *BROKEN.values(), *(behaviour for behaviour, _ in REFUSED.values())]
-    codes = [answer(envelope(code=code, message="said")) for code in (3, 5, 14, 15, 213, -1303, 999)]
-    said = []
-    with RawServer([*failures, *codes]) as server:
-        async with FaceSession(
-            "1", "b", credentials, base_url=server.url, timeout=0.3, retry=ONCE, http=stack.http
-        ) as session:
-            for _ in [*failures, *codes]:
-                with pytest.raises((TransportError, ResponseError, ServiceError)) as caught:
-                    await session.set_info("p", tag="t")
-                said.append(everything_said_by(caught.value))
-            said += [repr(session), repr(credentials), repr(session.stats)]
-    said.append(caplog.text)
-    signatures = [request.header("Authorization") for request in server.requests]
-    assert len(failures + codes) == len(signatures)
-    assert [] == [text for text in said for secret in (CANARY, *signatures) if secret in text]
+# What hangs on an error
 
 
 async def test_no_foreign_exception_hangs_on_ours(session_at):

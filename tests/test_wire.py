@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -19,7 +20,7 @@ from face_async import (
     RetryPolicy,
     ServiceError,
 )
-from face_async._endpoints import ENDPOINTS, IDENTIFY
+from face_async._endpoints import ENDPOINTS, GET_GROUP_IDS, GET_PERSON_IDS, IDENTIFY
 from face_async._multipart import JsonBody
 from face_async._wire import Request, decode
 
@@ -188,6 +189,7 @@ BROKEN = {
     ),
     "a key twice": (b'{"code":0,"code":0,"data":{}}', "$"),
     "100,000 deep": (b"[" * 100_000, "$"),
+    "60,000 deep": (b"[" * 60_000, "$"),
     "an integer of 5,000 digits": (b'{"code":' + b"1" * 5_000 + b"}", "$"),
 }
 
@@ -203,6 +205,80 @@ async def test_a_broken_answer_says_where_it_breaks_the_specification(content, p
     assert (path, 200, "identify") == (caught.value.path, caught.value.status, caught.value.endpoint)
     assert caught.value.maybe_applied is False
     assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+
+
+# Answers of few bytes that would be many as objects (goal G7)
+
+MOST_BYTES = 4 * 1024 * 1024  # of an answer that reaches the decoder
+MOST_GROWTH = 16 * 1024 * 1024
+
+
+def filled(start: bytes, piece: bytes, end: bytes, size: int = MOST_BYTES) -> bytes:
+    """Return as many pieces as fit into an answer, between its start and its end."""
+    return start + piece * ((size - len(start) - len(end)) // len(piece)) + end
+
+
+def padded(start: bytes, piece: bytes, count: int, end: bytes) -> bytes:
+    """Return so many pieces, and white space up to the largest answer."""
+    content = start + piece * count + end
+    return content + b" " * (MOST_BYTES - len(content))
+
+
+CHAIN = b'{"":' * 900 + b"0" + b"}" * 900
+GROUPS = b'{"code":0,"data":{"group_ids":['
+BOMBS = {
+    "empty objects": lambda: filled(b"[", b"{},", b"{}]"),
+    "ones": lambda: filled(b"[", b"1,", b"1]"),
+    "short strings": lambda: filled(b"[", b'"aa",', b'""]'),
+    "one emoji": lambda: filled('["😀'.encode(), b"a", b'"]'),
+    "half of it with one emoji": lambda: filled('["😀'.encode(), b"a", b'"]', MOST_BYTES * 3 // 8),
+    "two bytes a character": lambda: filled(b'["', "中".encode(), b'"]', MOST_BYTES * 3 // 4),
+    "one long string": lambda: filled(b'["', b"a", b'"]'),
+    "one string of escapes": lambda: filled(b'["', rb"\u4e2d", b'"]'),
+    "one string without an end": lambda: filled(b'"', rb"\"", b""),
+    "nothing but quotes": lambda: b'"' * MOST_BYTES,
+    "a quote and commas": lambda: b'"' + b"," * (MOST_BYTES - 1),
+    "as many empty objects as may be": lambda: padded(b"[", b"{},", 32_700, b"0]"),
+    "as many chains as may be": lambda: padded(b"[", CHAIN + b",", 36, b"0]"),
+    "integers of 4,300 digits": lambda: filled(b"[", b"1" * 4_300 + b",", b"0]"),
+    "many wrong entries": lambda: padded(GROUPS, b"1,", 65_000, b"1]}}"),
+    "many wrong entries behind a good one": lambda: padded(GROUPS + b'"a",', b"1,", 65_000, b"1]}}"),
+    "a long message": lambda: filled(b'{"code":-1101,"message":"', b"\x7f", b'"}'),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_answer_takes_more_than_16_mib_to_understand(name):
+    """Its own bytes counted, and whatever it is made of."""
+    content = BOMBS[name]()
+    tracemalloc.start()
+    try:
+        with pytest.raises((ResponseError, ServiceError)):
+            decode(request_to(GET_GROUP_IDS), 200, content)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(content) <= MOST_BYTES
+    assert len(content) + most <= MOST_GROWTH
+
+
+LONG_IDS = {
+    "twenty thousand": [f"{number:036}" for number in range(20_000)],
+    "of 128 bytes": [f"{number:0128}" for number in range(10_000)],
+    "of 128 bytes with one emoji": ["😀"] + [f"{number:0128}" for number in range(9_999)],
+    "of 42 characters of three bytes": ["个" * 36 + f"{number:06}" for number in range(10_000)],
+    "with colons": [f"urn:company:site:office:department:person:{number}:a:b:c" for number in range(10_000)],
+    "with everything that separates": [f'{number}\\",:[{{' * 2 for number in range(10_000)],
+}
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.parametrize("name", LONG_IDS)
+def test_a_full_group_is_understood(name, escaped):
+    """The longest good answers, whatever their ids hold, and whether or not they are escaped, are read."""
+    ids = LONG_IDS[name]
+    content = json.dumps({"data": {"person_ids": ids}, "code": 0}, ensure_ascii=escaped).encode()
+    assert tuple(ids) == decode(request_to(GET_PERSON_IDS), 200, content)
 
 
 async def test_wrapped_results_name_their_place_too():

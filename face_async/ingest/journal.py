@@ -101,11 +101,7 @@ class Person:
         group_ids: The groups to create the person in.
         person_name: The person's name.
         tag: The remark for the person.
-<<<<<<< HEAD
         before: The person's faces before the latest request, and what was added since; None when none was ever sent.
-=======
-        before: The person's faces before the latest request; None when none was ever sent.
->>>>>>> cli
         in_doubt: Whether it is not known what became of some of the person's units.
     """
 
@@ -187,11 +183,7 @@ class Journal:
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with the connection, and return once it is on the disk.
 
-<<<<<<< HEAD
         What waits when a transaction begins is all part of it, and so must raise nothing but what SQLite does.
-=======
-        What waits when a transaction begins is all part of it.
->>>>>>> cli
 
         Raises:
             JournalError: The disk is full, or the file damaged. Then nothing more can be done with the journal.
@@ -207,11 +199,7 @@ class Journal:
         return cast("T", job.result)
 
     def do_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-<<<<<<< HEAD
         """Do something with the connection in this thread, which is a worker's; it may raise what it likes."""
-=======
-        """Do something with the connection in this thread, which is a worker's."""
->>>>>>> cli
         job = _Job(work)
         self._transact([cast("_Job[object]", job)])
         if not job.done:
@@ -247,18 +235,12 @@ class _Job(Generic[T]):
 
 
 def begin_listing(db: sqlite3.Connection) -> None:
-<<<<<<< HEAD
     """Forget what is pending: the source says anew what is to be sent, and without what was taken out of it.
 
     What failed and was to be tried again stays so.
     """
     db.execute("UPDATE project SET listing = listing + 1")
     db.execute("DELETE FROM units WHERE state = 'pending' AND code IS NULL")
-=======
-    """Forget what is pending: the source says anew what is to be sent, and without what was taken out of it."""
-    db.execute("UPDATE project SET listing = listing + 1")
-    db.execute("DELETE FROM units WHERE state = 'pending'")
->>>>>>> cli
     db.execute("DELETE FROM bad_rows")
 
 
@@ -274,11 +256,7 @@ def list_rows(db: sqlite3.Connection, rows: Iterable[Listed]) -> None:
         new = "INSERT OR IGNORE INTO units (person, source, stamp, size, tag) VALUES (?, ?, ?, ?, ?)"
         if db.execute(new, (*key, size, row.tag)).rowcount and listing > 1:
             # Another file by the same name: what the old one failed of says nothing of this one.
-<<<<<<< HEAD
             old = "DELETE FROM units WHERE person = ? AND source = ? AND stamp <> ? AND state IN ('failed', 'pending')"
-=======
-            old = "DELETE FROM units WHERE person = ? AND source = ? AND stamp <> ? AND state = 'failed'"
->>>>>>> cli
             db.execute(old, key)
 
 
@@ -339,7 +317,6 @@ def unfinished(
 
 def person(db: sqlite3.Connection, number: int) -> Person:
     """Return a person."""
-<<<<<<< HEAD
     query = "SELECT person_id, group_ids, name, tag, before FROM persons WHERE id = ?"
     person_id, group_ids, name, tag, before = db.execute(query, (number,)).fetchone()
     known: tuple[str, ...] | None = None
@@ -348,14 +325,6 @@ def person(db: sqlite3.Connection, number: int) -> Person:
         known = (*json.loads(before), *(face_id for (face_id,) in added if face_id))
     query = f"SELECT EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} AND person = ? AND state <> 'pending')"  # noqa: S608
     (in_doubt,) = db.execute(query, (number,)).fetchone()
-=======
-    query = (
-        f"SELECT person_id, group_ids, name, tag, before, EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} "  # noqa: S608 - constants
-        "AND person = persons.id AND state <> 'pending') FROM persons WHERE id = ?"
-    )
-    person_id, group_ids, name, tag, before, in_doubt = db.execute(query, (number,)).fetchone()
-    known = None if before is None else tuple(json.loads(before))
->>>>>>> cli
     return Person(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
 
 

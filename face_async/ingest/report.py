@@ -5,18 +5,12 @@ from __future__ import annotations
 import csv
 import time
 from collections import Counter
-<<<<<<< HEAD
 from functools import partial
-=======
->>>>>>> cli
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-<<<<<<< HEAD
 import anyio.to_thread
-=======
->>>>>>> cli
 from attrs import frozen
 
 from face_async.ingest import journal as notes
@@ -175,11 +169,7 @@ async def write_failures(journal: Journal | str | os.PathLike[str], path: str | 
         OSError: The file cannot be written.
     """
     if isinstance(journal, Journal):
-<<<<<<< HEAD
         return await anyio.to_thread.run_sync(journal.do_now, partial(_write, path=Path(path)))
-=======
-        return await journal.do(lambda db: _write(db, Path(path)))
->>>>>>> cli
     async with Journal(journal, None) as opened:
         return await write_failures(opened, path)
 

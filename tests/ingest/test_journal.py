@@ -183,7 +183,6 @@ async def test_listing_again_starts_from_what_is_known(path):
     assert ("/3.jpg", ("guests", "vip")) == (left.source, person.group_ids)
 
 
-<<<<<<< HEAD
 async def test_what_failed_and_is_to_be_tried_again_stays_so(path):
     """Also when a retry is killed and another source is listed before it goes on."""
     async with Journal(path, OURS) as journal:
@@ -209,8 +208,6 @@ async def test_faces_that_were_added_are_known_to_whoever_settles(path):
     assert (("old", "new"), True) == (person.before, person.in_doubt)
 
 
-=======
->>>>>>> cli
 async def test_many_tasks_share_a_transaction(path):
     """What waits while one transaction is written is all part of the next one."""
     begun = []
