@@ -59,7 +59,7 @@ class Job(Generic[ItemT]):
     """
 
     index: int
-    item: ItemT
+    item: ItemT = field(repr=False)
     begun: bool = False
 
 
