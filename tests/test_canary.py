@@ -55,12 +55,7 @@ def everything_said_by(error: BaseException) -> list[str]:
 
 def everything_alive() -> list[str]:
     """Return the repr and the str of every object of this package that is alive."""
-<<<<<<< HEAD
-    # Of a class whose __module__ is a property, no str comes out: it is not ours.
-    ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == "face_async"]
-=======
     ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("face_async")]
->>>>>>> faults
     return [say(thing) for thing in ours for say in (repr, str)]
 
 
