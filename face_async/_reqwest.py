@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from face_async._transport import (
     KEEPALIVE_SECONDS,
@@ -59,6 +59,8 @@ class Reqwest(Transport):
         self._closed = False
 
     async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
+        # What is ready in this turn of the event loop goes over together, and wakes the library's thread up once.
+        await checkpoint()
         if self._closed:
             raise TransportFailure("the session was closed", unsent=True)
         client = self._clients.get(timeouts.step) or self._open(timeouts.step)
