@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 from abc import ABC, abstractmethod
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from typing import TYPE_CHECKING, Self
@@ -22,6 +23,7 @@ from face_async.limits import check_image, check_request_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from face_async._hops import Hops
     from face_async.images import Picture, PictureReader
     from face_async.limits import ServiceLimits
 
@@ -53,7 +55,7 @@ class Body(ABC):
     waits: bool
 
     @abstractmethod
-    async def load(self, limits: ServiceLimits) -> None:
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:
         """Learn the length; raises a ``LimitError`` for whatever cannot be sent."""
 
     def attempt(self) -> Attempt:
@@ -71,7 +73,7 @@ class JsonBody(Body):
         self.segments = (content,)
         self.length = len(content)
 
-    async def load(self, limits: ServiceLimits) -> None:
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:  # noqa: ARG002 - it has no file to look at
         check_request_size(self.length, limits)
 
 
@@ -89,12 +91,12 @@ class MultipartBody(Body):
         self._texts = texts
         self._pictures = pictures
 
-    async def load(self, limits: ServiceLimits) -> None:
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:
         pictures = [picture for _, picture in self._pictures]
         for picture in pictures:
             await picture.read_file_object(limits.max_request_bytes)
         if any(picture.size < 0 for picture in pictures):
-            await anyio.to_thread.run_sync(_look, pictures)
+            await hops.run(partial(_look, pictures))
         for picture in pictures:
             check_image(picture.label, picture.size, picture.head)
         self.segments = tuple(self._assemble())

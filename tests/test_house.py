@@ -29,6 +29,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "portraits": (1, 0),
     "signature": (1, 0),
     "_endpoints": (2, 0),
+    "_hops": (2, 0),
     "_multipart": (2, 0),
     "_retry": (2, 0),
     "_throttle": (2, 0),
@@ -76,6 +77,7 @@ FLOORS: dict[str, tuple[int, int]] = {
 CLIENT_ONLY = {
     "_caller",
     "_endpoints",
+    "_hops",
     "_multipart",
     "_reconcile",
     "_reqwest",
