@@ -145,6 +145,22 @@ async def test_the_throttle_bounds_calls_and_connections(session_at, stack):
     assert server.accepted == 4
 
 
+@on_httpx
+async def test_connections_that_are_no_longer_needed_are_closed(session_at, monkeypatch):
+    """After a crowd of calls, those who come one by one end the connections that have been idle for too long."""
+    with RawServer([meeting(5, INFO)] * 5 + [answer(INFO)] * 5) as server:
+        async with every_open_connection_closed(server), session_at(server) as session:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(session.get_info, "p")
+            monkeypatch.setattr("face_async._transport.KEEPALIVE_SECONDS", -1.0)
+            left = [session.stats.connections]
+            for _ in range(5):
+                await session.get_info("p")
+                left.append(session.stats.connections)
+    assert left == [5, 4, 3, 2, 1, 1]
+
+
 async def test_a_connection_that_the_server_has_closed_is_not_used_again(session_at):
     """A stale keep-alive connection costs an effect neither an attempt nor its certainty."""
     closed = threading.Event()
