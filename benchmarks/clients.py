@@ -145,7 +145,7 @@ class FaceAsyncReqwest(FaceAsync):
 class FaceAsyncReqwestUvloop(FaceAsyncReqwest):
     """This package, over pyreqwest, on uvloop: all of the extra speed."""
 
-    name = "reqwest, uvloop"
+    name = "reqwest on uvloop"
     uvloop = True
 
 

@@ -9,7 +9,7 @@ from typing import Any
 Row = Mapping[str, Any]
 Rows = Mapping[tuple[str, int, str], Row]
 DEFAULT, REQWEST, KEPT, PLAIN = "face_async", "face_async reqwest", "httpx kept", "plain httpx"
-UVLOOP, AIOHTTP_UVLOOP = "reqwest, uvloop", "aiohttp, uvloop"
+UVLOOP, AIOHTTP_UVLOOP = "reqwest on uvloop", "aiohttp on uvloop"
 SMALL, LATENCY, UPLOAD = "small JSON", "small JSON, 50 ms latency", "upload 100 KB"
 BULK, SLOW = "bulk add, 60 KB", "slow server, 1.4 MB"
 

@@ -149,7 +149,7 @@ class Aiohttp(Peer):
 class AiohttpUvloop(Aiohttp):
     """The same on uvloop."""
 
-    name = "aiohttp, uvloop"
+    name = "aiohttp on uvloop"
     uvloop = True
 
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KB, MB = 1000, 1_000_000
-OURS = "face_async", "face_async reqwest", "reqwest, uvloop"
-ALL = (*OURS, "raw asyncio", "pyreqwest alone", "aiohttp", "aiohttp, uvloop", "httpx2", "plain httpx")
+OURS = "face_async", "face_async reqwest", "reqwest on uvloop"
+ALL = (*OURS, "raw asyncio", "pyreqwest alone", "aiohttp", "aiohttp on uvloop", "httpx2", "plain httpx")
 VENDOR = (*ALL, "qcloud_image")
 _MOST = {"plain httpx": 256, "httpx kept": 256, "httpx2": 256, "qcloud_image": 64}
 """How many calls in flight a client is worth measuring at, where that is not all."""
@@ -64,7 +64,7 @@ _SLOW = Workload(
     bytes=1_400 * KB, total=256, slow=True, seconds=8.0, limit=8.0, once=True,
 )  # fmt: skip
 
-_NEAR = (*OURS, "raw asyncio", "aiohttp", "aiohttp, uvloop")
+_NEAR = (*OURS, "raw asyncio", "aiohttp", "aiohttp on uvloop")
 _BRIEF: dict[str, Any] = {"seconds": 0.35, "limit": 2.5, "warm_limit": 3.0}
 SETS = {
     "full": [_SMALL, _KEPT, _LATENCY, _PICTURE, _LARGE, _BULK, _SLOW],

@@ -20,8 +20,8 @@ from face_async.server import Store, create_app, serve_in_background
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MODULES = "clients", "floor", "peers", "goals", "report"
 CLIENTS = [
-    "face_async", "face_async reqwest", "reqwest, uvloop", "raw asyncio", "pyreqwest alone", "aiohttp",
-    "aiohttp, uvloop", "httpx2", "plain httpx", "httpx kept", "qcloud_image",
+    "face_async", "face_async reqwest", "reqwest on uvloop", "raw asyncio", "pyreqwest alone", "aiohttp",
+    "aiohttp on uvloop", "httpx2", "plain httpx", "httpx kept", "qcloud_image",
 ]  # fmt: skip
 
 # The peers' warnings are their own affair; the vendor's client opens pictures and never closes them.
