@@ -94,7 +94,8 @@ class FaceAsync(Client):
     async def open(self) -> None:
         from face_async import Credentials, FaceSession, Throttle  # noqa: PLC0415 - see above
 
-        throttle = Throttle(max_concurrency=self.in_flight)
+        # As many calls at once as its peers make: by default the bytes in flight would bound large uploads to fewer.
+        throttle = Throttle(max_concurrency=self.in_flight, max_bytes_in_flight=2**30)
         options = {"timeout": TIMEOUT, "deadline": TIMEOUT, "throttle": throttle, **self.options}
         self.session = FaceSession(APPID, BUCKET, Credentials(SECRET_ID, SECRET_KEY), base_url=self.base_url, **options)
 
