@@ -36,6 +36,10 @@ CHUNK_BYTES = 80 * 1024
 _BOUNDARY_KEY = secrets.token_bytes(32)
 _boundaries = count()
 
+# Once a block of this size has been freed, glibc keeps the memory of small bodies for the next ones. Until then it
+# returns it to the system and takes it back page by page, which is a third of what uploads over reqwest cost.
+bytes(2 * 1024 * 1024)
+
 _UNSAFE_IN_NAME = str.maketrans({"\r": "%0D", "\n": "%0A", '"': "%22", "\0": "%00"})
 
 
