@@ -8,7 +8,8 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Rows = Mapping[tuple[str, int, str], Row]
-DEFAULT, REQWEST, KEPT = "face_async", "face_async reqwest", "httpx kept"
+DEFAULT, REQWEST, KEPT, PLAIN = "face_async", "face_async reqwest", "httpx kept", "plain httpx"
+UVLOOP, AIOHTTP_UVLOOP = "reqwest on uvloop", "aiohttp on uvloop"
 SMALL, LATENCY, UPLOAD = "small JSON", "small JSON, 50 ms latency", "upload 100 KB"
 BULK, SLOW = "bulk add, 60 KB", "slow server, 1.4 MB"
 
@@ -89,7 +90,7 @@ class Goal:
         return {"bound": f"{'>=' if self.at_least else '<='} {bound:g}", "passed": passed}
 
 
-def _cheaper(in_flight: int, other: str = "plain httpx") -> Callable[[Results], float | None]:
+def _cheaper(in_flight: int, other: str) -> Callable[[Results], float | None]:
     return lambda results: results.ratio("cpu_ms", SMALL, in_flight, other, DEFAULT)
 
 
@@ -98,23 +99,34 @@ def _import_ratio(results: Results) -> float | None:
     return ours / theirs if ours and theirs else None
 
 
-def _share_of_possible(results: Results) -> float | None:
-    rate = results.value("rate", LATENCY, 256, REQWEST)
-    return None if rate is None else rate / (256 / 0.05)
+def _share_of_possible(client: str) -> Callable[[Results], float | None]:
+    def share(results: Results) -> float | None:
+        rate = results.value("rate", LATENCY, 256, client)
+        return None if rate is None else rate / (256 / 0.05)
+
+    return share
+
+
+def _room_above(client: str) -> Callable[[Results], float | None]:
+    return lambda results: 1 / share if (share := _share_of_possible(client)(results)) else None
 
 
 GOALS = [
     Goal("P1", "reqwest: CPU of a small call / aiohttp, worst of 16 to 1000 in flight",
          lambda r: r.worst(SMALL, REQWEST, "aiohttp"), 0.8, 0.5),
+    Goal("P1", "reqwest: the same, both on uvloop", lambda r: r.worst(SMALL, UVLOOP, AIOHTTP_UVLOOP), 0.8, 0.5),
     Goal("P1", "default: the same", lambda r: r.worst(SMALL, DEFAULT, "aiohttp"), 4, 1.5),
     Goal("P2", "reqwest: CPU of a small call at 1000 in flight / at 16", lambda r: r.flat(REQWEST), 1.6, 1.2),
     Goal("P2", "default: the same", lambda r: r.flat(DEFAULT), 1.6, 1.2),
-    Goal("P3", "plain httpx, 16 in flight: CPU of a small call / default", _cheaper(16), 3, 6, at_least=True),
-    Goal("P3", "plain httpx, 64 in flight: the same", _cheaper(64), 12, 24, at_least=True),
-    Goal("P3", "plain httpx, 256 in flight: the same", _cheaper(256), 100, 200, at_least=True),
-    Goal("P3", "httpx kept (idle ones stay 60 s), 16 in flight: the same", _cheaper(16, KEPT), 3, 6, at_least=True),
-    Goal("P3", "httpx kept, 64 in flight: the same", _cheaper(64, KEPT), 12, 24, at_least=True),
-    Goal("P3", "httpx kept, 256 in flight: the same", _cheaper(256, KEPT), 100, 200, at_least=True),
+    # As many connections kept as calls in flight, which httpx's default does not: it gives up those unused for 5 s.
+    Goal("P3", "plain httpx with as many connections kept, 16 in flight: CPU of a small call / default",
+         _cheaper(16, KEPT), 3, 6, at_least=True),
+    Goal("P3", "64 in flight: the same", _cheaper(64, KEPT), 12, 24, at_least=True),
+    Goal("P3", "256 in flight: the same", _cheaper(256, KEPT), 100, 200, at_least=True),
+    Goal("P3", "not judged: plain httpx when it gives up idle ones after 5 s, 16 in flight: the same",
+         _cheaper(16, PLAIN), None, None),
+    Goal("P3", "not judged: 64 in flight: the same", _cheaper(64, PLAIN), None, None),
+    Goal("P3", "not judged: 256 in flight: the same", _cheaper(256, PLAIN), None, None),
     Goal("P4", "reqwest: CPU of a 100 KB upload / aiohttp's FormData, worst from 16 in flight on",
          lambda r: r.worst(UPLOAD, REQWEST, "aiohttp"), 0.4, None),
     Goal("P4", "reqwest: the same / the raw floor", lambda r: r.worst(UPLOAD, REQWEST, "raw asyncio"), None, 2),
@@ -129,8 +141,12 @@ GOALS = [
     Goal("P7", "import face_async / import httpx, attrs, cattrs", _import_ratio, 1.3, 1.1),
     Goal("P8", "reqwest: calls a second at 256 in flight and 50 ms / aiohttp",
          lambda r: r.ratio("rate", LATENCY, 256, REQWEST, "aiohttp"), 1.3, None, at_least=True),
-    Goal("P8", "reqwest: the same / what the latency allows", _share_of_possible, None, 0.9, at_least=True),
-    Goal("P8", "default: the same / aiohttp",
+    Goal("P8", "the most that this can be, since aiohttp leaves no more of what the latency allows",
+         _room_above("aiohttp"), None, None),
+    Goal("P8", "reqwest: calls a second / what the latency allows", _share_of_possible(REQWEST), None, 0.9,
+         at_least=True),
+    Goal("P8", "reqwest: the same, on uvloop", _share_of_possible(UVLOOP), None, 0.9, at_least=True),
+    Goal("P8", "default: calls a second / aiohttp",
          lambda r: r.ratio("rate", LATENCY, 256, DEFAULT, "aiohttp"), 0.3, None, at_least=True),
 ]  # fmt: skip
 

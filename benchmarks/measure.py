@@ -142,7 +142,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     client = all_clients()[job["client"]](job["base_url"], job["in_flight"])
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if job["uvloop"]:
+    if job["uvloop"] or client.uvloop:
         from uvloop import new_event_loop  # noqa: PLC0415 - optional
 
         factory = new_event_loop

@@ -28,6 +28,7 @@ from clients import (
     Client,
     FaceAsync,
     FaceAsyncReqwest,
+    FaceAsyncReqwestUvloop,
     form_body,
     json_body,
     signature,
@@ -99,9 +100,10 @@ class PlainHttpx(Peer):
 
 
 class KeptHttpx(PlainHttpx):
-    """The same with connections that stay, as ours do: by default those unused for 5 seconds are given up.
+    """The same with as many connections kept, as ours are: by default those unused for 5 seconds are given up.
 
-    So under load plain httpx mends itself after some seconds, as most of its connections are idle most of the time.
+    So under load plain httpx mends itself after some seconds, as most of its connections are idle most of the time: it
+    goes on with a few of them.
     """
 
     name = "httpx kept"
@@ -142,6 +144,13 @@ class Aiohttp(Peer):
             form.add_field(name, file, filename="image0.jpg", content_type="image/jpeg")
             async with self.client.post(path, headers=headers, data=form) as response:
                 return bytes(await response.read())
+
+
+class AiohttpUvloop(Aiohttp):
+    """The same on uvloop."""
+
+    name = "aiohttp on uvloop"
+    uvloop = True
 
 
 class Pyreqwest(Peer):
@@ -235,6 +244,7 @@ class Vendor(Client):
 def all_clients() -> dict[str, type[Client]]:
     """Return all clients by their names, ours first."""
     kinds: list[type[Client]] = [
-        FaceAsync, FaceAsyncReqwest, RawAsyncio, Pyreqwest, Aiohttp, Httpx2, PlainHttpx, KeptHttpx, Vendor,
+        FaceAsync, FaceAsyncReqwest, FaceAsyncReqwestUvloop, RawAsyncio, Pyreqwest, Aiohttp, AiohttpUvloop, Httpx2,
+        PlainHttpx, KeptHttpx, Vendor,
     ]  # fmt: skip
     return {kind.name: kind for kind in kinds}

@@ -121,9 +121,11 @@ def _percent(value: float | None) -> str:
 _LOOKS = {
     "face_async": ("#0b5fff", 2.6, "o"),
     "face_async reqwest": ("#00a36c", 2.6, "o"),
+    "reqwest on uvloop": ("#006b47", 2.0, "o"),
     "raw asyncio": ("#444444", 1.2, "."),
     "pyreqwest alone": ("#7fcdb0", 1.2, "."),
     "aiohttp": ("#e07b00", 1.8, "s"),
+    "aiohttp on uvloop": ("#a35900", 1.4, "s"),
     "httpx2": ("#b07aff", 1.4, "^"),
     "plain httpx": ("#d62728", 1.8, "D"),
     "httpx kept": ("#f29999", 1.2, "d"),

@@ -10,6 +10,7 @@ import anyio
 from attrs import define, field, frozen
 from attrs.validators import gt, instance_of
 
+from face_async._hops import Hops
 from face_async._retry import (
     MIN_CLOCK_SKEW,
     NOT_EXECUTED_STATUSES,
@@ -127,6 +128,7 @@ class Caller:
         self.quota = RetryQuota()
         self._address = address
         self._limits = limits
+        self._hops = Hops()
         self._random = Random()  # noqa: S311 - jitter and nonces: they must be new, not unpredictable
         self._clock_skew = 0.0
 
@@ -173,10 +175,10 @@ class Caller:
         """Learn the body's length, which for files and file objects means to look at them."""
         body = course.request.body
         if not body.waits:
-            await body.load(self._limits)
+            await body.load(self._limits, self._hops)
             return
         with anyio.move_on_after(course.deadline - time.monotonic()):
-            await body.load(self._limits)
+            await body.load(self._limits, self._hops)
             return
         raise self._too_late(course)
 

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from face_async._transport import (
     KEEPALIVE_SECONDS,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyreqwest.client import Client
+    from pyreqwest.request import StreamRequest
     from pyreqwest.response import Response
 
     from face_async._multipart import Attempt
@@ -59,6 +60,8 @@ class Reqwest(Transport):
         self._closed = False
 
     async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
+        # What is ready in this turn of the event loop goes over together, and wakes the library's thread up once.
+        await checkpoint()
         if self._closed:
             raise TransportFailure("the session was closed", unsent=True)
         client = self._clients.get(timeouts.step) or self._open(timeouts.step)
@@ -69,8 +72,7 @@ class Reqwest(Transport):
             # it is good to know that the last chunk was not yet handed over.
             whole = body.in_one_piece()
             request = request.body_stream(body) if whole is None else request.body_bytes(whole)
-            async with request.build_streamed() as response:
-                return await _read(response)
+            return await _exchange(request.build_streamed())
         except (FaceError, AnswerRefused):
             raise
         except asyncio.CancelledError:
@@ -110,6 +112,19 @@ class Reqwest(Transport):
         client = builder.pool_idle_timeout(timedelta(seconds=KEEPALIVE_SECONDS)).build()
         self._clients[step] = client
         return client
+
+
+async def _exchange(request: StreamRequest) -> Answer:
+    """Send a request and read its answer; what ``async with`` does, but only where there is something to close.
+
+    Leaving its block lets the library's thread have the GIL once more, and a whole answer has left nothing to close.
+    """
+    response = await request.__aenter__()
+    try:
+        return await _read(response)
+    except BaseException as error:
+        await request.__aexit__(type(error), error, error.__traceback__)
+        raise
 
 
 async def _read(response: Response) -> Answer:

@@ -19,7 +19,7 @@ import pytest
 from doubles import CREDENTIALS, envelope
 from raw_server import PATIENCE, RawServer, answer, never_read, silence
 
-from face_async import FaceSession, ImageRefusedError, RetryPolicy
+from face_async import FaceSession, ImageRefusedError, RetryPolicy, TransportError
 from face_async.images import PictureReader
 
 pytest.importorskip("pyreqwest")
@@ -190,6 +190,26 @@ async def test_a_scope_of_anyio_knows_its_own_cancellation(patience):
                 await session.get_info("p")
             assert asyncio.current_task().cancelling() == 0
             await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.anyio
+@on_asyncio
+async def test_closing_the_session_before_a_request_goes_over_leaves_no_doubt():
+    """Requests wait one turn of the event loop for each other; one that a closing session stops there was not sent."""
+    caught = []
+
+    async def call(session):
+        with pytest.raises(TransportError, match="closed") as error:
+            await session.set_info("p", tag="t")
+        caught.append(error.value.maybe_applied)
+
+    with RawServer([]) as server:
+        async with session_at(server) as session, anyio.create_task_group() as tasks:
+            tasks.start_soon(call, session)
+            await anyio.lowlevel.checkpoint()
+            await session.aclose()
+    assert caught == [False]
+    assert server.accepted == 0
 
 
 # The end of the process
