@@ -25,6 +25,7 @@ from face_async import (
     FaceSession,
     ImageFile,
     ImageRefusedError,
+    NewPerson,
     RequestTooLargeError,
     RetryPolicy,
     ServiceError,
@@ -127,13 +128,23 @@ async def test_nothing_of_ours_shows_a_secret_in_a_call_or_after_it():
             with pytest.raises(CallError) as caught:
                 await CALLS[name](session, [PICTURE] * (1 + (name == "addface")))
             said += everything_said_by(caught.value)
-        async with session.add_faces([("person0", PICTURE)] * 2) as outcomes:
-            alive += await outcomes.collect()
+        peeking.answers = answers
+        for bulk in (
+            session.add_faces([("person0", PICTURE)] * 2),
+            session.new_persons([NewPerson("person0", ["qq"], PICTURE)]),
+            session.identify_many([PICTURE], "qq"),
+            session.verify_many([("person0", PICTURE)]),
+        ):
+            peeking.known.clear()
+            async with bulk as outcomes:
+                alive += await outcomes.collect()
+        alive.append(await session.identify_in_groups(PICTURE, ["qq"]))
         said += everything_alive()
         said += [repr(thing) for thing in (session, other, session.stats, CREDENTIALS, alive)]
     assert peeking.said
     assert any("Course(" in text for text in peeking.said)
     assert any("Doubt(" in text for text in peeking.said)
+    assert any("Job(" in text for text in peeking.said)
     assert any("AddFaceResult(" in text for text in said)
     assert [] == leaks(peeking.said + said, peeking.signatures)
 
