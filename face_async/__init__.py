@@ -3,14 +3,15 @@
 The house, floor by floor; a file imports only from floors below its own::
 
     1  errors  models  images  signature
-    2  limits  _multipart  _endpoints  _retry  _throttle  _accounts  fitting
+    2  limits  _multipart  _endpoints  _retry  _throttle  _accounts  _hops  fitting
     3  _wire  _transport  _reqwest  _reconcile  ledger
     4  _caller  outcomes  _packs  bulk  sharding
     5  session   server/
-    6  local
-    7  cli/
+    6  local  testing  ingest/
+    7  cli/  pytest_plugin
 
-``server``, ``local`` and ``cli`` want extras and are imported by their own names.
+``server``, ``local``, ``testing``, ``ingest`` and ``cli`` are imported by their own names; all but ``ingest`` want
+extras.
 """
 
 from face_async._endpoints import FaceApi
