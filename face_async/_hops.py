@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
-from attrs import define, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,28 +15,28 @@ MOST_TOGETHER = 8
 """How many errands share a hop. More would save next to nothing, and leave a slow disk with too few readers."""
 
 
-@define(eq=False)
 class _Errand:
     """What somebody wants done in a worker thread."""
 
-    work: Callable[[], None]
-    done: bool = False
-    error: Exception | None = None
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.done = False
+        self.error: Exception | None = None
+        self._work = work
 
     def run(self) -> None:
         try:
-            self.work()
+            self._work()
         except Exception as error:  # noqa: BLE001 - it is raised where the errand was given
             self.error = error
         self.done = True
 
 
-@define(eq=False)
 class _Hop:
     """One hop, and what is done on it."""
 
-    errands: list[_Errand]
-    over: anyio.Event = field(factory=anyio.Event)
+    def __init__(self, first: _Errand) -> None:
+        self.errands = [first]
+        self.over = anyio.Event()
 
     def run(self) -> None:
         for errand in self.errands:
@@ -82,7 +81,7 @@ class Hops:
                 self._next = None
             await hop.over.wait()
             return
-        hop = self._next = _Hop([errand])
+        hop = self._next = _Hop(errand)
         try:
             try:
                 await checkpoint()  # whoever else comes in this turn of the event loop comes along
