@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import time
+from collections.abc import Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
@@ -27,7 +28,7 @@ except ImportError:
     raise ImportError("http='reqwest' needs the extra 'speed': pip install 'face_async[speed]'") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from pyreqwest.client import Client
     from pyreqwest.request import StreamRequest
@@ -71,7 +72,7 @@ class Reqwest(Transport):
             # Bytes cost a third of a stream. A large body goes as a stream all the same: when the connection breaks,
             # it is good to know that the last chunk was not yet handed over.
             whole = body.in_one_piece()
-            request = request.body_stream(body) if whole is None else request.body_bytes(whole)
+            request = request.body_stream(_Stream(body)) if whole is None else request.body_bytes(whole)
             return await _exchange(request.build_streamed())
         except (FaceError, AnswerRefused):
             raise
@@ -112,6 +113,49 @@ class Reqwest(Transport):
         client = builder.pool_idle_timeout(timedelta(seconds=KEEPALIVE_SECONDS)).build()
         self._clients[step] = client
         return client
+
+
+class _Stream:
+    """A body in the form that the library takes."""
+
+    def __init__(self, body: Attempt) -> None:
+        self._body = body
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> _Chunk:
+        return _Chunk(self._body)
+
+
+class _Chunk(Coroutine[object, object, bytes]):
+    """The next chunk of a body, read when it is first waited for.
+
+    When an answer comes early, the library lets go of a chunk that it has asked for and not waited for. A coroutine of
+    Python's own warns of that end; this one does not.
+    """
+
+    def __init__(self, body: Attempt) -> None:
+        self._body = body
+        self._reading: Coroutine[object, object, bytes] | None = None
+
+    def send(self, value: object, /) -> object:
+        return self._begun().send(value)
+
+    def throw(self, *error: Any) -> object:
+        return self._begun().throw(*error)
+
+    def close(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+
+    def __await__(self) -> Generator[Any, Any, bytes]:
+        return self._begun().__await__()
+
+    def _begun(self) -> Coroutine[object, object, bytes]:
+        if self._reading is None:
+            self._reading = self._body.__anext__()
+        return self._reading
 
 
 async def _exchange(request: StreamRequest) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,9 +19,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 from doubles import CREDENTIALS, envelope
-from raw_server import PATIENCE, RawServer, answer, never_read, silence
+from faults import HTML, refuse_early
+from raw_server import PATIENCE, RawServer, answer, http, never_read, silence
 
-from face_async import FaceSession, ImageRefusedError, RetryPolicy, TransportError
+from face_async import FaceSession, ImageRefusedError, ResponseError, RetryPolicy, TransportError
 from face_async.images import PictureReader
 
 pytest.importorskip("pyreqwest")
@@ -273,3 +276,20 @@ def test_a_process_that_used_it_ends_well(way, tmp_path, full):
             ran = list(pool.map(run, range(50 if full else 3)))
         over.set()
     assert [(0, "done\n", "")] * len(ran) == [(one.returncode, one.stdout, one.stderr) for one in ran]
+
+
+def test_an_upload_that_is_answered_early_leaves_nothing_to_warn_of():
+    """When the answer comes and the loop ends, the library drops chunks that it has asked for; Python does not mind."""
+
+    async def upload(server):
+        async with session_at(server) as session:
+            with pytest.raises(ResponseError):
+                await session.identify("g", JPEG + bytes(1_400_000))
+
+    early = itertools.repeat(refuse_early(http(HTML, 413)))
+    with warnings.catch_warnings(record=True) as warned, RawServer(early, narrow=True) as server:
+        warnings.simplefilter("always")
+        for _ in range(10):
+            asyncio.run(upload(server))
+        gc.collect()
+    assert [] == [str(warning.message) for warning in warned]
