@@ -7,6 +7,7 @@ import inspect
 import re
 from pathlib import Path
 
+import anyio
 import anyio.lowlevel
 import httpx
 from doubles import CREDENTIALS
@@ -111,5 +112,6 @@ async def outcomes(run):
 
 
 async def finished(run):
-    async with run:
-        return await run.finish()
+    with anyio.fail_after(300):  # a run waits for its service as long as it takes: a broken test must not
+        async with run:
+            return await run.finish()
