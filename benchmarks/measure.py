@@ -60,12 +60,15 @@ class Meter:
 
     def _measure(self) -> dict[str, Any]:
         job = self.job
+        start = 0, cpu_seconds(), time.perf_counter()
         warm_until = time.monotonic() + job["warm_seconds"]
         while len(self.latencies) < job["warm"] and time.monotonic() < warm_until and not self.finished.is_set():
             time.sleep(0.01)
         before_rss = resident()
         server = self._server()
-        before, cpu_before, began = len(self.latencies), cpu_seconds(), time.perf_counter()
+        # What is all over by now, as a short bulk may be, is measured from its start, with what warming up costs.
+        done = self.finished.is_set()
+        before, cpu_before, began = start if done else (len(self.latencies), cpu_seconds(), time.perf_counter())
         self.finished.wait(job["seconds"])
         while len(self.latencies) - before < job["min_calls"] and not self.finished.is_set():
             if self.finished.wait(0.05) or time.perf_counter() - began > job["limit"]:
