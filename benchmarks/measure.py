@@ -66,9 +66,9 @@ class Meter:
             time.sleep(0.01)
         before_rss = resident()
         server = self._server()
-        # What is all over by now, as a short bulk may be, is measured from its start, with what warming up costs.
-        done = self.finished.is_set()
-        before, cpu_before, began = start if done else (len(self.latencies), cpu_seconds(), time.perf_counter())
+        # What is not warmed up is measured from its start: a short bulk may be over by now.
+        now = len(self.latencies), cpu_seconds(), time.perf_counter()
+        before, cpu_before, began = now if job["warm"] else start
         self.finished.wait(job["seconds"])
         while len(self.latencies) - before < job["min_calls"] and not self.finished.is_set():
             if self.finished.wait(0.05) or time.perf_counter() - began > job["limit"]:
