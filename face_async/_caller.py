@@ -24,7 +24,6 @@ from face_async._retry import (
 from face_async._transport import AnswerRefused, Timeouts, TransportFailure
 from face_async._version import __version__
 from face_async.errors import (
-    CODES,
     CallError,
     DeadlineError,
     FaceError,
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
 
 T = TypeVar("T")
+
+_TOO_MANY_REQUESTS = 429
 
 
 @frozen
@@ -184,6 +185,14 @@ class Caller:
 
     async def _try(self, course: Course, read: Callable[[Answer], T]) -> T:
         while True:
+            if self.closed:
+                name = course.request.endpoint.name
+                raise TransportError(
+                    f"{name}: the session was closed",
+                    endpoint=name,
+                    maybe_applied=course.doubtful,
+                    attempts=course.attempts,
+                )
             await self._pace(course)
             course.attempts += 1
             slowdowns = course.gate.slowdowns
@@ -215,9 +224,13 @@ class Caller:
             return
         began = time.monotonic()
         if began + pause >= course.deadline:
+            course.gate.unsend()
             raise self._too_late(course)
         try:
             await anyio.sleep(pause)
+        except BaseException:
+            course.gate.unsend()
+            raise
         finally:
             self._note_queueing(course, time.monotonic() - began)
 
@@ -235,20 +248,17 @@ class Caller:
             if isinstance(error, ResponseError):
                 in_doubt = error.status not in NOT_EXECUTED_STATUSES
             else:
-                in_doubt = isinstance(error, ServiceError) and (
-                    error.code in CODES and CODES[error.code].retry is Retry.AMBIGUOUS
-                )
+                in_doubt = isinstance(error, ServiceError) and error.retry is Retry.AMBIGUOUS
             if in_doubt:
                 error.leave_in_doubt()
         course.doubtful = course.doubtful or error.maybe_applied
 
     def _heed(self, error: FaceError, course: Course, slowdowns: int) -> None:
         """Adapt to an answer that is an error."""
-        if phase_of(error) is Phase.ANSWERED:
-            self.quota.refund()
-        if isinstance(error, ServiceError) and error.code in CODES and CODES[error.code].retry is Retry.SLOWER:
+        if _asks_for_less(error):
             course.gate.slow_down(slowdowns)
-        else:
+        elif phase_of(error) is Phase.ANSWERED:
+            self.quota.refund()
             course.gate.recover()
 
     def _pause(self, error: FaceError, course: Course, answer: Answer | None) -> float | None:
@@ -261,15 +271,14 @@ class Caller:
         else:
             asked = 0.0 if answer is None else retry_after(answer.headers, time.time())
             pause = policy.pause_before_retry(error, course.attempts, self._random, asked)
-        if pause is None or time.monotonic() + pause >= course.deadline or not self.quota.take():
+        if pause is None or time.monotonic() + pause >= course.deadline:
             return None
-        return pause
+        # Who is asked for less gives less: what the throttle bounds already needs no quota.
+        return pause if _asks_for_less(error) or self.quota.take() else None
 
     def _corrects_clock(self, error: FaceError, course: Course, answer: Answer) -> bool:
         """Take over the server's clock if that may be why a signature has expired; once a call."""
-        if not isinstance(error, ServiceError) or error.code not in CODES or course.clock_corrected:
-            return False
-        if CODES[error.code].retry is not Retry.CLOCK:
+        if not isinstance(error, ServiceError) or error.retry is not Retry.CLOCK or course.clock_corrected:
             return False
         skew = clock_skew(answer.headers, time.time())
         if abs(skew - course.clock) < MIN_CLOCK_SKEW:
@@ -332,3 +341,10 @@ class Caller:
                 nonce=self._random.randint(0, MAX_NONCE),
             ),
         }
+
+
+def _asks_for_less(error: FaceError) -> bool:
+    """Return whether an answer says that there are too many requests: code 15, or an HTTP page that does."""
+    if isinstance(error, ServiceError):
+        return error.retry is Retry.SLOWER
+    return isinstance(error, ResponseError) and error.status == _TOO_MANY_REQUESTS

@@ -57,8 +57,8 @@ class Hops:
         """Have something done in a worker thread.
 
         Args:
-            work: Does it. It is run again, maybe while it still runs, if the task that made the hop was cancelled
-                by asyncio itself, which does not wait for threads.
+            work: Does it. It is run again, maybe while it still runs, if the task that made the hop was cancelled:
+                nobody waits for a thread that a disk keeps waiting.
 
         Raises:
             Exception: Whatever ``work`` raises.
@@ -88,6 +88,6 @@ class Hops:
             finally:
                 if self._next is hop:
                     self._next = None
-            await anyio.to_thread.run_sync(hop.run)
+            await anyio.to_thread.run_sync(hop.run, abandon_on_cancel=True)
         finally:
             hop.over.set()

@@ -50,7 +50,7 @@ class Body(ABC):
         content_type: The value of the Content-Type header.
         length: The bytes of the whole body; known once :meth:`load` has returned.
         segments: The body in its order, bytes and pictures that are in files; known once :meth:`load` has returned.
-        waits: Whether :meth:`load` reads from a file object, which may take any time.
+        waits: Whether :meth:`load` reads from a file or a file object, which may take any time.
     """
 
     content_type: str
@@ -90,7 +90,7 @@ class MultipartBody(Body):
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self.length = -1
         self.segments = ()
-        self.waits = any(picture.in_file_object for _, picture in pictures)
+        self.waits = any(picture.size < 0 for _, picture in pictures)
         self._delimiter = f"--{boundary}"
         self._texts = texts
         self._pictures = pictures
@@ -148,11 +148,12 @@ class Attempt:
 
     def in_one_piece(self) -> bytes | None:
         """Hand over a body that is small, and so in memory; else return None and hand over nothing."""
-        if self.length > WHOLE_BYTES:
+        segments = [segment for segment in self._body.segments if isinstance(segment, bytes)]
+        if self.length > WHOLE_BYTES or len(segments) < len(self._body.segments):
             return None
         self._left = 0
         self.handed_over = True
-        return b"".join(segment for segment in self._body.segments if isinstance(segment, bytes))
+        return b"".join(segments)
 
     def __aiter__(self) -> Self:
         return self
@@ -182,7 +183,7 @@ class Attempt:
             start = len(self._segment) - self._segment_left
             return self._segment[start : start + size]
         try:
-            return await anyio.to_thread.run_sync(self._read, self._segment, size)
+            return await anyio.to_thread.run_sync(self._read, self._segment, size, abandon_on_cancel=True)
         except LimitError as error:
             self.failure = error
             raise

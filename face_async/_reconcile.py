@@ -3,7 +3,7 @@
 An effect that may have happened is tried again, and then looked at through the other endpoints:
 
 ==========  ==========================================================================================================
-newperson   -1302 says that a person of this id is there: it is ours if name, tag and groups are; a face that is
+newperson   -1302 says that a person of this id is there: it is ours if name, tag, groups and face are; a face that is
             missing is added, a group that is missing is missing in the result, too
 delperson   -1303: the person is gone
 addface     -1312 or -1309 say of a picture that it, or room for it, is gone: it was added if the person has a face
@@ -24,12 +24,11 @@ from attrs import frozen
 
 from face_async._endpoints import ADD_FACE, DEL_FACE, DEL_PERSON, NEW_PERSON, SET_INFO
 from face_async.errors import (
-    AlreadyExistsError,
     FaceError,
     FaceLimitError,
     ImageError,
-    InvalidParameterError,
     NotFoundError,
+    ServiceError,
 )
 from face_async.models import (
     AddFaceResult,
@@ -49,6 +48,13 @@ if TYPE_CHECKING:
 _DUPLICATE = -1312
 _FULL = -1309
 _NO_PERSON = -1303
+_NOT_FETCHED = (-1308, -1403)
+
+_UNTOLD = frozenset({_DUPLICATE, _FULL, *_NOT_FETCHED, None})
+"""What a picture's code may be in a later answer although an earlier request has added it."""
+
+_DETERMINED = frozenset({*range(-1109, -1100), -1300, -1301, -1304, -1313, -1400})
+"""Codes that follow from the bytes of the request, whenever it is sent."""
 _SAME_PICTURE = 99.0
 """Confidence from which on a face was made from this very picture: other pictures of a person stay well below."""
 
@@ -101,7 +107,7 @@ _UNKNOWN = Finding(certain=False)
 
 async def settle(api: FaceApi, doubt: Doubt) -> Finding:
     """Find out what became of an effect."""
-    if isinstance(doubt.ended, ImageError | InvalidParameterError):
+    if isinstance(doubt.ended, ServiceError) and doubt.ended.code in _DETERMINED:
         return _REFUSED  # every attempt would have been, so that none can have had an effect
     try:
         return await _SETTLERS[doubt.endpoint](api, doubt)
@@ -118,18 +124,22 @@ async def _new_person(api: FaceApi, doubt: Doubt) -> Finding:
         return _UNKNOWN
     texts = doubt.text("person_name"), doubt.text("tag")
     if texts != (info.person_name, info.tag) or not set(info.group_ids) <= set(group_ids):
-        return _REFUSED if isinstance(doubt.ended, AlreadyExistsError) else _UNKNOWN  # it is somebody else's
-    face_ids, how = info.face_ids, "the person was there already"
-    if doubt.images and not face_ids:
+        return _UNKNOWN  # somebody else's, or ours that somebody has changed since
+    how, face_id = "the person was there already", ""
+    if doubt.images and info.face_ids:
+        seen = await _recognise(api, doubt, 0, info)
+        if seen is None or seen.confidence < _SAME_PICTURE:
+            return _UNKNOWN  # the face is another one's, and so may be the person
+        face_id = seen.face_id
+    elif doubt.images:
         added = await api.add_face(person_id, doubt.images, tag=doubt.text("tag") or None)
-        face_ids = tuple(face.face_id for face in added.faces if face.face_id)
-        how += ", the face was added" if face_ids else ", the face was refused"
+        face_id = added.faces[0].face_id or ""
+        how += ", the face was added" if face_id else ", the face was refused"
     result = NewPersonResult(
         person_id=person_id,
         suc_group=len(info.group_ids),
-        suc_face=1 if doubt.images and face_ids else 0,
-        # Of several faces any may be the one: the others are somebody else's.
-        face_id=face_ids[0] if doubt.images and len(face_ids) == 1 else "",
+        suc_face=1 if face_id else 0,
+        face_id=face_id,
         group_ids=info.group_ids,
     )
     return Finding(result, how)
@@ -139,7 +149,7 @@ async def _del_person(api: FaceApi, doubt: Doubt) -> Finding:
     if isinstance(doubt.ended, DelPersonResult):
         return Finding(doubt.ended)
     person_id = doubt.text("person_id")
-    if not isinstance(doubt.ended, NotFoundError) and await _info(api, person_id) is not None:
+    if not _is_absent(doubt.ended) and await _info(api, person_id) is not None:
         return _UNKNOWN
     return Finding(DelPersonResult(person_id=person_id, deleted=1), "the person was already absent")
 
@@ -147,7 +157,7 @@ async def _del_person(api: FaceApi, doubt: Doubt) -> Finding:
 async def _set_info(api: FaceApi, doubt: Doubt) -> Finding:
     if isinstance(doubt.ended, SetInfoResult):
         return Finding(doubt.ended)
-    if isinstance(doubt.ended, NotFoundError):
+    if _is_absent(doubt.ended):
         return _REFUSED
     info = await api.get_info(doubt.text("person_id"))
     there = {"person_name": info.person_name, "tag": info.tag}
@@ -158,7 +168,7 @@ async def _set_info(api: FaceApi, doubt: Doubt) -> Finding:
 
 async def _del_face(api: FaceApi, doubt: Doubt) -> Finding:
     wanted = doubt.texts("face_ids")
-    if isinstance(doubt.ended, NotFoundError) and doubt.ended.code == _NO_PERSON:
+    if _is_absent(doubt.ended):
         return _REFUSED
     if isinstance(doubt.ended, DelFaceResult) and set(doubt.ended.face_ids) >= set(wanted):
         return Finding(doubt.ended)
@@ -169,13 +179,15 @@ async def _del_face(api: FaceApi, doubt: Doubt) -> Finding:
 
 
 async def _add_face(api: FaceApi, doubt: Doubt) -> Finding:
-    if isinstance(doubt.ended, NotFoundError):
+    if _is_absent(doubt.ended):
         return _REFUSED
     batch = _Batch(doubt)
     if batch.unknown:
         after = await api.get_face_ids(doubt.text("person_id"))
         batch.fresh = [face_id for face_id in after if face_id not in {*batch.added.values(), *(doubt.before or ())}]
         await _attribute(api, batch)
+    if batch.fresh and any(batch.codes[place] in _NOT_FETCHED for place in batch.unknown if place not in batch.found):
+        return _UNKNOWN  # nobody can look at the picture any more
     if isinstance(doubt.ended, AddFaceResult) and not batch.found:
         return Finding(doubt.ended)
     left = len(batch.unknown) - len(batch.found)
@@ -209,7 +221,7 @@ class _Batch:
                 self.named = dict(enumerate(doubt.ended.face_ids))
         elif isinstance(doubt.ended, FaceLimitError):
             self.codes = [_FULL] * len(doubt.images)
-        self.unknown = [place for place, code in enumerate(self.codes) if code in {_DUPLICATE, _FULL, None}]
+        self.unknown = [place for place, code in enumerate(self.codes) if code in _UNTOLD]
         self.fresh: list[str] = []
         self.found: dict[int, str] = {}
 
@@ -238,12 +250,18 @@ async def _attribute(api: FaceApi, batch: _Batch) -> None:
     Never by their order, and not because a face is the only new one either, which may be somebody else's: a face is a
     picture's if the server names it or recognises it there.
     """
+    unnamed = [
+        place
+        for place in batch.unknown
+        if batch.codes[place] != _DUPLICATE or not batch.claim(place, batch.named.get(place, ""))
+    ]
+    if not (unnamed and batch.fresh):
+        return
+    info = await _info(api, batch.doubt.text("person_id"))
     nameless: list[int] = []
-    for place in batch.unknown if batch.fresh else ():
+    for place in unnamed:
         duplicate = batch.codes[place] == _DUPLICATE
-        if duplicate and batch.claim(place, batch.named.get(place, "")):
-            continue
-        seen = await _recognise(api, batch.doubt, place)
+        seen = await _recognise(api, batch.doubt, place, info)
         if seen is not None and (duplicate or seen.confidence >= _SAME_PICTURE):
             batch.claim(place, seen.face_id)
         elif seen is None and duplicate:
@@ -255,24 +273,29 @@ async def _attribute(api: FaceApi, batch: _Batch) -> None:
         batch.found |= dict.fromkeys(nameless, "")
 
 
-async def _recognise(api: FaceApi, doubt: Doubt, place: int) -> Candidate | None:
+async def _recognise(api: FaceApi, doubt: Doubt, place: int, info: PersonInfo | None) -> Candidate | None:
     """Return the person's face that is most like a picture, None when the service does not tell."""
-    person_id = doubt.text("person_id")
-    info = await _info(api, person_id)
     if info is None or not info.group_ids:
         return None
     try:
         candidates = (await api.identify(info.group_ids[0], doubt.images[place])).candidates
     except ImageError:
         return None
-    return next((candidate for candidate in candidates if candidate.person_id == person_id), None)
+    return next((candidate for candidate in candidates if candidate.person_id == info.person_id), None)
 
 
 async def _info(api: FaceApi, person_id: str) -> PersonInfo | None:
     try:
         return await api.get_info(person_id)
-    except NotFoundError:
+    except NotFoundError as error:
+        if not _is_absent(error):
+            raise
         return None
+
+
+def _is_absent(ended: object) -> bool:
+    """Return whether something ended with the word that the person does not exist."""
+    return isinstance(ended, ServiceError) and ended.code == _NO_PERSON
 
 
 _SETTLERS: Mapping[str, Callable[[FaceApi, Doubt], Awaitable[Finding]]] = MappingProxyType(

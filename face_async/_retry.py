@@ -9,9 +9,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import and_, ge, instance_of
 
-from face_async.errors import CODES, ResponseError, Retry, ServiceError, TransportError
+from face_async.errors import ResponseError, Retry, ServiceError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,9 @@ MIN_CLOCK_SKEW = 5.0
 """Seconds from which on a difference of clocks may be why a signature has expired; a Date header has whole seconds."""
 
 
+_MOST_DOUBLINGS = 60  # of a pause: more is no number that a float can hold
+
+
 class Phase(enum.Enum):
     """What a failure says of its request."""
 
@@ -38,8 +41,8 @@ def phase_of(error: FaceError) -> Phase:
     """Return the phase in which an attempt failed; its ``maybe_applied`` must be set already."""
     if isinstance(error, TransportError | ResponseError):
         return Phase.AMBIGUOUS if error.maybe_applied else Phase.NOT_EXECUTED
-    if isinstance(error, ServiceError) and error.code in CODES:
-        match CODES[error.code].retry:
+    if isinstance(error, ServiceError):
+        match error.retry:
             case Retry.AMBIGUOUS:
                 return Phase.AMBIGUOUS if error.maybe_applied else Phase.NOT_EXECUTED
             case Retry.LATER | Retry.SLOWER | Retry.CLOCK | Retry.HOPELESS:
@@ -60,7 +63,7 @@ class RetryPolicy:
         max_delay: Seconds that no pause exceeds, unless the server asks for more with Retry-After.
     """
 
-    max_attempts: int = field(default=3, validator=ge(1))
+    max_attempts: int = field(default=3, validator=and_(instance_of(int), ge(1)))
     base_delay: float = field(default=0.1, validator=ge(0))
     max_delay: float = field(default=5.0, validator=ge(0))
 
@@ -75,13 +78,15 @@ class RetryPolicy:
         """
         if attempt >= self.max_attempts or not may_help(error):
             return None
-        return max(asked, random.uniform(0, min(self.max_delay, self.base_delay * 2 ** (attempt - 1))))
+        return max(
+            asked, random.uniform(0, min(self.max_delay, self.base_delay * 2 ** min(attempt - 1, _MOST_DOUBLINGS)))
+        )
 
 
 def may_help(error: FaceError) -> bool:
     """Return whether sending the same request again may have another end."""
     if isinstance(error, ServiceError):
-        return error.code in CODES and CODES[error.code].retry in {Retry.LATER, Retry.SLOWER, Retry.AMBIGUOUS}
+        return error.retry in {Retry.LATER, Retry.SLOWER, Retry.AMBIGUOUS}
     return isinstance(error, TransportError | ResponseError)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import anyio
 from attrs import field, frozen
-from attrs.validators import and_, ge, gt, instance_of, optional
+from attrs.validators import and_, ge, gt, instance_of, lt, optional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_RECOVERY = 0.1
+"""Places that come back after code 15 in the time that a place's call takes: slowly, so that 15 stays an exception."""
 
 
 @frozen
@@ -18,18 +24,20 @@ class Throttle:
     """Bounds on what a session, with all its copies, has under way.
 
     When the service answers code 15, too many requests, the places and the rate in force are halved; with every answer
-    that is none they grow back, by about one place in the time that a place's call takes.
+    that is none they grow back, by one place in about ten times the time of a call.
 
     Attributes:
         max_concurrency: Calls under way at once, 1 or more, and with them the connections in use. Further calls queue.
         max_rate: Requests a second, retries included; None sets no bound.
         burst: Requests that may follow each other without a pause after a time of rest, 1 or more; as many as
             ``max_rate`` allows in a second when None.
-        max_bytes_in_flight: Bytes of the bodies under way at once, 1 or more; a larger body goes alone.
+        max_bytes_in_flight: Bytes of the bodies under way at once, 1 or more; a larger body goes alone. Bodies that
+            wait for it hold their places already, and in memory what was given in memory, was read from a file object,
+            or is in files of up to 256 KB.
     """
 
     max_concurrency: int = field(default=64, validator=and_(instance_of(int), ge(1)))
-    max_rate: float | None = field(default=None, validator=optional(gt(0)))
+    max_rate: float | None = field(default=None, validator=optional(and_(gt(0), lt(math.inf))))
     burst: int | None = field(default=None, validator=optional(and_(instance_of(int), ge(1))))
     max_bytes_in_flight: int = field(default=128 * 1024 * 1024, validator=and_(instance_of(int), ge(1)))
 
@@ -64,7 +72,7 @@ class Room:
     def __init__(self, size: float) -> None:
         self.size = size
         self.lent = 0
-        self._waiters: dict[anyio.Event, int] = {}
+        self._waiters: OrderedDict[anyio.Event, int] = OrderedDict()  # a dict finds its first in linear time
 
     @property
     def waiting(self) -> int:
@@ -150,6 +158,11 @@ class Gate:
         self._rested_at = max(self._rested_at, now) + gap
         return max(0.0, self._rested_at - now - self._burst * gap)
 
+    def unsend(self) -> None:
+        """Count one request less: it is not sent after all."""
+        if self._rate_now is not None:
+            self._rested_at -= 1 / self._rate_now
+
     def slow_down(self, since: int) -> None:
         """Halve what may be under way.
 
@@ -164,7 +177,7 @@ class Gate:
     def recover(self) -> None:
         """Let a little more be under way again."""
         if self.places.size < self._most:
-            self.places.resize(min(self._most, self.places.size + 1 / self.places.size))
+            self.places.resize(min(self._most, self.places.size + _RECOVERY / self.places.size))
 
     @property
     def _rate_now(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The seam to HTTP: plain data in, plain data out. Only this module knows an HTTP library.
+"""The seam to HTTP: plain data in, plain data out. Of the session's rooms only those behind it know an HTTP library.
 
 Below the seam nothing knows faces, above it nothing knows HTTP libraries. A transport sends one request and returns
 its complete answer, or raises one of two exceptions; it never retries, queues or redirects.
@@ -128,14 +128,23 @@ class HttpxTransport(Transport):
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
+        self._busy: set[anyio.CancelScope] = set()
+        self._closed = False
 
     async def send(self, url: str, headers: Mapping[str, str], body: Attempt, timeouts: Timeouts) -> Answer:
-        with anyio.move_on_after(timeouts.whole):
-            return await _exchange(self._inner, url, headers, body, timeouts.step)
-        raise TransportFailure(_NOT_IN_TIME, unsent=False)
+        with anyio.move_on_after(timeouts.whole) as scope:
+            self._busy.add(scope)
+            try:
+                return await _exchange(self._inner, url, headers, body, timeouts.step)
+            finally:
+                self._busy.discard(scope)
+        raise _cut_short(closed=self._closed)
 
     async def aclose(self) -> None:
-        """Do nothing: who opened it closes it."""
+        """End the calls under way; the transport itself is closed by whoever opened it."""
+        self._closed = True
+        for scope in self._busy:
+            scope.cancel()
 
     @property
     def connections(self) -> int:
@@ -174,7 +183,7 @@ class HttpxLanes(Transport):
                 else:
                     await _close(lane)
             return answer
-        raise self._cut_short()
+        raise _cut_short(closed=self._closed)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -193,10 +202,6 @@ class HttpxLanes(Transport):
         if len(self._idle) > 1 and self._idle[0][0] < now - KEEPALIVE_SECONDS:
             await _close(self._idle.popleft()[1])
 
-    def _cut_short(self) -> TransportFailure:
-        reason = "the session was closed meanwhile" if self._closed else _NOT_IN_TIME
-        return TransportFailure(reason, unsent=False)
-
     def _open(self, *, secure: bool) -> httpx.AsyncHTTPTransport:
         if self._tls is None:
             # Loading certificates takes milliseconds: once for all lanes, and not at all for plain http.
@@ -211,6 +216,10 @@ class HttpxLanes(Transport):
 def trusted_authorities() -> ssl.SSLContext:
     """Return what decides whether a server's certificate is good."""
     return httpx.create_ssl_context(trust_env=False)
+
+
+def _cut_short(*, closed: bool) -> TransportFailure:
+    return TransportFailure("the session was closed meanwhile" if closed else _NOT_IN_TIME, unsent=False)
 
 
 async def _close(lane: httpx.AsyncHTTPTransport) -> None:
@@ -232,6 +241,18 @@ def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
 
 
 _url = lru_cache(maxsize=256)(httpx.URL)  # parsing one costs more than signing the request
+
+
+def host_of(base_url: str) -> str:
+    """Return the Host header for a URL, in ASCII.
+
+    Raises:
+        ValueError: It is no URL that can be called.
+    """
+    try:
+        return httpx.URL(base_url).netloc.decode("ascii")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"base_url cannot be called: {error}") from None
 
 
 class _Stream(httpx.AsyncByteStream):

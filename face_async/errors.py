@@ -158,6 +158,11 @@ class ServiceError(CallError):
         which = " in the first picture" if flag == 1 else " in the second picture" if flag == 2 else ""  # noqa: PLR2004 - the values of the specification
         super().__init__(f"{endpoint}: {code} {self.name}{which}: {meaning}{said}", endpoint=endpoint)
 
+    @property
+    def retry(self) -> Retry:
+        """What the code means for trying again; an unknown one is an answer."""
+        return CODES[self.code].retry if self.code in CODES else Retry.NEVER
+
 
 class AuthError(ServiceError):
     """The signature, or the account it names, was not accepted: codes 4-6 and 9-14."""
@@ -303,7 +308,7 @@ def service_error(
 
 def is_hopeless(error: BaseException) -> bool:
     """Return whether an error says that no further call of this session can succeed: codes 4-6, 10-12, 14 and 16."""
-    return isinstance(error, ServiceError) and error.code in CODES and CODES[error.code].retry is Retry.HOPELESS
+    return isinstance(error, ServiceError) and error.retry is Retry.HOPELESS
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
+import anyio
 from attrs import field, frozen
 
 from face_async import _wire
@@ -18,7 +19,7 @@ from face_async._endpoints import ENDPOINTS, Endpoint
 from face_async._reconcile import Doubt, Finding, settle
 from face_async._retry import RetryPolicy
 from face_async._throttle import Gate, Throttle, ThrottleState
-from face_async._transport import Answer, HttpxLanes, HttpxTransport
+from face_async._transport import Answer, HttpxLanes, HttpxTransport, host_of
 from face_async.bulk import BulkApi
 from face_async.errors import CallError, FaceError, ServiceError, TransportError
 from face_async.limits import ServiceLimits
@@ -286,26 +287,29 @@ class FaceSession(BulkApi):
         request, caller = course.request, self._caller
         finding = Finding(certain=False)
         left = course.deadline - time.monotonic()
-        # Looking is more traffic, as trying again is: in an outage it must not become a flood either.
-        if left > 0 and not caller.closed and caller.quota.take():
+        # Looking is more traffic, as trying again is: in an outage, where nothing is answered, it must be no flood.
+        if isinstance(ended, Result) or (left > 0 and not caller.closed and caller.quota.take()):
             last = cast("Result | FaceError", ended)
             images = cast("list[ImageSource]", request.images)  # as pictures, which file objects have become for good
             doubt = Doubt(request.endpoint.name, request.fields, images, last, before)
-            finding = await settle(self.with_options(deadline=left), doubt)
+            with anyio.move_on_after(left):
+                finding = await settle(self.with_options(deadline=max(left, 0.001)), doubt)
         if finding.result is not None:
             status = ended.meta.status if isinstance(ended, Result) else 0
             return cast("T", with_meta(finding.result, course.meta(status, finding.how)))
-        if not isinstance(ended, FaceError):
-            return ended
         if finding.certain:
+            if isinstance(ended, FaceError):
+                raise ended
+            return ended
+        if isinstance(ended, CallError):
+            ended.leave_in_doubt()
             raise ended
-        if not isinstance(ended, CallError):  # a picture that changed before it was sent again
-            name = request.endpoint.name
-            raise TransportError(
-                f"{name}: {ended}", endpoint=name, maybe_applied=True, attempts=course.attempts
-            ) from ended
-        ended.leave_in_doubt()
-        raise ended
+        # A picture that changed, or could not be fetched again, before an earlier request with it was settled.
+        name, cause = request.endpoint.name, ended if isinstance(ended, FaceError) else None
+        reason = str(cause or "the last answer does not tell what an earlier request has done")
+        raise TransportError(
+            f"{name}: {reason}", endpoint=name, maybe_applied=True, attempts=course.attempts
+        ) from cause
 
     def _signed_for(self, fields: Fields) -> Fields:
         return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}
@@ -334,7 +338,7 @@ def _check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
         raise ValueError(
             f"{base_url!r} would send pictures and signatures unencrypted; use https, or pass allow_insecure=True"
         )
-    return base_url.rstrip("/"), parts.netloc
+    return base_url.rstrip("/"), host_of(base_url)
 
 
 def _is_loopback(host: str) -> bool:

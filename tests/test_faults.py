@@ -113,11 +113,12 @@ LOOKS = {
 """The first endpoint that is asked what became of an effect."""
 
 APPLIED = {
-    "newperson": [envelope(NEW)],
+    "newperson": [envelope(NEW), *map(found, NEW["face_ids"])],
     "delperson": [envelope(code=-1303)],
     "addface": [
         envelope({"face_ids": FACES}),
-        *[content for face_id in FACES for content in (envelope(PERSON), found(face_id))],
+        envelope(PERSON),
+        *[found(face_id) for face_id in FACES],
     ],
     "delface": [envelope({"face_ids": []})],
     "setinfo": [envelope({**PERSON, "person_name": "NicolasCage"})],
@@ -125,7 +126,7 @@ APPLIED = {
 """What looking sees when the effect had happened, after a call that was never answered."""
 
 AGAIN = {
-    "newperson": [envelope(code=-1302), envelope(NEW)],
+    "newperson": [envelope(code=-1302), envelope(NEW), *map(found, NEW["face_ids"])],
     "delperson": [envelope(code=-1303)],
     "addface": [
         envelope({"added": 0, "face_ids": FACES, "ret_codes": [-1312, -1312]}),

@@ -24,9 +24,9 @@ def made(monkeypatch):
     counts = []
     original = anyio.to_thread.run_sync
 
-    async def counted(work, *arguments):
+    async def counted(work, **options):
         counts.append(len(work.__self__.errands))
-        return await original(work, *arguments)
+        return await original(work, **options)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
     return counts
