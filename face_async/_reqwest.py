@@ -68,7 +68,7 @@ class Reqwest(Transport):
         client = self._clients.get(timeouts.step) or self._open(timeouts.step)
         self._busy += 1
         try:
-            request = client.post(url).headers(headers).timeout(timedelta(seconds=timeouts.whole))
+            request = client.post(url).headers(headers).timeout(_span(timeouts.whole))
             # Bytes cost a third of a stream. A large body goes as a stream all the same: when the connection breaks,
             # it is good to know that the last chunk was not yet handed over.
             whole = body.in_one_piece()
@@ -104,7 +104,7 @@ class Reqwest(Transport):
             asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError("http='reqwest' runs on asyncio only; on trio use http='httpx'") from None
-        seconds = timedelta(seconds=step)
+        seconds = _span(step)
         builder = ClientBuilder().http1_only().no_proxy().follow_redirects(False).referer(False)
         for switch in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
             builder = switch(False)
@@ -156,6 +156,11 @@ class _Chunk(Coroutine[object, object, bytes]):
         if self._reading is None:
             self._reading = self._body.__anext__()
         return self._reading
+
+
+def _span(seconds: float) -> timedelta:
+    """Return a span of time, of a day at most: the library knows none without end."""
+    return timedelta(seconds=min(seconds, 86_400.0))
 
 
 async def _exchange(request: StreamRequest) -> Answer:

@@ -59,6 +59,9 @@ class Request(Generic[T_co]):
         return [*(ImageUrl(url) for _, url in _flat(self.urls)), *(picture for _, picture in self.pictures)]
 
 
+_FIRST_ERROR_STATUS = 400
+
+
 def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: ServiceLimits) -> Request[T]:
     """Check a call's parameters and encode it: JSON, or multipart when a picture is to be sent.
 
@@ -176,13 +179,21 @@ def _result(request: Request[T], content: bytes) -> T:
     return result
 
 
-def decode_error(endpoint: str, content: bytes) -> ServiceError | None:
-    """Return the error that an answer's envelope carries, None when it carries none or is no envelope."""
+def decode_error(endpoint: str, status: int, content: bytes) -> ServiceError | ResponseError | None:
+    """Return the error that an answer stands for, undecoded otherwise.
+
+    That is its code's, if it has one other than 0; and that of an HTTP status which is itself an error, if it is no
+    envelope. None for all the others.
+    """
     try:
         code, message, data = _envelope(content)
-    except Misfit:
+    except Misfit as misfit:
+        problem, path = misfit.problem, misfit.path
+    else:
+        return _service_error(endpoint, code, message, data) if code else None
+    if status < _FIRST_ERROR_STATUS:
         return None
-    return _service_error(endpoint, code, message, data) if code else None
+    return ResponseError(problem, endpoint=endpoint, status=status, path=path)
 
 
 def _open_envelope(endpoint: str, content: bytes) -> dict[str, object]:

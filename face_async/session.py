@@ -21,7 +21,7 @@ from face_async._retry import RetryPolicy
 from face_async._throttle import Gate, Throttle, ThrottleState
 from face_async._transport import Answer, HttpxLanes, HttpxTransport, host_of
 from face_async.bulk import BulkApi
-from face_async.errors import CallError, FaceError, ServiceError, TransportError
+from face_async.errors import CallError, FaceError, ResponseError, ServiceError, TransportError
 from face_async.limits import ServiceLimits
 from face_async.models import Result, with_meta
 from face_async.signature import Credentials, check_token
@@ -241,20 +241,22 @@ class FaceSession(BulkApi):
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             raise ValueError(f"path must be the name of an endpoint such as 'identify', not {path!r}")
         endpoint = _ENDPOINTS.get(name, Endpoint(name, "", object, effect=True))
-        answers: list[Answer] = []
+        kept: dict[CallError, Answer] = {}
 
         def keep(answer: Answer) -> Answer:
-            answers.append(answer)
-            error = _wire.decode_error(name, answer.content)
+            error = _wire.decode_error(name, answer.status, answer.content)
             if error is not None:
-                raise error  # so that it is retried if its code says so
+                kept[error] = answer
+                raise error  # so that it is retried if its code or status says so
             return answer
 
         request = _wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         try:
             return await self._caller.perform(Course(request, self._options, self._gate, settles=False), keep)
-        except ServiceError:
-            return answers[-1]
+        except (ServiceError, ResponseError) as error:
+            if error not in kept:
+                raise  # an answer that must not be read
+            return kept[error]
 
     async def _call(
         self,

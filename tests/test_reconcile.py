@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import anyio
 import pytest
 from serverkit import ToyRecognizer, picture
 
@@ -383,3 +384,62 @@ async def test_one_attempt_is_one_request(server, ada):
         with pytest.raises(UnavailableError) as caught:
             await once.set_info("ada", tag="new")
     assert (caught.value.maybe_applied, len(server.calls()) - calls) == (True, 1)
+
+
+# What says nothing of the effect
+
+
+@pytest.mark.parametrize("code", [3, 16, 21])
+@pytest.mark.parametrize("endpoint", EFFECTS)
+async def test_a_code_that_may_come_and_go_settles_nothing(server, session, ada, endpoint, code):
+    """A bucket gone, or an account unpaid, for a moment: looking tells, and if it fails, the doubt stays."""
+    for look in ("getinfo", "getfaceids"):
+        server.faults.add(look, code=14)
+    server.faults.add(endpoint, drop_response=True)
+    server.faults.add(endpoint, code=code)
+    with pytest.raises(CallError, match="look before repeating") as caught:
+        await EFFECTS[endpoint](session)
+    server.faults.clear()
+
+    assert (caught.value.code, caught.value.maybe_applied) == (code, True)
+
+
+async def test_who_is_not_deleted_is_not_called_absent_for_a_missing_bucket(server, session, ada):
+    """Code 16 after a lost request is no word about the person."""
+    server.faults.add("delperson", drop_request=True)
+    server.faults.add("delperson", code=16)
+    with pytest.raises(NotFoundError) as caught:
+        await session.del_person("ada")
+
+    assert (caught.value.code, caught.value.maybe_applied) == (16, True)
+    assert (await session.get_info("ada")).face_ids
+
+
+async def test_large_pictures_in_files_are_recognised_one_by_one(server, session, tmp_path):
+    """What was too large to be kept in memory with others is read again for looking."""
+    paths = []
+    for shot in (3, 13):
+        paths.append(tmp_path / f"{shot}.jpg")
+        paths[-1].write_bytes(picture(1, shot).ljust(150_000, b"\0"))
+    await session.new_person("ada", ["staff"])
+    server.faults.add("addface", drop_response=True)
+    server.faults.add("addface", code=107, times=2)
+    with pytest.raises(CallError) as caught:  # the toy takes all padded pictures for one, so they are one face
+        await session.add_face("ada", paths)
+
+    assert caught.value.maybe_applied
+    sent = [call.pictures["image"][0] for call in server.calls("identify")]
+    assert [path.read_bytes() for path in paths] == sent
+
+
+async def test_looking_ends_with_the_call(server, ada):
+    """However many looks there would be, the deadline is one for all of them."""
+    server.faults.add("addface", drop_response=True)
+    server.faults.add("addface", code=107, times=2)
+    server.faults.add("getfaceids", delay=60)
+    async with server.session(retry=AT_ONCE, deadline=0.5) as hasty:
+        with anyio.fail_after(20):
+            with pytest.raises(CallError) as caught:
+                await hasty.add_face("ada", [picture(1, 9)])
+
+    assert caught.value.maybe_applied is True

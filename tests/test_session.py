@@ -76,12 +76,54 @@ def test_times_are_more_than_0_seconds(options):
         "",
         "https://user:pw@example.com",
         "https://example.com/?a=1",
+        "https://example.com:port",
+        "https://exa\x00mple.com",
     ],
 )
 def test_pictures_and_signatures_do_not_leave_unencrypted(base_url):
     """Http is for loopback addresses, and a base URL holds nothing that is no part of it."""
     with pytest.raises(ValueError, match=r"base_url|https"):
         FaceSession("1", "b", CREDENTIALS, base_url=base_url)
+
+
+async def test_a_host_of_any_language_is_called_by_its_name_in_ascii():
+    """The Host header is what DNS knows it as."""
+    network = respx.MockRouter()
+    route = network.post("https://b\u00fccher.example/face/getgroupids").respond(
+        json={"data": {"group_ids": []}, "code": 0}
+    )
+    transport = httpx.MockTransport(network.async_handler)
+    async with FaceSession(
+        "1", "b", CREDENTIALS, base_url="https://b\u00fccher.example", transport=transport
+    ) as session:
+        assert [] == await session.get_group_ids()
+
+    assert "xn--bcher-kva.example" == route.calls.last.request.headers["host"]
+
+
+async def test_closing_ends_the_calls_over_a_given_transport_too():
+    """Those under way fail, and those in the queue are not begun."""
+    begun, failed = [], []
+
+    class Silent(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            begun.append(request)
+            await anyio.sleep_forever()
+
+    async def call(session):
+        try:
+            await session.get_group_ids()
+        except TransportError as error:
+            failed.append(error)
+
+    session = FaceSession("1", "b", CREDENTIALS, transport=Silent(), throttle=Throttle(max_concurrency=1))
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(call, session)
+        await anyio.wait_all_tasks_blocked()
+        await session.aclose()
+
+    assert (1, 5) == (len(begun), len(failed))
 
 
 @pytest.mark.parametrize(
@@ -255,6 +297,17 @@ async def test_request_does_not_judge_what_it_returns(content):
     session, _ = session_on(content)
 
     assert content == (await session.request("identify", {"group_id": "g"}, {"image": "http://x/y.jpg"})).content
+
+
+async def test_request_tries_an_error_page_again():
+    """What a verb would try again, so does the escape hatch; in the end it returns what came."""
+    session, network = session_on((b"<html>", 503), envelope({}), retry=RetryPolicy(base_delay=0))
+    assert b"<html>" != (await session.request("getgroupids", {})).content
+    assert 2 == len(network.sent)
+
+    session, network = session_on((b"<html>", 503), retry=RetryPolicy(base_delay=0))
+    answer = await session.request("getgroupids", {})
+    assert (503, b"<html>", 3) == (answer.status, answer.content, len(network.sent))
 
 
 async def test_a_transport_that_was_handed_in_is_not_closed():

@@ -292,3 +292,37 @@ async def test_a_copy_may_have_a_throttle_of_its_own():
     with pytest.raises(DeadlineError):
         await session.with_options(deadline=0.01).set_info("p", tag="x")
     assert (session.stats.throttle.concurrency, apart.stats.throttle.concurrency) == (1, 2)
+
+
+async def test_who_is_not_sent_gives_the_turn_back():
+    """Calls that are too late or cancelled in the queue do not slow those down that come after them."""
+    session, network = session_on(PERSON, throttle=Throttle(max_rate=0.01, burst=1), deadline=90)
+    await session.set_info("p", tag="x")
+    for _ in range(20):
+        with pytest.raises(DeadlineError):
+            await session.with_options(deadline=1).set_info("p", tag="x")
+        with anyio.move_on_after(0):
+            await session.with_options(deadline=1_000).set_info("p", tag="x")
+    assert 90 < session._gate.seconds_to_wait() <= 100
+    assert len(network.sent) == 1
+
+
+async def test_code_15_costs_no_retry_quota():
+    """What the throttle bounds already needs no other bound: a busy service is asked again as often as it takes."""
+    session, network = session_on(*[envelope(code=15), PERSON] * 500, retry=AT_ONCE)
+    for _ in range(500):
+        assert (await session.set_info("p", tag="x")).meta.attempts == 2
+    assert len(network.sent) == 1_000
+
+
+async def test_a_page_that_says_too_many_requests_slows_down_as_well():
+    """HTTP 429 is code 15 from whatever stands before the service."""
+    session, _ = session_on((b"<html>", 429), PERSON, retry=AT_ONCE)
+    await session.set_info("p", tag="x")
+    assert session.stats.throttle.slowdowns == 1
+
+
+def test_a_rate_without_end_is_none():
+    """Who wants no bound says None."""
+    with pytest.raises(ValueError, match="max_rate"):
+        Throttle(max_rate=float("inf"))
