@@ -100,6 +100,13 @@ class BulkApi(FaceApi):
         """What keeps persons, groups and the appid within their limits, for all bulk verbs together."""
         return LimitLedger(self, self.limits)
 
+    async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
+        """As :meth:`FaceApi.add_face`, and the ledger hears of it."""
+        try:
+            return await super().add_face(person_id, images, tag=tag)
+        finally:
+            self.ledger.forget(Key("faces", person_id))
+
     async def del_person(self, person_id: str) -> DelPersonResult:
         """As :meth:`FaceApi.del_person`, and the ledger hears of it."""
         try:
@@ -153,7 +160,7 @@ class BulkApi(FaceApi):
             ledger=self.ledger,
             limits=self.limits,
             pack=pack,
-            fit=self._fit if fit else None,
+            fit=self.fit if fit else None,
             max_at_once=max_at_once,
             ordered=ordered,
             progress=progress,
@@ -177,7 +184,7 @@ class BulkApi(FaceApi):
         async def create(person: NewPerson) -> NewPersonResult:
             check_new_person(person)
             if fit and person.image is not None:
-                person = evolve(person, image=await self._fit(person.image))
+                person = evolve(person, image=await self.fit(person.image))
             return await create_person(self, person, person.group_ids)
 
         return Outcomes(
@@ -197,7 +204,7 @@ class BulkApi(FaceApi):
         """Identify many pictures in one group (Spec: 2.12): one outcome per picture."""
 
         async def identify(image: ImageSource) -> IdentifyResult:
-            return await self.identify(group_id, await self._fit(image) if fit else image)
+            return await self.identify(group_id, await self.fit(image) if fit else image)
 
         return Outcomes(
             identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
@@ -216,7 +223,7 @@ class BulkApi(FaceApi):
 
         async def verify(pair: PersonImage) -> VerifyResult:
             person_id, image = check_pair(pair)
-            return await self.verify(person_id, await self._fit(image) if fit else image)
+            return await self.verify(person_id, await self.fit(image) if fit else image)
 
         return Outcomes(verify, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=VERIFY)
 
@@ -226,6 +233,7 @@ class BulkApi(FaceApi):
         group_ids: Sequence[str],
         *,
         top: int = 5,
+        fit: bool = False,
         max_at_once: int = 64,
         errors: Errors = "collect",
     ) -> GroupsResult:
@@ -237,6 +245,7 @@ class BulkApi(FaceApi):
             image: The picture.
             group_ids: The groups, each once.
             top: How many candidates to return at most, 1 or more; a group contributes at most five.
+            fit: True makes a picture fit that is too large for a request.
             max_at_once: How many groups are asked at once, 1 or more.
             errors: ``"collect"`` puts the errors of groups that fail beside the others' results; ``"raise"`` raises
                 the first one, and asks no further.
@@ -253,7 +262,7 @@ class BulkApi(FaceApi):
             raise ValueError(f"top must be 1 or more, not {top}")
         if errors not in {"collect", "raise"}:
             raise ValueError(f"errors must be 'collect' or 'raise', not {errors!r}")
-        picture = await in_memory(image, self.limits.max_request_bytes)
+        picture = await in_memory(await self.fit(image) if fit else image, self.limits.max_request_bytes)
 
         async def identify(group_id: str) -> IdentifyResult:
             return await self.identify(group_id, picture)
@@ -270,7 +279,8 @@ class BulkApi(FaceApi):
         in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
         return GroupsResult(candidates=_merge(by_group.values())[:top], by_group=by_group, errors=in_order)
 
-    async def _fit(self, image: ImageSource) -> ImageSource:
+    async def fit(self, image: ImageSource) -> ImageSource:
+        """Return an image that fits into a request of this session: as it is, or as :func:`fit_image` makes it."""
         return await fitted(image, max_bytes=max_image_bytes(self.limits))
 
 

@@ -97,6 +97,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         self._jobs: dict[int, Job[ItemT]] = {}
         self._ready: deque[Outcome[ItemT, ResultT]] = deque()
         self._early: dict[int, Outcome[ItemT, ResultT]] = {}  # ordered: done before their turn
+        self._collected: list[Outcome[ItemT, ResultT]] = []
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
         self._pulled = 0
         self._done = 0
@@ -135,7 +136,8 @@ class Outcomes(Generic[ItemT, ResultT]):
             self._holding = False
             self._places.release()
         while self._failure is None and not self._ready and self._taken != self._end:
-            self._news = anyio.Event()
+            if self._news.is_set():  # else another taker waits for it already
+                self._news = anyio.Event()
             await self._news.wait()
         if self._failure is not None:
             raise self._failure
@@ -146,16 +148,26 @@ class Outcomes(Generic[ItemT, ResultT]):
         return self._ready.popleft()
 
     async def collect(self) -> list[Outcome[ItemT, ResultT]]:
-        """Return all remaining outcomes in a list, in the order in which iterating yields them."""
-        return [outcome async for outcome in self]
+        """Return all remaining outcomes in a list, in the order in which iterating yields them.
+
+        When it is cut short, by an error or cancellation, what it had is in :attr:`untaken` after the block.
+        """
+        collected: list[Outcome[ItemT, ResultT]] = []
+        try:
+            async for outcome in self:
+                collected.append(outcome)  # noqa: PERF401 - what there is must not be lost with an exception
+        except BaseException:
+            self._collected = collected
+            raise
+        return collected
 
     @property
     def untaken(self) -> tuple[Outcome[ItemT, ResultT], ...]:
         """After the block: the outcomes of all items that were pulled and not taken, in input order.
 
         There are some when the block was left early: by ``break``, an error or cancellation. An item whose call was
-        cut short has a ``TransportError``, and its ``maybe_applied`` says whether the effect may have happened: False
-        when nothing was sent, and for calls that change nothing.
+        cut short has a ``TransportError``, and its ``maybe_applied`` says whether the effect may have happened: True
+        unless it is certain that nothing was sent, and False for calls that change nothing.
         """
         return self._untaken
 
@@ -174,7 +186,10 @@ class Outcomes(Generic[ItemT, ResultT]):
             self._news.set()
             if source is not None:
                 with anyio.CancelScope(shield=True):
-                    await source.aclose()
+                    try:
+                        await source.aclose()
+                    except Exception as error:  # noqa: BLE001 - the input's own, too
+                        self._fail(error)
 
     def _job(self, item: ItemT) -> Job[ItemT]:
         job = self._jobs[self._pulled] = Job(self._pulled, item)
@@ -229,7 +244,8 @@ class Outcomes(Generic[ItemT, ResultT]):
 
     def _settle(self) -> None:
         """Make an outcome of everything that was pulled and not taken."""
-        untaken = [*self._ready, *self._early.values(), *map(self._cut_short, self._jobs.values())]
+        done = [*self._collected, *self._ready, *self._early.values()]
+        untaken = [*done, *map(self._cut_short, self._jobs.values())]
         self._untaken = tuple(sorted(untaken, key=lambda outcome: outcome.index))
         self._ready.clear()
         self._early.clear()

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from face_async._endpoints import DEL_PERSON, IDENTIFY, NEW_PERSON
 from face_async.bulk import GroupsResult, NewPerson, check_new_person, create_person
-from face_async.errors import NotFoundError, PersonLimitError
+from face_async.errors import CallError, NotFoundError, PersonLimitError
 from face_async.images import as_image
 from face_async.ledger import Key
 from face_async.limits import check_id
@@ -104,13 +104,21 @@ class ShardedGroup:
         self,
         persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
         *,
+        fit: bool = False,
         max_at_once: int = 64,
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[NewPerson, NewPersonResult]], object] | None = None,
     ) -> Outcomes[NewPerson, NewPersonResult]:
         """Create many persons, as :meth:`BulkApi.new_persons` does; their ``group_ids`` must be empty."""
+
+        async def create(person: NewPerson) -> NewPersonResult:
+            check_new_person(person)
+            if fit and person.image is not None:
+                person = evolve(person, image=await self._session.fit(person.image))
+            return await self._create(person)
+
         return Outcomes(
-            self._create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
+            create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
         )
 
     async def del_person(self, person_id: str) -> DelPersonResult:
@@ -137,13 +145,20 @@ class ShardedGroup:
                 yield person_id
 
     async def identify(
-        self, image: ImageSource, *, top: int = 5, max_at_once: int = 64, errors: Errors = "raise"
+        self,
+        image: ImageSource,
+        *,
+        top: int = 5,
+        fit: bool = False,
+        max_at_once: int = 64,
+        errors: Errors = "raise",
     ) -> GroupsResult:
         """Find the persons of all shards who are most like the one in a picture, as if they were in one group.
 
         Args:
             image: The picture, which is read once.
             top: How many candidates to return at most, 1 or more.
+            fit: True makes a picture fit that is too large for a request.
             max_at_once: How many shards are asked at once, 1 or more.
             errors: ``"raise"`` raises the error of a shard that fails, since the best candidate may be in it;
                 ``"collect"`` puts it beside the other shards' results.
@@ -154,13 +169,16 @@ class ShardedGroup:
         shards = await self.shards()
         if not shards:
             return GroupsResult(candidates=(), by_group={}, errors={})
-        return await self._session.identify_in_groups(image, shards, top=top, max_at_once=max_at_once, errors=errors)
+        return await self._session.identify_in_groups(
+            image, shards, top=top, fit=fit, max_at_once=max_at_once, errors=errors
+        )
 
     def identify_many(
         self,
         images: Iterable[ImageSource] | AsyncIterable[ImageSource],
         *,
         top: int = 5,
+        fit: bool = False,
         max_at_once: int = 64,
         ordered: bool = False,
         errors: Errors = "raise",
@@ -169,7 +187,7 @@ class ShardedGroup:
         """Identify many pictures, each as :meth:`identify` does; ``max_at_once`` counts pictures."""
 
         async def identify(image: ImageSource) -> GroupsResult:
-            return await self.identify(image, top=top, errors=errors)
+            return await self.identify(image, top=top, fit=fit, errors=errors)
 
         return Outcomes(
             identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
@@ -214,7 +232,9 @@ class ShardedGroup:
             deletions = self._deletions
             try:
                 result = await create_person(self._session, person, [self._shard(number)])
-            except PersonLimitError:
+            except PersonLimitError as error:
+                if isinstance(error, CallError) and error.maybe_applied:
+                    raise  # the person may be in this very shard
                 if deletions == self._deletions:  # otherwise somebody may have left meanwhile
                     self._full.add(number)
             else:

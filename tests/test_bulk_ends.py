@@ -1,0 +1,117 @@
+"""Bulk runs that end otherwise than by their last item: nothing of what was done is lost, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+from serverkit import ToyRecognizer, picture
+
+from face_async import AuthError, NewPerson, PersonLimitError, RetryPolicy, ShardedGroup
+from face_async.fitting import FITTING_BYTES
+from face_async.testing import FaceServer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def server():
+    with FaceServer(recognizer=ToyRecognizer()) as server:
+        yield server
+
+
+@pytest.fixture
+async def session(server, anyio_backend):
+    async with server.session(retry=RetryPolicy(base_delay=0)) as session:
+        yield session
+
+
+def people(count):
+    return [NewPerson(f"p{index}", ["staff"]) for index in range(count)]
+
+
+async def test_what_was_collected_before_the_end_is_not_lost(server, session):
+    """A key that is revoked in the middle: those who were created are told from those who were not."""
+    outcomes = session.new_persons(people(30), max_at_once=2)
+    server.faults.add("newperson", times=19, delay=0.0001)
+    server.faults.add("newperson", code=14)
+    async with outcomes:
+        with pytest.raises(AuthError):
+            await outcomes.collect()
+
+    created = {outcome.item.person_id for outcome in outcomes.untaken if outcome.error is None}
+    assert len(created) >= 19
+    assert created == set(await session.get_person_ids("staff"))
+
+
+async def test_several_tasks_may_take_the_outcomes_of_one_run(session):
+    """Each outcome goes to one of them, and all of them end with the last."""
+    taken = []
+
+    async def take(outcomes):
+        async for outcome in outcomes:
+            taken.append(outcome.index)
+            await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(20):
+        async with session.new_persons(people(20), max_at_once=4) as outcomes, anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(take, outcomes)
+    assert list(range(20)) == sorted(taken)
+
+
+async def test_an_input_that_fails_to_clean_up_does_not_hide_the_end(session):
+    """The block ends as it would have; its own error is no group."""
+
+    def items():
+        try:
+            yield from people(5)
+        finally:
+            raise OSError("cleaning up failed")
+
+    async with session.new_persons(items(), max_at_once=1) as outcomes:
+        async for outcome in outcomes:
+            assert outcome.index == 0
+            break
+
+
+async def test_a_shard_that_may_hold_the_person_is_not_left_for_the_next(server, session):
+    """The shard is full, maybe by this very call: trying another one could double the person."""
+    group = ShardedGroup(session, "staff")
+    server.faults.add("newperson", drop_response=True)
+    server.faults.add("newperson", code=-1310)
+    server.faults.add("getinfo", drop_request=True, times=3)
+    with pytest.raises(PersonLimitError) as caught:
+        await group.new_person("ada")
+
+    assert caught.value.maybe_applied is True
+    assert ("staff-0000",) == (await session.get_info("ada")).group_ids
+
+
+async def test_a_face_added_beside_the_bulk_is_known_to_it(server, session):
+    """Doubts are settled by what a person has now, whichever verb added it."""
+    await session.new_person("ada", ["staff"])
+    async with session.add_faces([("ada", picture(1, 1))]) as outcomes:
+        await outcomes.collect()
+    await session.add_face("ada", [picture(1, 9)])
+    server.faults.add("addface", drop_request=True)
+    async with session.add_faces([("ada", picture(1, 9))]) as outcomes:
+        [outcome] = await outcomes.collect()
+
+    assert outcome.error.code == -1312
+
+
+async def test_a_picture_too_large_is_made_to_fit_for_many_groups_as_well():
+    """Fit goes wherever many pictures go."""
+    from face_async.portraits import draw_portrait  # noqa: PLC0415 - draws with an extra
+
+    huge = draw_portrait(1) + bytes(FITTING_BYTES)  # what follows a picture's end is no part of it
+    with FaceServer() as server:
+        session = server.session()
+        group = ShardedGroup(session, "staff")
+        async with group.new_persons([NewPerson("ada", (), huge)], fit=True) as outcomes:
+            [outcome] = await outcomes.collect()
+        found = await group.identify(huge, fit=True)
+
+    assert outcome.unwrap().suc_face == 1
+    assert found.best.person_id == "ada"
