@@ -40,8 +40,11 @@ async def test_what_was_collected_before_the_end_is_not_lost(server, session):
             await outcomes.collect()
 
     created = {outcome.item.person_id for outcome in outcomes.untaken if outcome.error is None}
+    doubtful = {
+        outcome.item.person_id for outcome in outcomes.untaken if getattr(outcome.error, "maybe_applied", False)
+    }
     assert len(created) >= 19
-    assert created == set(await session.get_person_ids("staff"))
+    assert created <= set(await session.get_person_ids("staff")) <= created | doubtful
 
 
 async def test_several_tasks_may_take_the_outcomes_of_one_run(session):
