@@ -43,7 +43,7 @@ async def test_what_was_collected_before_the_end_is_not_lost(server, session):
     doubtful = {
         outcome.item.person_id for outcome in outcomes.untaken if getattr(outcome.error, "maybe_applied", False)
     }
-    assert len(created) >= 19
+    assert len(created) >= 17  # of 19, two of which may have been under way
     assert created <= set(await session.get_person_ids("staff")) <= created | doubtful
 
 
