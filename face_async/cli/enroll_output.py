@@ -88,7 +88,10 @@ class Display(AbstractContextManager["Display"]):
             return
         if summary.away != self._away:
             self._away = summary.away
-            tell("the service is back" if summary.away is None else f"waiting for the service: {summary.away}")
+            if summary.away is not None:
+                tell(f"waiting for the service: {summary.away}")
+            elif summary.phase in {"listing", "sending"}:  # one that stops has only ceased to wait
+                tell("the service is back")
         total = summary.total if summary.phase != "listing" else None
         completed = summary.done + summary.failed if total is not None else summary.listed
         if self._line is None or (self._phase == "listing" and total is not None):
