@@ -244,7 +244,6 @@ async def test_the_rate_counts_retries_too_and_shows_as_queueing():
     results = [await session.set_info("p", tag="x") for _ in range(5)]
     assert time.monotonic() - started >= 0.09
     assert sum(result.meta.queued for result in results) == pytest.approx(session.stats.seconds_queued)
-    assert session.stats.seconds_queued >= 0.08
 
 
 async def test_a_turn_that_comes_after_the_deadline_is_not_waited_for():
