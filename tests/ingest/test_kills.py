@@ -122,8 +122,10 @@ async def test_a_client_may_be_killed_at_any_moment(rng, full, tmp_path, store):
 
 async def test_a_server_may_be_killed_at_any_moment(rng, full, tmp_path):
     """The run waits for its successor, and goes on."""
+    if not full:
+        pytest.skip("a server that is killed and started again takes its time: --full")
     port = kept_port(rng)
-    for schedule in range(100 if full else 1):
+    for schedule in range(100):
         folder = tmp_path / str(schedule)
         people = write_people(folder / "people", 6, rng.randrange(1, 12))
         total = len(list(people.rglob("*.jpg")))
