@@ -1,25 +1,26 @@
 """Asynchronous client for the 13-endpoint face recognition API.
 
-The house, floor by floor; a file imports only from floors below its own::
+What may be imported by path: ``face_async`` and
 
-    1  errors  models  images  signature
-    2  limits  _multipart  _endpoints  _retry  _throttle  _accounts  _hops  fitting
-    3  _wire  _transport  _reqwest  _reconcile  ledger
-    4  _caller  outcomes  _packs  bulk  sharding
-    5  session   server/
-    6  local  testing  ingest/
-    7  cli/  pytest_plugin
+- ``face_async.errors``, ``face_async.models``, ``face_async.images``: whose names ``face_async`` has, too;
+- ``face_async.ingest``: resumable enrollment of folders and manifests;
+- ``face_async.local``, ``face_async.server``: the local server, in this process or on a socket (extra ``server``);
+- ``face_async.testing``: a server for the tests of your own program (extra ``server``);
+- ``face_async.portraits``: drawn people (extra ``server``).
 
-``server``, ``local``, ``testing``, ``ingest`` and ``cli`` are imported by their own names; all but ``ingest`` want
-extras.
+Everything else is private, whatever its name.
 """
 
-from face_async._endpoints import FaceApi
-from face_async._retry import RetryPolicy
-from face_async._throttle import Throttle, ThrottleState
-from face_async._transport import Answer
+from face_async._call.retry import RetryPolicy
+from face_async._call.throttle import Throttle, ThrottleState
+from face_async._transports.base import Answer
 from face_async._version import __version__
-from face_async.bulk import BulkApi, GroupsResult, NewPerson
+from face_async.bulk.api import BulkApi, GroupsResult, NewPerson
+from face_async.bulk.fitting import fit_image
+from face_async.bulk.ledger import LimitLedger
+from face_async.bulk.outcomes import Outcome, Outcomes
+from face_async.bulk.sharding import ShardedGroup
+from face_async.endpoints import FaceApi
 from face_async.errors import (
     CODES,
     AlreadyExistsError,
@@ -44,9 +45,7 @@ from face_async.errors import (
     TransportError,
     UnavailableError,
 )
-from face_async.fitting import fit_image
 from face_async.images import ImageFile, ImageSource, ImageUrl
-from face_async.ledger import LimitLedger
 from face_async.limits import ServiceLimits
 from face_async.models import (
     AddFaceResult,
@@ -63,9 +62,7 @@ from face_async.models import (
     SetInfoResult,
     VerifyResult,
 )
-from face_async.outcomes import Outcome, Outcomes
 from face_async.session import DEFAULT_BASE_URL, FaceSession, Stats
-from face_async.sharding import ShardedGroup
 from face_async.signature import Credentials
 
 __all__ = [

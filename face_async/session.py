@@ -7,20 +7,20 @@ import os
 import re
 import time
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import anyio
 from attrs import field, frozen
 
-from face_async import _wire
-from face_async._caller import Address, Caller, CallOptions, Course
-from face_async._endpoints import ENDPOINTS, Endpoint
-from face_async._reconcile import Doubt, Finding, settle
-from face_async._retry import RetryPolicy
-from face_async._throttle import Gate, Throttle, ThrottleState
-from face_async._transport import Answer, HttpxLanes, HttpxTransport, host_of
-from face_async.bulk import BulkApi
+from face_async._call import wire
+from face_async._call.attempts import Address, Caller, CallOptions, Course
+from face_async._call.retry import RetryPolicy
+from face_async._call.settle import Doubt, Finding, settle
+from face_async._call.throttle import Gate, Throttle, ThrottleState
+from face_async._transports import Answer, Http, host_of, open_transport
+from face_async.bulk.api import BulkApi
+from face_async.endpoints import ENDPOINTS, Endpoint
 from face_async.errors import CallError, FaceError, ResponseError, ServiceError, TransportError
 from face_async.limits import ServiceLimits
 from face_async.models import Result, with_meta
@@ -32,14 +32,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from face_async._endpoints import Fields, Images
-    from face_async._transport import Transport
+    from face_async.endpoints import Fields, Images
     from face_async.images import ImageSource
 
 T = TypeVar("T")
-
-Http: TypeAlias = Literal["httpx", "reqwest"]
-"""The HTTP libraries that a session may stand on."""
 
 DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 """The documented host (Spec: 2). Its vendor has retired it: point ``base_url`` at a server of your own."""
@@ -132,7 +128,7 @@ class FaceSession(BulkApi):
         self._options = CallOptions(timeout, deadline, retry)
         self._limits = limits
         self._gate = Gate(throttle)
-        self._caller = Caller(self._address, _open_transport(http, transport), limits)
+        self._caller = Caller(self._address, open_transport(http, transport), limits)
 
     @classmethod
     def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
@@ -244,13 +240,13 @@ class FaceSession(BulkApi):
         kept: dict[CallError, Answer] = {}
 
         def keep(answer: Answer) -> Answer:
-            error = _wire.decode_error(name, answer.status, answer.content)
+            error = wire.decode_error(name, answer.status, answer.content)
             if error is not None:
                 kept[error] = answer
                 raise error  # so that it is retried if its code or status says so
             return answer
 
-        request = _wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
+        request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         try:
             return await self._caller.perform(Course(request, self._options, self._gate, settles=False), keep)
         except (ServiceError, ResponseError) as error:
@@ -266,11 +262,11 @@ class FaceSession(BulkApi):
         *,
         before: Collection[str] | None = None,
     ) -> T:
-        request = _wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
+        request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         course = Course(request, self._options, self._gate, settles=self._options.retry.max_attempts > 1)
 
         def read(answer: Answer) -> T:
-            return with_meta(_wire.decode(request, answer.status, answer.content), course.meta(answer.status))
+            return with_meta(wire.decode(request, answer.status, answer.content), course.meta(answer.status))
 
         try:
             result = await self._caller.perform(course, read)
@@ -315,18 +311,6 @@ class FaceSession(BulkApi):
 
     def _signed_for(self, fields: Fields) -> Fields:
         return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}
-
-
-def _open_transport(http: str, transport: httpx.AsyncBaseTransport | None) -> Transport:
-    if transport is not None:
-        return HttpxTransport(transport)
-    if http == "httpx":
-        return HttpxLanes()
-    if http == "reqwest":
-        from face_async._reqwest import Reqwest  # noqa: PLC0415 - an extra, imported when it is asked for
-
-        return Reqwest()
-    raise ValueError(f"http must be 'httpx' or 'reqwest', not {http!r}")
 
 
 def _check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from raw_server import (
 )
 
 from face_async import AuthError, RateLimitedError, ResponseError, TransportError, UnavailableError
-from face_async._transport import MAX_ANSWER_BYTES
+from face_async._transports.base import MAX_ANSWER_BYTES
 
 HTML = b"<html>Bad day</html>"
 LARGE = b"\xff\xd8\xff" + bytes(1_400_000)

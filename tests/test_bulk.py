@@ -35,7 +35,7 @@ from face_async import (
     VerifyResult,
     images,
 )
-from face_async._endpoints import Endpoint
+from face_async.endpoints import Endpoint
 from face_async.errors import service_error
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 from serverkit import ToyRecognizer, picture
 
 from face_async import AuthError, NewPerson, PersonLimitError, RetryPolicy, ShardedGroup
-from face_async.fitting import FITTING_BYTES
+from face_async.bulk.fitting import FITTING_BYTES
 from face_async.testing import FaceServer
 
 pytestmark = pytest.mark.anyio

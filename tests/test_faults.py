@@ -37,7 +37,7 @@ from face_async import (
     ServiceError,
     TransportError,
 )
-from face_async._endpoints import ENDPOINTS
+from face_async.endpoints import ENDPOINTS
 from face_async.errors import Retry
 from face_async.signature import parse
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_async import ImageFile, ImageRefusedError, ImageUrl, RequestTooLargeError, ServiceLimits, fitting
-from face_async.fitting import FITTING_BYTES, FORM_BYTES, fit_image, fitted, max_image_bytes
+from face_async import ImageFile, ImageRefusedError, ImageUrl, RequestTooLargeError, ServiceLimits
+from face_async.bulk import fitting
+from face_async.bulk.fitting import FITTING_BYTES, FORM_BYTES, fit_image, fitted, max_image_bytes
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server.recognition import DUPLICATE_SIMILARITY, recognizer
@@ -67,7 +68,7 @@ def test_what_fits_is_returned_byte_for_byte(kind, tmp_path):
 
 def test_what_fits_needs_no_pillow(monkeypatch):
     """It is named with its extra as soon as it is needed."""
-    monkeypatch.delitem(sys.modules, "face_async._recompress", raising=False)
+    monkeypatch.delitem(sys.modules, "face_async.bulk.recompress", raising=False)
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert fit_image(PNG) == PNG
     with pytest.raises(ImportError, match=r"pip install 'face_async\[server\]'"):

@@ -12,9 +12,9 @@ import pytest
 from samples import SAMPLES
 
 from face_async import CODES, AddFaceResult, IdentifyResult, ResponseError, ServiceError
-from face_async._endpoints import ENDPOINTS
-from face_async._multipart import JsonBody
-from face_async._wire import Request, decode
+from face_async._call.multipart import JsonBody
+from face_async._call.wire import Request, decode
+from face_async.endpoints import ENDPOINTS
 
 ANSWERS = {sample.endpoint: sample.answer for sample in SAMPLES}
 URLS = {"addface": {"urls": ["http://x/a.jpg", "http://x/b.jpg"]}}

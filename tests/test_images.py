@@ -26,7 +26,7 @@ from face_async import (
     RetryPolicy,
     TransportError,
 )
-from face_async._multipart import CHUNK_BYTES
+from face_async._call.multipart import CHUNK_BYTES
 from face_async.images import PictureReader
 
 pytestmark = pytest.mark.anyio

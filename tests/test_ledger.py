@@ -23,10 +23,10 @@ from face_async import (
     ServiceLimits,
     TransportError,
 )
-from face_async._accounts import Ticket
-from face_async._endpoints import FaceApi
+from face_async.bulk.accounts import Ticket
+from face_async.bulk.ledger import GROUPS, Balance, Key, LimitLedger
+from face_async.endpoints import FaceApi
 from face_async.errors import service_error
-from face_async.ledger import GROUPS, Balance, Key, LimitLedger
 from face_async.server import Store, create_app
 
 pytestmark = pytest.mark.anyio

@@ -16,10 +16,10 @@ from python_multipart import MultipartParser
 from python_multipart.multipart import parse_options_header
 
 from face_async import FaceSession, ImageFile, LimitError
-from face_async._endpoints import Endpoint
-from face_async._hops import Hops
-from face_async._multipart import CHUNK_BYTES, WHOLE_BYTES, Attempt, JsonBody, MultipartBody
-from face_async._wire import encode
+from face_async._call.multipart import CHUNK_BYTES, WHOLE_BYTES, Attempt, JsonBody, MultipartBody
+from face_async._call.thread_jobs import Hops
+from face_async._call.wire import encode
+from face_async.endpoints import Endpoint
 from face_async.images import Picture
 from face_async.limits import ServiceLimits
 

@@ -12,7 +12,7 @@ from doubles import Sent, session_on
 from samples import SAMPLES, Sample
 from verbs import CALLS, RESULTS, pictures
 
-from face_async._endpoints import ENDPOINTS
+from face_async.endpoints import ENDPOINTS
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from face_async import Credentials, FaceApi, FaceSession
-from face_async._endpoints import ENDPOINTS
+from face_async.endpoints import ENDPOINTS
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server import Store, create_app, serve_in_background

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from face_async.portraits import draw_portrait
-from face_async.server import _dlib
 from face_async.server.recognition import DUPLICATE_SIMILARITY, MATCH_SIMILARITY, recognizer
+from face_async.server.recognition import dlib_network as _dlib
 from face_async.server.refusal import Refusal
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
@@ -222,7 +222,7 @@ def test_a_killed_child_is_replaced(dlib):
 @needs_dlib
 def test_a_child_that_cannot_work_is_a_refusal_and_no_hang(monkeypatch):
     finder = recognizer("dlib")
-    monkeypatch.setattr("face_async.server._dlib.sys.executable", "/bin/false")
+    monkeypatch.setattr("face_async.server.recognition.dlib_network.sys.executable", "/bin/false")
 
     assert -1103 == refusal(finder, draw_portrait(0))
     finder.close()

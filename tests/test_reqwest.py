@@ -59,7 +59,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "pyreqwest"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "pyreqwest", None)
-    monkeypatch.delitem(sys.modules, "face_async._reqwest", raising=False)
+    monkeypatch.delitem(sys.modules, "face_async._transports.reqwest", raising=False)
     with pytest.raises(ImportError, match=re.escape("pip install 'face_async[speed]'")):
         FaceSession("1", "b", CREDENTIALS, http="reqwest")
     assert repr(FaceSession("1", "b", CREDENTIALS))

@@ -12,7 +12,7 @@ import pytest
 from doubles import CREDENTIALS, Network, envelope, session_on
 
 from face_async import AuthError, FaceSession, ResponseError, RetryPolicy, TransportError, UnavailableError
-from face_async._retry import Phase, RetryQuota, clock_skew, may_help, phase_of, retry_after
+from face_async._call.retry import Phase, RetryQuota, clock_skew, may_help, phase_of, retry_after
 from face_async.errors import CODES, FaceLimitError, Retry, service_error
 from face_async.signature import parse
 

@@ -22,7 +22,7 @@ from face_async import CallError, FaceLimitError, FaceSession, RetryPolicy, Serv
 from face_async.server import Faults, Store, create_app
 from face_async.server.faults import AnswerLostError
 from face_async.server.refusal import Refusal
-from face_async.server.store import Addition, _insert_face, _Known, _person, _person_gallery, _touch_groups
+from face_async.server.storage.sqlite import Addition, _insert_face, _Known, _person, _person_gallery, _touch_groups
 
 MAX_FACES = 3
 PERSONS = ["ada", "bob"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-import face_async.pytest_plugin
+import face_async.testing.plugin
 from face_async import (
     FaceLimitError,
     FaceSession,
@@ -236,7 +236,7 @@ def test_the_fixtures_serve_every_way_to_run_asynchronous_tests(tmp_path):
     """A fresh server for each test; no warning, whichever plugin runs the loop."""
     (tmp_path / "test_it.py").write_text(TESTS)
     # The package is the one under test; an installed plugin of this name may be another version's.
-    plugins = ["-p", "no:face_async", "-p", "face_async.pytest_plugin", "-p", "no:cacheprovider"]
+    plugins = ["-p", "no:face_async", "-p", "face_async.testing.plugin", "-p", "no:cacheprovider"]
     options = ["-q", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment = inherited | {"PYTHONPATH": str(Path(face_async.__file__).parents[1])}
@@ -252,7 +252,7 @@ def test_the_plugin_costs_nothing_until_a_fixture_is_asked_for():
     program = f"""if True:
         import runpy, sys
         import pytest
-        runpy.run_path({face_async.pytest_plugin.__file__!r})
+        runpy.run_path({face_async.testing.plugin.__file__!r})
         print({{"face_async", "httpx", "anyio", "attrs", "numpy", "starlette"}} & set(sys.modules))
     """
     ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, timeout=60)

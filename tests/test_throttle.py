@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from doubles import CREDENTIALS, envelope, session_on
 
 from face_async import DeadlineError, FaceSession, RateLimitedError, RetryPolicy, Throttle, ThrottleState
-from face_async._throttle import Gate, Room
+from face_async._call.throttle import Gate, Room
 
 pytestmark = pytest.mark.anyio
 

@@ -47,7 +47,7 @@ from face_async import (
     UnavailableError,
     __version__,
 )
-from face_async._transport import MAX_ANSWER_BYTES
+from face_async._transports.base import MAX_ANSWER_BYTES
 from face_async.signature import parse, verify
 
 pytestmark = pytest.mark.anyio
@@ -142,7 +142,7 @@ async def test_connections_that_are_no_longer_needed_are_closed(session_at, monk
             async with anyio.create_task_group() as tasks:
                 for _ in range(5):
                     tasks.start_soon(session.get_info, "p")
-            monkeypatch.setattr("face_async._transport.KEEPALIVE_SECONDS", -1.0)
+            monkeypatch.setattr("face_async._transports.lanes.KEEPALIVE_SECONDS", -1.0)
             left = [session.stats.connections]
             for _ in range(5):
                 await session.get_info("p")

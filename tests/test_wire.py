@@ -20,9 +20,9 @@ from face_async import (
     RetryPolicy,
     ServiceError,
 )
-from face_async._endpoints import ENDPOINTS, GET_GROUP_IDS, GET_PERSON_IDS, IDENTIFY
-from face_async._multipart import JsonBody
-from face_async._wire import Request, decode
+from face_async._call.multipart import JsonBody
+from face_async._call.wire import Request, decode
+from face_async.endpoints import ENDPOINTS, GET_GROUP_IDS, GET_PERSON_IDS, IDENTIFY
 
 pytestmark = pytest.mark.anyio
 

@@ -2,16 +2,16 @@
 
 ::
 
-    _app.py        all commands, each in the file of its family
+    _app.py        all commands, each in the file or folder of its family
     look.py        groups, persons, faces, info
     delete.py      delete
-    recognise.py   verify, compare
-    identify.py    identify; found.py: what it found out; found_output.py: where that goes; found_report.py: its page
-    enroll.py      enroll, merge-journals; enroll_output.py: what they show
-    doctor.py      doctor; checks.py, checks_service.py, checks_local.py: what it looks at
+    recognize.py   verify, compare
     serve.py       serve
-    demo.py        demo; people.py: who takes part; findings.py: what came out; report.py: its page
-    page.py        the page that reports are made of
+    identify/      identify: one picture, some, or folders of them
+    enroll/        enroll, merge-journals
+    doctor/        doctor, and all that it checks
+    demo/          demo, and who takes part
+    html/          the pages that reports are made of
     pictures.py    pictures in folders, smaller copies of them, and where the face is
     options.py     options that commands share, and the session that they ask for
     output.py      what goes to the terminal: tables, JSON, foreign text made harmless

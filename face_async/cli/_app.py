@@ -9,14 +9,14 @@ import typer
 
 from face_async._version import __version__
 from face_async.cli.delete import delete
-from face_async.cli.demo import demo
-from face_async.cli.doctor import doctor
-from face_async.cli.enroll import enroll, merge_journals
+from face_async.cli.demo.command import demo
+from face_async.cli.doctor.command import doctor
+from face_async.cli.enroll.command import enroll, merge_journals
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
-from face_async.cli.identify import identify
+from face_async.cli.identify.command import identify
 from face_async.cli.look import faces, groups, info, persons
 from face_async.cli.output import OneLineLog, say
-from face_async.cli.recognise import compare, verify
+from face_async.cli.recognize import compare, verify
 from face_async.cli.serve import serve
 
 if TYPE_CHECKING:

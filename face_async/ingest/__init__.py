@@ -21,10 +21,10 @@ The files, each importing from those above it::
 
 from face_async.ingest.audit import Difference, Verification, verify
 from face_async.ingest.journal import JournalError, State, Unit
-from face_async.ingest.manifest import BadRow, Row, Source, read_source
 from face_async.ingest.report import Phase, Summary, write_failures
 from face_async.ingest.run import Ingestion, ingest, retry_failed
 from face_async.ingest.shards import Shard, merge_journals
+from face_async.ingest.sources import BadRow, Row, Source, read_source
 
 __all__ = [
     "BadRow",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import evolve, frozen
 
+from face_async.bulk.outcomes import Outcomes
 from face_async.errors import NotFoundError
-from face_async.ingest._schema import mismatch, project_of
 from face_async.ingest.journal import Journal
-from face_async.outcomes import Outcomes
+from face_async.ingest.schema import mismatch, project_of
 
 if TYPE_CHECKING:
     import os

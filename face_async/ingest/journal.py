@@ -28,8 +28,8 @@ import anyio.to_thread
 from attrs import define, field, frozen
 
 from face_async.images import is_url
-from face_async.ingest._schema import JournalError, Project, copy_of, explained, open_journal, project_of
-from face_async.ingest.manifest import BadRow, Row
+from face_async.ingest.schema import JournalError, Project, copy_of, explained, open_journal, project_of
+from face_async.ingest.sources import BadRow, Row
 
 if TYPE_CHECKING:
     import sqlite3

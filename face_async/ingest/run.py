@@ -13,15 +13,15 @@ import anyio
 import anyio.to_thread
 from attrs import frozen
 
+from face_async.bulk.outcomes import Outcomes
 from face_async.ingest import journal as notes
-from face_async.ingest._service import RunEndedError, Service
-from face_async.ingest._work import Enroller, Place
 from face_async.ingest.journal import Journal, Project, State
-from face_async.ingest.manifest import BadRow, Row, read_source
 from face_async.ingest.report import Progress, write_failures
+from face_async.ingest.service import RunEndedError, Service
 from face_async.ingest.shards import Shard
+from face_async.ingest.sources import BadRow, Row, read_source
+from face_async.ingest.work import Enroller, Place
 from face_async.limits import check_group_ids
-from face_async.outcomes import Outcomes
 
 if TYPE_CHECKING:
     import os
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from face_async.ingest.journal import Listed, Unit
-    from face_async.ingest.manifest import Source
     from face_async.ingest.report import Phase, Summary
+    from face_async.ingest.sources import Source
     from face_async.session import FaceSession
 
 _LISTED_AT_ONCE = 2_000
@@ -70,7 +70,7 @@ def ingest(
 
     Args:
         session: What to enrol with.
-        source: A folder with a sub-folder for each person, a manifest (see :mod:`face_async.ingest.manifest`), or
+        source: A folder with a sub-folder for each person, a manifest (see :mod:`face_async.ingest.sources`), or
             an iterable of :class:`Row`; a worker thread reads it. None lists nothing: the run goes on with what the
             journal knows.
         journal: The journal's file; made when there is none.
@@ -78,8 +78,8 @@ def ingest(
         max_at_once: How many requests may be under way at once, 1 or more; their pictures are in memory, at most
             1.5 MB a request.
         pack: False sends every picture alone.
-        fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fitting.fit_image` does;
-            otherwise they fail with code 23. Needs Pillow (extra ``server``).
+        fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fit_image` does; otherwise
+            they fail with code 23. Needs Pillow (extra ``server``).
         shard: ``(rank, world)``: enrol only every ``world``-th person, chosen by a hash of the person's id. Each rank
             from 0 to ``world - 1`` wants a journal of its own.
         dry_run: Does everything but send: units that would be sent end as PENDING. The journal is not changed.

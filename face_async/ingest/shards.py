@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from attrs.validators import ge, instance_of
 
-from face_async.ingest._schema import JournalError, Project, explained, open_journal, project_of
+from face_async.ingest.schema import JournalError, Project, explained, open_journal, project_of
 
 if TYPE_CHECKING:
     import sqlite3

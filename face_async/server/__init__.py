@@ -8,8 +8,8 @@ from face_async.server.background import RunningServer, serve, serve_in_backgrou
 from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
 from face_async.server.recognition import Face, Recognizer, recognizer
-from face_async.server.schema import StoreError
-from face_async.server.store import Store
+from face_async.server.storage.schema import StoreError
+from face_async.server.storage.sqlite import Store
 
 __all__ = [
     "Account",

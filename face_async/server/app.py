@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from face_async.server.faults import Faults
     from face_async.server.guard import Account
     from face_async.server.recognition import Recognizer
-    from face_async.server.store import Store
+    from face_async.server.storage.sqlite import Store
     from face_async.signature import Credentials
 
 logger = logging.getLogger("face_async.server")

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import anyio
 from attrs import evolve
 
-from face_async.server._fault import AnswerLostError, Fault, ScriptedAnswer
+from face_async.server.fault import AnswerLostError, Fault, ScriptedAnswer
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:

@@ -53,18 +53,18 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import anyio.to_thread
 from attrs import asdict, frozen
 
-from face_async.server.gallery import merge
 from face_async.server.recognition import MATCH_SIMILARITY
 from face_async.server.refusal import Refusal
+from face_async.server.storage.gallery import merge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from face_async.limits import ServiceLimits
-    from face_async.server.gallery import Candidate
     from face_async.server.parameters import Parameters
     from face_async.server.pictures import FaceFinder
-    from face_async.server.store import Store
+    from face_async.server.storage.gallery import Candidate
+    from face_async.server.storage.sqlite import Store
 
 TOP_CANDIDATES = 5
 """Persons that identify answers (Spec: 2.12)."""

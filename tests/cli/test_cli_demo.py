@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from face_async import cli
-from face_async.cli import people as people_module
-from face_async.cli.people import drawn_people, photographed_people
+from face_async.cli.demo import people as people_module
+from face_async.cli.demo.people import drawn_people, photographed_people
 from face_async.limits import is_legal_id
 from face_async.portraits import draw_portrait
 

@@ -17,8 +17,8 @@ from doubles import envelope
 from raw_server import CERTIFICATE, RawServer, answer, black_hole
 
 from face_async import Answer, ServiceLimits
-from face_async.cli import checks_service
-from face_async.cli.checks import EXTRAS, check_installation
+from face_async.cli.doctor import checks_service
+from face_async.cli.doctor.checks import EXTRAS, check_installation
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
@@ -132,7 +132,7 @@ class TestAService:
     def test_over_tls_whose_clock_is_elsewhere(self, examine, account, tmp_path, monkeypatch):
         pem = tmp_path / "certificate.pem"
         pem.write_text(CERTIFICATE)
-        for module in ("_transport", "cli.checks_service"):
+        for module in ("_transports.lanes", "cli.doctor.checks_service"):
             trust = functools.partial(ssl.create_default_context, cafile=pem)
             monkeypatch.setattr(f"face_async.{module}.trusted_authorities", trust)
         late = formatdate(time.time() + 7_200, usegmt=True)
@@ -262,7 +262,7 @@ class TestTheEmbeddedServer:
         assert "fingerprint cannot compare the faces that were added 1 by owl" in found["database"][1]
 
     def test_with_no_recogniser_for_faces(self, examine, monkeypatch):
-        monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
+        monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
         assert examine("--recognizer", "auto")[1]["recognizer"][0] == "warning"
         code, found = examine("--recognizer", "dlib")
         assert (code, found["recognizer"][0]) == (2, "wrong")
@@ -289,10 +289,10 @@ class TestTheInstallation:
         assert "typer" in extras[0].said
 
     def test_names_what_is_missing_from_an_extra(self, monkeypatch):
-        monkeypatch.setattr("face_async.cli.checks._version", lambda name: None if name == "uvloop" else "1")
+        monkeypatch.setattr("face_async.cli.doctor.checks._version", lambda name: None if name == "uvloop" else "1")
         speed = list(check_installation())[-1]
         assert speed.said.startswith("not installed, uvloop missing")
 
     def test_says_when_it_is_no_package(self, monkeypatch):
-        monkeypatch.setattr("face_async.cli.checks._requirements", dict)
+        monkeypatch.setattr("face_async.cli.doctor.checks._requirements", dict)
         assert [check.verdict for check in check_installation()] == ["ok", "warning"]

@@ -12,9 +12,9 @@ import pytest
 from attrs import evolve
 from PIL import Image
 
-from face_async._throttle import ThrottleState
-from face_async.cli import enroll_output
-from face_async.cli.enroll_output import Display
+from face_async._call.throttle import ThrottleState
+from face_async.cli.enroll import output as enroll_output
+from face_async.cli.enroll.output import Display
 from face_async.ingest import Summary
 from face_async.ingest.report import Progress
 from face_async.portraits import draw_portrait

@@ -14,10 +14,10 @@ from PIL import Image
 from strict_html import Parsed
 
 from face_async import Candidate, TransportError
-from face_async.cli import found_report
-from face_async.cli.found import Found, Tally, Verdict
-from face_async.cli.found_output import CSV_COLUMNS
-from face_async.cli.found_report import Enrolled, Report
+from face_async.cli.identify import report as found_report
+from face_async.cli.identify.found import Found, Tally, Verdict
+from face_async.cli.identify.output import CSV_COLUMNS
+from face_async.cli.identify.report import Enrolled, Report
 from face_async.cli.pictures import Box, FaceBoxes, pictures_below, smaller_copy
 from face_async.errors import service_error
 from face_async.portraits import draw_portrait
@@ -53,7 +53,7 @@ def test_pictures_below_a_folder_come_sorted_without_what_is_hidden(probes):
 @pytest.fixture
 def _without_dlib(monkeypatch):
     """It takes a second to load, and here only frames around faces are its own."""
-    monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
+    monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
 
 
 @pytest.mark.usefixtures("service", "_without_dlib")
@@ -221,7 +221,7 @@ def test_a_face_is_looked_for_by_dlib_only(ada, monkeypatch):
     assert boxes.name == "dlib"
     assert 0 < found.x < found.x + found.width < 320
 
-    monkeypatch.setattr("face_async.server._dlib.is_installed", lambda: False)
+    monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
     blind = FaceBoxes()
     assert (blind.find(ada), blind.name) == (None, "")
 

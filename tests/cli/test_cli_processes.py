@@ -34,7 +34,8 @@ owner.{name} = slowly
 """
 DRAWING = WORKING.format(module="face_async", owner="portraits", name="draw_portrait") + PROGRAM
 LOOKING = (
-    WORKING.format(module="face_async.server._fingerprint", owner="FingerprintRecognizer", name="find_face") + PROGRAM
+    WORKING.format(module="face_async.server.recognition.fingerprint", owner="FingerprintRecognizer", name="find_face")
+    + PROGRAM
 )
 
 

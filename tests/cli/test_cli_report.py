@@ -6,9 +6,9 @@ import re
 
 from strict_html import Parsed
 
-from face_async.cli.findings import Findings, Trial
-from face_async.cli.people import Person
-from face_async.cli.report import page
+from face_async.cli.demo.findings import Findings, Trial
+from face_async.cli.demo.people import Person
+from face_async.cli.demo.report import page
 from face_async.errors import service_error
 from face_async.models import Candidate
 from face_async.portraits import draw_portrait

@@ -59,7 +59,7 @@ async def test_what_is_written_is_durable(path):
 async def test_a_second_run_is_refused(path):
     """In the same process and in another one; and it does not take the first one's lock away."""
     program = f"""if True:
-        from face_async.ingest._schema import open_journal
+        from face_async.ingest.schema import open_journal
         open_journal({str(path)!r}, None)
     """
     async with Journal(path, OURS) as first:
@@ -241,7 +241,7 @@ def test_the_lock_dies_with_its_process(path):
     """A killed run leaves no lock behind."""
     program = f"""if True:
         import time
-        from face_async.ingest._schema import Project, open_journal
+        from face_async.ingest.schema import Project, open_journal
         db = open_journal({str(path)!r}, Project("123456", "test"))
         print("open", flush=True)
         time.sleep(60)

@@ -14,9 +14,9 @@ from serverkit import ToyRecognizer, picture
 
 from face_async.limits import ServiceLimits
 from face_async.server import Store, StoreError
-from face_async.server.gallery import Gallery, GalleryCache
 from face_async.server.refusal import Refusal
-from face_async.server.schema import SCHEMA_VERSION
+from face_async.server.storage.gallery import Gallery, GalleryCache
+from face_async.server.storage.schema import SCHEMA_VERSION
 
 APPID = "123456"
 TOY = ToyRecognizer()

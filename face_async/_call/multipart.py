@@ -1,0 +1,237 @@
+"""Request bodies: exact length first, then chunks on demand, as often as a request is tried.
+
+A file is opened when its bytes are sent, in a worker thread, one hop per chunk; at most one chunk of it is in memory.
+The last chunk is handed over last of all, so an attempt whose :attr:`Attempt.handed_over` is false cannot have been
+executed: the server has not seen a whole request.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from functools import partial
+from hashlib import blake2b
+from itertools import count
+from typing import TYPE_CHECKING, Self
+
+import anyio.to_thread
+
+from face_async.errors import LimitError
+from face_async.limits import check_image, check_request_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from face_async._call.thread_jobs import Hops
+    from face_async.images import Picture, PictureReader
+    from face_async.limits import ServiceLimits
+
+WHOLE_BYTES = 256 * 1024
+"""Up to this size a body is read and sent in one piece: most pictures, since every piece costs a hop to a thread."""
+
+CHUNK_BYTES = 80 * 1024
+"""The size of a larger body's chunks, which bounds what an upload under way keeps in memory."""
+
+_BOUNDARY_KEY = secrets.token_bytes(32)
+_boundaries = count()
+
+# Once a block of this size has been freed, glibc keeps the memory of small bodies for the next ones. Until then it
+# returns it to the system and takes it back page by page, which is a third of what uploads over reqwest cost.
+bytes(2 * 1024 * 1024)
+
+_UNSAFE_IN_NAME = str.maketrans({"\r": "%0D", "\n": "%0A", '"': "%22", "\0": "%00"})
+
+
+class Body(ABC):
+    """A body of known length that can be sent any number of times.
+
+    Attributes:
+        content_type: The value of the Content-Type header.
+        length: The bytes of the whole body; known once :meth:`load` has returned.
+        segments: The body in its order, bytes and pictures that are in files; known once :meth:`load` has returned.
+        waits: Whether :meth:`load` reads from a file or a file object, which may take any time.
+    """
+
+    content_type: str
+    length: int
+    segments: Sequence[bytes | Picture]
+    waits: bool
+
+    @abstractmethod
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:
+        """Learn the length; raises a ``LimitError`` for whatever cannot be sent."""
+
+    def attempt(self) -> Attempt:
+        """Return the body for one attempt; close it afterwards, whatever happened."""
+        return Attempt(self)
+
+
+class JsonBody(Body):
+    """A JSON document, in memory."""
+
+    content_type = "application/json"
+    waits = False
+
+    def __init__(self, content: bytes) -> None:
+        self.segments = (content,)
+        self.length = len(content)
+
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:  # noqa: ARG002 - it has no file to look at
+        check_request_size(self.length, limits)
+
+
+class MultipartBody(Body):
+    """A ``multipart/form-data`` document: text fields, then pictures that are read lazily."""
+
+    def __init__(self, texts: Sequence[tuple[str, str]], pictures: Sequence[tuple[str, Picture]]) -> None:
+        # As unpredictable as random bytes, which cost a system call: no picture can hold it on purpose.
+        boundary = blake2b(b"%d" % next(_boundaries), key=_BOUNDARY_KEY, digest_size=16).hexdigest()
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.length = -1
+        self.segments = ()
+        self.waits = any(picture.size < 0 for _, picture in pictures)
+        self._delimiter = f"--{boundary}"
+        self._texts = texts
+        self._pictures = pictures
+
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:
+        pictures = [picture for _, picture in self._pictures]
+        for picture in pictures:
+            await picture.read_file_object(limits.max_request_bytes)
+        if any(picture.size < 0 for picture in pictures):
+            await hops.run(partial(_look, pictures))
+        for picture in pictures:
+            check_image(picture.label, picture.size, picture.head)
+        self.segments = tuple(self._assemble())
+        self.length = sum(map(_size, self.segments))
+        check_request_size(self.length, limits)
+
+    def _assemble(self) -> Iterator[bytes | Picture]:
+        before = ""
+        for name, value in self._texts:
+            before += f'{self._delimiter}\r\nContent-Disposition: form-data; name="{_safe(name)}"\r\n\r\n{value}\r\n'
+        for index, (name, picture) in enumerate(self._pictures):
+            before += (
+                f'{self._delimiter}\r\nContent-Disposition: form-data; name="{_safe(name)}"; '
+                f'filename="{_safe(picture.filename(index))}"\r\nContent-Type: {picture.media_type}\r\n\r\n'
+            )
+            yield before.encode()
+            yield picture if picture.content is None else picture.content
+            before = "\r\n"
+        yield f"{before}{self._delimiter}--\r\n".encode()
+
+
+class Attempt:
+    """A body being sent once, as an asynchronous iterator of chunks.
+
+    It is no generator: nobody closes a generator whose consumer was cancelled.
+
+    Attributes:
+        handed_over: Whether the last chunk was given away, so that the server may have a whole request.
+        failure: Why the body cannot be read to its end, if it cannot.
+        length: The bytes of the whole body.
+    """
+
+    def __init__(self, body: Body) -> None:
+        self.handed_over = False
+        self.failure: LimitError | None = None
+        self.length = body.length
+        self._body = body
+        self._left = body.length
+        self._segments = iter(body.segments)
+        self._segment: bytes | Picture = b""
+        self._segment_left = 0
+        self._reader: PictureReader | None = None
+        self._reading = threading.Lock()
+        self._closed = False
+
+    def in_one_piece(self) -> bytes | None:
+        """Hand over a body that is small, and so in memory; else return None and hand over nothing."""
+        segments = [segment for segment in self._body.segments if isinstance(segment, bytes)]
+        if self.length > WHOLE_BYTES or len(segments) < len(self._body.segments):
+            return None
+        self._left = 0
+        self.handed_over = True
+        return b"".join(segments)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        if (whole := self.in_one_piece()) is not None:
+            return whole
+        room = min(CHUNK_BYTES, self._left)
+        self._left -= room
+        pieces: list[bytes] = []
+        while room:
+            if not self._segment_left:
+                self._segment = next(self._segments)
+                self._segment_left = _size(self._segment)
+            size = min(room, self._segment_left)
+            pieces.append(await self._piece(size))
+            self._segment_left -= size
+            room -= size
+        self.handed_over = not self._left
+        return b"".join(pieces)
+
+    async def _piece(self, size: int) -> bytes:
+        """Return the next bytes of the present segment."""
+        if isinstance(self._segment, bytes):
+            start = len(self._segment) - self._segment_left
+            return self._segment[start : start + size]
+        try:
+            return await anyio.to_thread.run_sync(self._read, self._segment, size, abandon_on_cancel=True)
+        except LimitError as error:
+            self.failure = error
+            raise
+
+    def _read(self, picture: Picture, size: int) -> bytes:
+        """Read from a picture's file, opening it before and closing it behind. Runs in a worker thread."""
+        try:
+            with self._reading:
+                if self._closed:
+                    return b""
+                if self._reader is None:
+                    self._reader = picture.opened()
+                content = self._reader.read(size)
+                if not self._reader.left:
+                    self._reader.close()
+                    self._reader = None
+                return content
+        finally:
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        """Close the file that is being sent, if any; synchronous, so that it works under cancellation too.
+
+        A thread that still reads, since asyncio's own cancellation does not wait for threads, closes it afterwards.
+        """
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                if self._reader is not None:
+                    self._reader.close()
+                    self._reader = None
+            finally:
+                self._reading.release()
+
+
+def _size(segment: bytes | Picture) -> int:
+    return len(segment) if isinstance(segment, bytes) else segment.size
+
+
+def _look(pictures: Iterable[Picture]) -> None:
+    room = WHOLE_BYTES
+    for picture in pictures:
+        if picture.size < 0:
+            picture.look(keep_up_to=room)
+            room -= len(picture.content or b"")
+
+
+def _safe(name: str) -> str:
+    """Return a name fit to stand between quotes in a part's header, escaped as browsers do."""
+    return name.translate(_UNSAFE_IN_NAME)

@@ -1,0 +1,309 @@
+"""What an effect turned out to be, whose answer was lost on the way.
+
+An effect that may have happened is tried again, and then looked at through the other endpoints:
+
+==========  ==========================================================================================================
+newperson   -1302 says that a person of this id is there: it is ours if name, tag, groups and face are; a face that is
+            missing is added, a group that is missing is missing in the result, too
+delperson   -1303: the person is gone
+addface     -1312 or -1309 say of a picture that it, or room for it, is gone: it was added if the person has a face
+            that was not there before, and whose picture it is
+delface     -1305: none of the faces is left
+setinfo     the values are the ones that were set
+==========  ==========================================================================================================
+
+Everything stands over :class:`FaceApi`: no request is made here but by its verbs.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from attrs import frozen
+
+from face_async.endpoints import ADD_FACE, DEL_FACE, DEL_PERSON, NEW_PERSON, SET_INFO
+from face_async.errors import (
+    FaceError,
+    FaceLimitError,
+    ImageError,
+    NotFoundError,
+    ServiceError,
+)
+from face_async.models import (
+    AddFaceResult,
+    DelFaceResult,
+    DelPersonResult,
+    NewPersonResult,
+    SetInfoResult,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+    from face_async.endpoints import FaceApi, Fields
+    from face_async.images import ImageSource
+    from face_async.models import Candidate, PersonInfo, Result
+
+_DUPLICATE = -1312
+_FULL = -1309
+_NO_PERSON = -1303
+_NOT_FETCHED = (-1308, -1403)
+
+_UNTOLD = frozenset({_DUPLICATE, _FULL, *_NOT_FETCHED, None})
+"""What a picture's code may be in a later answer although an earlier request has added it."""
+
+_DETERMINED = frozenset({*range(-1109, -1100), -1300, -1301, -1304, -1313, -1400})
+"""Codes that follow from the bytes of the request, whenever it is sent."""
+_SAME_PICTURE = 99.0
+"""Confidence from which on a face was made from this very picture: other pictures of a person stay well below."""
+
+
+@frozen
+class Doubt:
+    """An effect in doubt.
+
+    Attributes:
+        endpoint: The specification's name of the endpoint.
+        fields: The text parameters of the call.
+        images: The images of the call.
+        ended: What its last attempt ended with.
+        before: The person's faces before the call, None when they are not known.
+    """
+
+    endpoint: str
+    fields: Fields
+    images: Sequence[ImageSource]
+    ended: Result | FaceError
+    before: Collection[str] | None = None
+
+    def text(self, name: str) -> str:
+        """Return a text parameter, empty if it was not given."""
+        return cast("str", self.fields.get(name) or "")
+
+    def texts(self, name: str) -> list[str]:
+        """Return a parameter that is a list."""
+        return list(cast("Sequence[str]", self.fields[name]))
+
+
+@frozen
+class Finding:
+    """What became of an effect in doubt.
+
+    Attributes:
+        result: The result that it had, None when the last attempt's error stands.
+        how: How the result is known, empty when the last answer tells it all.
+        certain: Whether an error that stands is the whole truth; else the effect may have happened all the same.
+    """
+
+    result: Result | None = None
+    how: str = ""
+    certain: bool = True
+
+
+_REFUSED = Finding()
+_UNKNOWN = Finding(certain=False)
+
+
+async def settle(api: FaceApi, doubt: Doubt) -> Finding:
+    """Find out what became of an effect."""
+    if isinstance(doubt.ended, ServiceError) and doubt.ended.code in _DETERMINED:
+        return _REFUSED  # every attempt would have been, so that none can have had an effect
+    try:
+        return await _SETTLERS[doubt.endpoint](api, doubt)
+    except FaceError:
+        return _UNKNOWN  # looking failed
+
+
+async def _new_person(api: FaceApi, doubt: Doubt) -> Finding:
+    if isinstance(doubt.ended, NewPersonResult):
+        return Finding(doubt.ended)
+    person_id, group_ids = doubt.text("person_id"), doubt.texts("group_ids")
+    info = await _info(api, person_id)
+    if info is None:
+        return _UNKNOWN
+    texts = doubt.text("person_name"), doubt.text("tag")
+    if texts != (info.person_name, info.tag) or not set(info.group_ids) <= set(group_ids):
+        return _UNKNOWN  # somebody else's, or ours that somebody has changed since
+    how, face_id = "the person was there already", ""
+    if doubt.images and info.face_ids:
+        seen = await _recognise(api, doubt, 0, info)
+        if seen is None or seen.confidence < _SAME_PICTURE:
+            return _UNKNOWN  # the face is another one's, and so may be the person
+        face_id = seen.face_id
+    elif doubt.images:
+        added = await api.add_face(person_id, doubt.images, tag=doubt.text("tag") or None)
+        face_id = added.faces[0].face_id or ""
+        how += ", the face was added" if face_id else ", the face was refused"
+    result = NewPersonResult(
+        person_id=person_id,
+        suc_group=len(info.group_ids),
+        suc_face=1 if face_id else 0,
+        face_id=face_id,
+        group_ids=info.group_ids,
+    )
+    return Finding(result, how)
+
+
+async def _del_person(api: FaceApi, doubt: Doubt) -> Finding:
+    if isinstance(doubt.ended, DelPersonResult):
+        return Finding(doubt.ended)
+    person_id = doubt.text("person_id")
+    if not _is_absent(doubt.ended) and await _info(api, person_id) is not None:
+        return _UNKNOWN
+    return Finding(DelPersonResult(person_id=person_id, deleted=1), "the person was already absent")
+
+
+async def _set_info(api: FaceApi, doubt: Doubt) -> Finding:
+    if isinstance(doubt.ended, SetInfoResult):
+        return Finding(doubt.ended)
+    if _is_absent(doubt.ended):
+        return _REFUSED
+    info = await api.get_info(doubt.text("person_id"))
+    there = {"person_name": info.person_name, "tag": info.tag}
+    if any(doubt.fields.get(name) not in {None, value} for name, value in there.items()):
+        return _UNKNOWN
+    return Finding(SetInfoResult(person_id=info.person_id), "the person has these values")
+
+
+async def _del_face(api: FaceApi, doubt: Doubt) -> Finding:
+    wanted = doubt.texts("face_ids")
+    if _is_absent(doubt.ended):
+        return _REFUSED
+    if isinstance(doubt.ended, DelFaceResult) and set(doubt.ended.face_ids) >= set(wanted):
+        return Finding(doubt.ended)
+    left = set(await api.get_face_ids(doubt.text("person_id")))
+    if left.isdisjoint(wanted):
+        return Finding(DelFaceResult(deleted=len(wanted), face_ids=tuple(wanted)), "none of the faces is left")
+    return Finding(doubt.ended) if isinstance(doubt.ended, DelFaceResult) else _UNKNOWN
+
+
+async def _add_face(api: FaceApi, doubt: Doubt) -> Finding:
+    if _is_absent(doubt.ended):
+        return _REFUSED
+    batch = _Batch(doubt)
+    if batch.unknown:
+        after = await api.get_face_ids(doubt.text("person_id"))
+        batch.fresh = [face_id for face_id in after if face_id not in {*batch.added.values(), *(doubt.before or ())}]
+        await _attribute(api, batch)
+    if batch.fresh and any(batch.codes[place] in _NOT_FETCHED for place in batch.unknown if place not in batch.found):
+        return _UNKNOWN  # nobody can look at the picture any more
+    if isinstance(doubt.ended, AddFaceResult) and not batch.found:
+        return Finding(doubt.ended)
+    left = len(batch.unknown) - len(batch.found)
+    if not batch.found or (left and None in batch.codes):
+        return _UNKNOWN
+    return Finding(batch.result(), f"faces that were there already: {len(batch.found)}")
+
+
+class _Batch:
+    """The pictures of one addface call, by their places.
+
+    Attributes:
+        codes: Every picture's code in the last answer, None where that says nothing of single pictures.
+        added: The ids of the faces that the last answer says were added.
+        named: The ids that the last answer has beside other codes: those of the older faces, as far as it was seen.
+        unknown: The pictures that an earlier attempt may have added.
+        fresh: The person's faces that were not there before the call, or may not have been.
+        found: The ids of those that an earlier attempt added, empty where they cannot be told.
+    """
+
+    def __init__(self, doubt: Doubt) -> None:
+        self.doubt = doubt
+        self.added: dict[int, str] = {}
+        self.named: dict[int, str] = {}
+        self.codes: list[int | None] = [None] * len(doubt.images)
+        if isinstance(doubt.ended, AddFaceResult):
+            faces = doubt.ended.faces
+            self.codes = [face.code for face in faces]
+            self.added = {place: face.face_id or "" for place, face in enumerate(faces) if face.added}
+            if len(doubt.ended.face_ids) == len(faces):
+                self.named = dict(enumerate(doubt.ended.face_ids))
+        elif isinstance(doubt.ended, FaceLimitError):
+            self.codes = [_FULL] * len(doubt.images)
+        self.unknown = [place for place, code in enumerate(self.codes) if code in _UNTOLD]
+        self.fresh: list[str] = []
+        self.found: dict[int, str] = {}
+
+    def claim(self, place: int, face_id: str) -> bool:
+        """Give a fresh face to a picture, unless another one has it."""
+        if face_id not in self.fresh:
+            return False
+        self.fresh.remove(face_id)
+        self.found[place] = face_id
+        return True
+
+    def result(self) -> AddFaceResult:
+        """Return what became of all pictures together."""
+        face_ids = self.added | self.found
+        codes = [0 if place in face_ids else cast("int", code) for place, code in enumerate(self.codes)]
+        return AddFaceResult(
+            added=len(face_ids),
+            face_ids=tuple(face_ids.get(place, "") for place in range(len(codes))),
+            ret_codes=tuple(codes),
+        )
+
+
+async def _attribute(api: FaceApi, batch: _Batch) -> None:
+    """Find the faces of the unknown pictures.
+
+    Never by their order, and not because a face is the only new one either, which may be somebody else's: a face is a
+    picture's if the server names it or recognises it there.
+    """
+    unnamed = [
+        place
+        for place in batch.unknown
+        if batch.codes[place] != _DUPLICATE or not batch.claim(place, batch.named.get(place, ""))
+    ]
+    if not (unnamed and batch.fresh):
+        return
+    info = await _info(api, batch.doubt.text("person_id"))
+    nameless: list[int] = []
+    for place in unnamed:
+        duplicate = batch.codes[place] == _DUPLICATE
+        seen = await _recognise(api, batch.doubt, place, info)
+        if seen is not None and (duplicate or seen.confidence >= _SAME_PICTURE):
+            batch.claim(place, seen.face_id)
+        elif seen is None and duplicate:
+            nameless.append(place)
+    if len(nameless) == len(batch.fresh) == 1 and batch.doubt.before is not None:
+        batch.claim(nameless[0], batch.fresh[0])  # a person of no group, in which nobody is recognised
+    # A duplicate is there, whatever its id; but with more of them than new faces, some are older than the call.
+    elif len(nameless) <= len(batch.fresh):
+        batch.found |= dict.fromkeys(nameless, "")
+
+
+async def _recognise(api: FaceApi, doubt: Doubt, place: int, info: PersonInfo | None) -> Candidate | None:
+    """Return the person's face that is most like a picture, None when the service does not tell."""
+    if info is None or not info.group_ids:
+        return None
+    try:
+        candidates = (await api.identify(info.group_ids[0], doubt.images[place])).candidates
+    except ImageError:
+        return None
+    return next((candidate for candidate in candidates if candidate.person_id == info.person_id), None)
+
+
+async def _info(api: FaceApi, person_id: str) -> PersonInfo | None:
+    try:
+        return await api.get_info(person_id)
+    except NotFoundError as error:
+        if not _is_absent(error):
+            raise
+        return None
+
+
+def _is_absent(ended: object) -> bool:
+    """Return whether something ended with the word that the person does not exist."""
+    return isinstance(ended, ServiceError) and ended.code == _NO_PERSON
+
+
+_SETTLERS: Mapping[str, Callable[[FaceApi, Doubt], Awaitable[Finding]]] = MappingProxyType(
+    {
+        NEW_PERSON.name: _new_person,
+        DEL_PERSON.name: _del_person,
+        ADD_FACE.name: _add_face,
+        DEL_FACE.name: _del_face,
+        SET_INFO.name: _set_info,
+    }
+)

@@ -1,0 +1,284 @@
+"""From a call to a request, and from an answer to a result: no I/O, no clock, no HTTP library."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from attrs import frozen
+
+from face_async._call.multipart import JsonBody, MultipartBody
+from face_async.endpoints import URL_FIELDS
+from face_async.errors import ResponseError, service_error
+from face_async.images import ImageUrl, as_image
+from face_async.limits import check_face_ids, check_group_ids, check_id, check_image_count, check_text
+from face_async.models import AddFaceResult, Misfit, structure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from face_async._call.multipart import Body
+    from face_async.endpoints import Endpoint, Fields, Images
+    from face_async.errors import ServiceError
+    from face_async.images import ImageSource, Picture
+    from face_async.limits import ServiceLimits
+
+MAX_TOKENS = 65_536
+"""The most strings, colons, commas and opening brackets of an answer: the longest good one, 10,000 ids, has 20,000."""
+
+MAX_TEXT_BYTES = 6 * 1024 * 1024
+"""The most memory that an answer takes as text: the longest good one has 1.4 MB, or four times that with one emoji."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@frozen
+class Request(Generic[T_co]):
+    """A call, checked and encoded.
+
+    Attributes:
+        endpoint: What is called.
+        body: What is sent.
+        fields: The text parameters that were given.
+        urls: The parameters that carry URLs of images.
+        pictures: The pictures, each with its parameter.
+    """
+
+    endpoint: Endpoint[T_co]
+    body: Body
+    fields: Fields
+    urls: Mapping[str, str | Sequence[str]]
+    pictures: Sequence[tuple[str, Picture]]
+
+    @property
+    def images(self) -> list[ImageUrl | Picture]:
+        """The images; those of addface in their order."""
+        return [*(ImageUrl(url) for _, url in _flat(self.urls)), *(picture for _, picture in self.pictures)]
+
+
+_FIRST_ERROR_STATUS = 400
+
+
+def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: ServiceLimits) -> Request[T]:
+    """Check a call's parameters and encode it: JSON, or multipart when a picture is to be sent.
+
+    Raises:
+        TypeError, ValueError: A parameter that the service would refuse.
+        LimitError: More images than one request may carry.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        _check_field(name, value, limits)
+    urls, pictures = _split(images, limits)
+    return Request(endpoint, _body({**given, **urls}, pictures), given, urls, pictures)
+
+
+def _check_field(name: str, value: str | Sequence[str], limits: ServiceLimits) -> None:
+    if name == "group_ids":
+        check_group_ids(value, limits)
+    elif name == "face_ids":
+        check_face_ids(value, limits)
+    elif name in {"group_id", "person_id", "face_id"}:
+        check_id(name, cast("str", value), limits)
+    elif name in {"person_name", "tag"}:
+        check_text(name, cast("str", value), limits)
+
+
+def _split(images: Images, limits: ServiceLimits) -> tuple[dict[str, str | list[str]], list[tuple[str, Picture]]]:
+    """Divide images into URL parameters and pictures to send, under the specification's names."""
+    urls: dict[str, str | list[str]] = {}
+    pictures: list[tuple[str, Picture]] = []
+    for name, value in images.items():
+        if name == "images":
+            found_urls, found_pictures = _split_list(value, limits)
+            if found_urls:
+                urls[URL_FIELDS[name]] = found_urls
+            pictures += [(f"{name}[{index}]", picture) for index, picture in enumerate(found_pictures)]
+            continue
+        image = as_image(cast("ImageSource", value))
+        if isinstance(image, ImageUrl):
+            urls[URL_FIELDS.get(name, name)] = image.url
+        else:
+            pictures.append((name, image))
+    return urls, pictures
+
+
+def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[Picture]]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"images must be a list, not {type(value).__name__}: for a single image write [image]")
+    sources = cast("Sequence[ImageSource]", value)
+    check_image_count(len(sources), limits)
+    images = [as_image(source) for source in sources]
+    urls = [image.url for image in images if isinstance(image, ImageUrl)]
+    pictures = [image for image in images if not isinstance(image, ImageUrl)]
+    if urls and pictures:
+        raise ValueError(
+            f"{len(urls)} of the {len(images)} images are URLs, but one addface request carries either pictures or "
+            "URLs (Spec: 2.3): call add_face once for each kind"
+        )
+    return urls, pictures
+
+
+def _body(texts: Mapping[str, str | Sequence[str]], pictures: Sequence[tuple[str, Picture]]) -> Body:
+    if not pictures:
+        return JsonBody(_utf8(_ENCODER.encode(texts)))
+    flat = _flat(texts)
+    _utf8("".join(name + text for name, text in (*flat, *((name, "") for name, _ in pictures))))
+    return MultipartBody(flat, pictures)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a parameter has characters that UTF-8 cannot encode (lone surrogates)") from None
+
+
+def _flat(fields: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+    """Write arrays as multipart does: ``group_ids[0]``, ``group_ids[1]`` and so on."""
+    flat: list[tuple[str, str]] = []
+    for name, value in fields.items():
+        if isinstance(value, str):
+            flat.append((name, value))
+        else:
+            flat += [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
+    return flat
+
+
+def decode(request: Request[T], status: int, content: bytes) -> T:
+    """Return the result that an answer carries.
+
+    Any HTTP status is accepted with a well-formed envelope, since the specification documents none for errors.
+
+    Raises:
+        ServiceError: The envelope's code is not 0.
+        ResponseError: The answer breaks the specification.
+    """
+    try:
+        return _result(request, content)
+    except Misfit as misfit:
+        problem, path = misfit.problem, misfit.path
+    # Raised out here, so that no foreign exception hangs on it as its context.
+    raise ResponseError(problem, endpoint=request.endpoint.name, status=status, path=path)
+
+
+def _result(request: Request[T], content: bytes) -> T:
+    endpoint = request.endpoint
+    data = _open_envelope(endpoint.name, content)
+    value: object = data
+    path = "$.data"
+    if endpoint.inside is not None:
+        path = f"$.data.{endpoint.inside}"
+        value = _member(data, endpoint.inside, path)
+    result = structure(value, endpoint.result, path)
+    if isinstance(result, AddFaceResult) and len(result.ret_codes) != len(request.images):
+        raise Misfit("$.data.ret_codes", f"{len(result.ret_codes)} codes for {len(request.images)} images")
+    return result
+
+
+def decode_error(endpoint: str, status: int, content: bytes) -> ServiceError | ResponseError | None:
+    """Return the error that an answer stands for, undecoded otherwise.
+
+    That is its code's, if it has one other than 0; and that of an HTTP status which is itself an error, if it is no
+    envelope. None for all the others.
+    """
+    try:
+        code, message, data = _envelope(content)
+    except Misfit as misfit:
+        problem, path = misfit.problem, misfit.path
+    else:
+        return _service_error(endpoint, code, message, data) if code else None
+    if status < _FIRST_ERROR_STATUS:
+        return None
+    return ResponseError(problem, endpoint=endpoint, status=status, path=path)
+
+
+def _open_envelope(endpoint: str, content: bytes) -> dict[str, object]:
+    code, message, data = _envelope(content)
+    if code:
+        raise _service_error(endpoint, code, message, data)
+    if not isinstance(data, dict):
+        raise Misfit("$.data", "missing" if data is None else f"expected an object, got {type(data).__name__}")
+    return cast("dict[str, object]", data)
+
+
+def _service_error(endpoint: str, code: int, message: str, data: object) -> ServiceError:
+    # With a code other than 0, data may be absent, null, empty or filled with zeros.
+    details = cast("dict[str, object]", data) if isinstance(data, dict) else {}
+    session_id = details.get("session_id")
+    return service_error(
+        code,
+        message,
+        endpoint=endpoint,
+        data=details,
+        session_id=session_id if isinstance(session_id, str) else "",
+    )
+
+
+def _envelope(content: bytes) -> tuple[int, str, object]:
+    envelope = _parse(content)
+    if not isinstance(envelope, dict):
+        raise Misfit("$", f"expected an object, got {type(envelope).__name__}")
+    fields = cast("dict[str, object]", envelope)
+    code = structure(_member(fields, "code", "$.code"), int, "$.code")
+    message = structure(fields.get("message", ""), str, "$.message")
+    return code, message, fields.get("data")
+
+
+def _member(fields: dict[str, object], name: str, path: str) -> object:
+    if name not in fields:
+        raise Misfit(path, "missing")
+    return fields[name]
+
+
+def _check_size(content: bytes) -> None:
+    """Refuse an answer of few bytes that would be many as objects."""
+    size = len(content)
+    if size <= MAX_TOKENS:
+        return  # as nearly always
+    # The widest character of a text decides how many bytes each of its characters takes.
+    width = 1 if content.isascii() else 4 if _BEYOND_16_BITS.search(content) else 2
+    if size * width > MAX_TEXT_BYTES:
+        raise Misfit("$", f"as text it takes more than {MAX_TEXT_BYTES:,} bytes")
+    # Counted fast, and if those are too many, without the ones inside of strings: ids may hold them, too.
+    if sum(map(content.count, _SEPARATORS)) > MAX_TOKENS:
+        beyond = islice(_TOKEN.finditer(content), MAX_TOKENS, None)
+        if next(beyond, None):
+            raise Misfit("$", f"it has more than {MAX_TOKENS:,} strings, colons, commas and opening brackets")
+
+
+def _parse(content: bytes) -> object:
+    _check_size(content)
+    try:
+        return _DECODER.decode(content.decode())
+    except UnicodeDecodeError:
+        problem = "it is not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"it is not JSON: {error.msg} at byte {error.pos}"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:  # also an integer of too many digits
+        problem = str(error)
+    raise Misfit("$", problem)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object names a key twice")
+    return found
+
+
+# Made once: json.dumps and json.loads with any option make a new one for every call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
+_SEPARATORS = (b",", b":", b"[", b"{")
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,:\[{]', re.DOTALL)
+_BEYOND_16_BITS = re.compile(rb"[\xf0-\xff]")  # the first byte of a character that UTF-8 writes in four

@@ -1,0 +1,315 @@
+"""Many calls at once: the bulk verbs, which stand on the one bounded map."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import evolve, field, frozen
+
+from face_async.bulk.fitting import fitted, max_image_bytes
+from face_async.bulk.ledger import Key, LimitLedger
+from face_async.bulk.outcomes import Outcomes
+from face_async.bulk.packs import Packs, check_pair
+from face_async.endpoints import IDENTIFY, NEW_PERSON, VERIFY, FaceApi
+from face_async.images import in_memory
+from face_async.limits import check_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+
+    from face_async.bulk.outcomes import Outcome
+    from face_async.bulk.packs import PersonImage
+    from face_async.errors import FaceError
+    from face_async.images import ImageSource
+    from face_async.limits import ServiceLimits
+    from face_async.models import (
+        AddFaceResult,
+        Candidate,
+        DelFaceResult,
+        DelPersonResult,
+        FaceOutcome,
+        IdentifyResult,
+        NewPersonResult,
+        VerifyResult,
+    )
+
+Errors: TypeAlias = Literal["collect", "raise"]
+"""What becomes of the groups that fail: their errors are collected beside the results, or the first one is raised."""
+
+
+@frozen
+class NewPerson:
+    """A person to be created by :meth:`BulkApi.new_persons`; the attributes are the arguments of ``new_person``.
+
+    Attributes:
+        person_id: The new person's id.
+        group_ids: The groups to put the person in; a :class:`ShardedGroup` chooses its own, and wants none.
+        image: A picture with the person's face.
+        person_name: The person's name.
+        tag: A remark.
+    """
+
+    person_id: str
+    group_ids: Sequence[str] = ()
+    image: ImageSource | None = field(default=None, repr=False)
+    person_name: str | None = None
+    tag: str | None = None
+
+
+@frozen
+class GroupsResult:
+    """Whom of several groups a picture may show.
+
+    Attributes:
+        candidates: The most alike persons of all groups, each once with the best confidence, the most confident first.
+        by_group: Every group's own result, in the order in which the groups were given.
+        errors: What went wrong, for the groups that have no result.
+    """
+
+    candidates: tuple[Candidate, ...]
+    by_group: Mapping[str, IdentifyResult]
+    errors: Mapping[str, FaceError | ValueError]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The most confident candidate, None when there is none."""
+        return self.candidates[0] if self.candidates else None
+
+
+class BulkApi(FaceApi):
+    """The bulk verbs.
+
+    Most of their results are asynchronous context managers over :class:`Outcome`; all of those take
+
+    - the items, as a synchronous or asynchronous iterable of any length;
+    - ``fit``: True makes pictures fit that are too large for a request, see :func:`fit_image` (extra ``server``);
+    - ``max_at_once``: how many items may be alive at once, 1 or more;
+    - ``ordered``: True yields outcomes in input order, False as they are completed;
+    - ``progress``: called as ``progress(done, total_or_None, outcome)`` when an item is completed.
+    """
+
+    @property
+    @abstractmethod
+    def limits(self) -> ServiceLimits:
+        """The service's limits, as they are enforced before anything is sent."""
+
+    @cached_property
+    def ledger(self) -> LimitLedger:
+        """What keeps persons, groups and the appid within their limits, for all bulk verbs together."""
+        return LimitLedger(self, self.limits)
+
+    async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
+        """As :meth:`FaceApi.add_face`, and the ledger hears of it."""
+        try:
+            return await super().add_face(person_id, images, tag=tag)
+        finally:
+            self.ledger.forget(Key("faces", person_id))
+
+    async def del_person(self, person_id: str) -> DelPersonResult:
+        """As :meth:`FaceApi.del_person`, and the ledger hears of it."""
+        try:
+            return await super().del_person(person_id)
+        finally:
+            self.ledger.forget_person(person_id)
+
+    async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:
+        """As :meth:`FaceApi.del_face`, and the ledger hears of it."""
+        try:
+            return await super().del_face(person_id, face_ids)
+        finally:
+            self.ledger.forget(Key("faces", person_id))
+
+    def add_faces(
+        self,
+        pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
+        *,
+        tag: str | None = None,
+        pack: bool = True,
+        fit: bool = False,
+        max_at_once: int = 64,
+        ordered: bool = False,
+        progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None = None,
+    ) -> Outcomes[PersonImage, FaceOutcome]:
+        """Add many faces (Spec: 2.3): one outcome per pair of person id and image.
+
+        Neighbouring images of one person share a request, at most 20 images and 1,500,000 bytes. A person's images are
+        added in input order, one request after another, and no more than there is room for: each person's faces are
+        counted first. An image that is refused, by the limits or by the service, is an error of its outcome alone,
+        such as ``FaceLimitError`` or ``DuplicateFaceError``.
+
+        Args:
+            pairs: Person ids and images.
+            tag: A remark for all these faces.
+            pack: False sends every image alone.
+            fit: As above.
+            max_at_once: As above.
+            ordered: As above.
+            progress: As above.
+        """
+        if tag is not None:
+            check_text("tag", tag, self.limits)
+
+        async def add(person_id: str, images: Sequence[ImageSource]) -> AddFaceResult:
+            return await self._add_face(person_id, images, tag=tag, before=self.ledger.known_faces(person_id))
+
+        return Packs(
+            add,
+            pairs,
+            ledger=self.ledger,
+            limits=self.limits,
+            pack=pack,
+            fit=self.fit if fit else None,
+            max_at_once=max_at_once,
+            ordered=ordered,
+            progress=progress,
+        )
+
+    def new_persons(
+        self,
+        persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
+        *,
+        fit: bool = False,
+        max_at_once: int = 64,
+        ordered: bool = False,
+        progress: Callable[[int, int | None, Outcome[NewPerson, NewPersonResult]], object] | None = None,
+    ) -> Outcomes[NewPerson, NewPersonResult]:
+        """Create many persons (Spec: 2.1): one outcome per :class:`NewPerson`.
+
+        No group gets more persons, and the appid no more groups, than there is room for: they are counted first, and
+        a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``.
+        """
+
+        async def create(person: NewPerson) -> NewPersonResult:
+            check_new_person(person)
+            if fit and person.image is not None:
+                person = evolve(person, image=await self.fit(person.image))
+            return await create_person(self, person, person.group_ids)
+
+        return Outcomes(
+            create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
+        )
+
+    def identify_many(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        group_id: str,
+        *,
+        fit: bool = False,
+        max_at_once: int = 64,
+        ordered: bool = False,
+        progress: Callable[[int, int | None, Outcome[ImageSource, IdentifyResult]], object] | None = None,
+    ) -> Outcomes[ImageSource, IdentifyResult]:
+        """Identify many pictures in one group (Spec: 2.12): one outcome per picture."""
+
+        async def identify(image: ImageSource) -> IdentifyResult:
+            return await self.identify(group_id, await self.fit(image) if fit else image)
+
+        return Outcomes(
+            identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
+        )
+
+    def verify_many(
+        self,
+        pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
+        *,
+        fit: bool = False,
+        max_at_once: int = 64,
+        ordered: bool = False,
+        progress: Callable[[int, int | None, Outcome[PersonImage, VerifyResult]], object] | None = None,
+    ) -> Outcomes[PersonImage, VerifyResult]:
+        """Verify many pictures (Spec: 2.11): one outcome per pair of person id and image."""
+
+        async def verify(pair: PersonImage) -> VerifyResult:
+            person_id, image = check_pair(pair)
+            return await self.verify(person_id, await self.fit(image) if fit else image)
+
+        return Outcomes(verify, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=VERIFY)
+
+    async def identify_in_groups(
+        self,
+        image: ImageSource,
+        group_ids: Sequence[str],
+        *,
+        top: int = 5,
+        fit: bool = False,
+        max_at_once: int = 64,
+        errors: Errors = "collect",
+    ) -> GroupsResult:
+        """Find the persons of several groups who are most like the one in a picture (Spec: 2.12).
+
+        The picture is read once; every group is asked at the same time, as far as the throttle allows.
+
+        Args:
+            image: The picture.
+            group_ids: The groups, each once.
+            top: How many candidates to return at most, 1 or more; a group contributes at most five.
+            fit: True makes a picture fit that is too large for a request.
+            max_at_once: How many groups are asked at once, 1 or more.
+            errors: ``"collect"`` puts the errors of groups that fail beside the others' results; ``"raise"`` raises
+                the first one, and asks no further.
+
+        Raises:
+            TypeError, ValueError: No group, a group twice, ``top`` below 1, or another word for ``errors``.
+            ImageRefusedError: The picture is missing or cannot be read.
+        """
+        if isinstance(group_ids, str):
+            raise TypeError(f"group_ids must be a list of str, not a single str: write [{group_ids!r}]")
+        if not group_ids or len(set(group_ids)) != len(group_ids):
+            raise ValueError("group_ids must name at least one group, and none twice")
+        if top < 1:
+            raise ValueError(f"top must be 1 or more, not {top}")
+        if errors not in {"collect", "raise"}:
+            raise ValueError(f"errors must be 'collect' or 'raise', not {errors!r}")
+        picture = await in_memory(await self.fit(image) if fit else image, self.limits.max_request_bytes)
+
+        async def identify(group_id: str) -> IdentifyResult:
+            return await self.identify(group_id, picture)
+
+        found: dict[str, IdentifyResult] = {}
+        failed: dict[str, FaceError | ValueError] = {}
+        async with Outcomes(identify, group_ids, max_at_once=max_at_once, endpoint=IDENTIFY) as outcomes:
+            async for outcome in outcomes:
+                if outcome.error is None or errors == "raise":
+                    found[outcome.item] = outcome.unwrap()
+                else:
+                    failed[outcome.item] = outcome.error
+        by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
+        in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
+        return GroupsResult(candidates=_merge(by_group.values())[:top], by_group=by_group, errors=in_order)
+
+    async def fit(self, image: ImageSource) -> ImageSource:
+        """Return an image that fits into a request of this session: as it is, or as :func:`fit_image` makes it."""
+        return await fitted(image, max_bytes=max_image_bytes(self.limits))
+
+
+def check_new_person(person: object) -> None:
+    """Check an item of ``new_persons``.
+
+    Raises:
+        TypeError: It is no :class:`NewPerson`.
+    """
+    if not isinstance(person, NewPerson):
+        raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
+
+
+async def create_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str]) -> NewPersonResult:
+    """Create a person in groups that the ledger says have room for one more."""
+    with await api.ledger.person(group_ids) as reservation:
+        result = await api.new_person(
+            person.person_id, group_ids, person.image, person_name=person.person_name, tag=person.tag
+        )
+        reservation.commit(1, result.group_ids)
+        return result
+
+
+def _merge(results: Iterable[IdentifyResult]) -> tuple[Candidate, ...]:
+    """Return every person once, with the best confidence, the most confident first."""
+    best: dict[str, Candidate] = {}
+    for result in results:
+        for candidate in result.candidates:
+            known = best.get(candidate.person_id)
+            if known is None or candidate.confidence > known.confidence:
+                best[candidate.person_id] = candidate
+    return tuple(sorted(best.values(), key=lambda candidate: candidate.confidence, reverse=True))

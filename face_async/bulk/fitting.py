@@ -1,0 +1,127 @@
+"""Pictures that are too large for a request, made to fit.
+
+Needs Pillow for pictures that do not fit already: ``pip install 'face_async[server]'``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+from attrs import evolve
+
+from face_async.errors import ImageRefusedError
+from face_async.images import ImageFile, ImageUrl, as_image
+from face_async.limits import ServiceLimits, check_image
+
+if TYPE_CHECKING:
+    from face_async.images import ImageSource, Picture
+
+FORM_BYTES = 8_192
+"""What is left of a request for the form around a picture: ids, name and tag at their longest, some 20 groups, and the
+headers of all parts."""
+
+MAX_SOURCE_BYTES = 256 * 1024 * 1024
+"""The largest file that is read in order to be made smaller."""
+
+# A limiter belongs to the event loop that it was made in, and more pictures at once than processors only take longer.
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("face_async.bulk.fitting")
+
+
+def max_image_bytes(limits: ServiceLimits) -> int:
+    """Return the bytes that a picture may have, so that a request with it alone is within the planned size."""
+    return limits.planned_request_bytes - FORM_BYTES
+
+
+FITTING_BYTES = max_image_bytes(ServiceLimits())
+"""The bytes that a picture may have by the specification's limits: 1,491,808."""
+
+
+def fit_image(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | ImageFile,
+    *,
+    max_bytes: int = FITTING_BYTES,
+    min_side: int = 100,
+) -> bytes:
+    """Return a picture's bytes: as they are if they fit into a request, else as a JPEG that does.
+
+    All pixels are kept while a good JPEG quality (75 to 90) allows it; only then the picture is scaled down, never up.
+    Whoever turned the camera sees the picture upright (EXIF), transparency becomes white, and all other metadata, such
+    as the place, is left out. It blocks: call it in a worker thread, or await :func:`fitted` instead.
+
+    Args:
+        source: A path or bytes: JPEG, PNG, BMP or WebP.
+        max_bytes: How many bytes fit, 1 or more; for ``compare``, which sends two pictures, take half.
+        min_side: Pixels of width and height that it is not scaled below, 1 or more. The service wants faces of at
+            least 100 x 100 pixels, so give more where the face is only a part of the picture.
+
+    Raises:
+        ImageRefusedError: It is missing, a GIF, no picture, damaged, or has more than 80 million pixels.
+        RequestTooLargeError: It does not fit without becoming smaller than ``min_side``.
+        ImportError: It does not fit as it is, and Pillow is not installed.
+        TypeError, ValueError: A wrong argument.
+    """
+    picture = _picture(source)
+    if isinstance(picture, ImageUrl) or picture.in_file_object:
+        raise TypeError("fit_image takes a path or bytes: read a file object, or download a URL, before")
+    return _smaller(picture, max_bytes, min_side) or _content(picture)
+
+
+async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_side: int = 100) -> ImageSource:
+    """Return an image that fits into a request: as :func:`fit_image`, but of any source and without blocking.
+
+    What fits already is returned as it was given, a file unread; so is a URL, which the server fetches.
+    """
+    picture = _picture(source)
+    if isinstance(picture, ImageUrl):
+        return source
+    used_up = picture.in_file_object
+    await picture.read_file_object(MAX_SOURCE_BYTES)
+    smaller = await anyio.to_thread.run_sync(_smaller, picture, max_bytes, min_side, limiter=_processors())
+    if smaller is None and not used_up:
+        return source
+    given = source if isinstance(source, ImageFile) else ImageFile(b"")
+    if smaller is None:
+        return evolve(given, source=_content(picture))  # the file object cannot be read twice
+    return evolve(given, source=smaller, media_type=None)
+
+
+def _picture(source: ImageSource) -> Picture | ImageUrl:
+    return as_image(source.source if isinstance(source, ImageFile) else source)  # whatever type it is given out for
+
+
+def _smaller(picture: Picture, max_bytes: int, min_side: int) -> bytes | None:
+    """Return the bytes of the picture made to fit, None if it fits as it is."""
+    if max_bytes < 1 or min_side < 1:
+        raise ValueError(f"max_bytes and min_side must be 1 or more, not {max_bytes} and {min_side}")
+    if picture.size < 0:
+        picture.look(keep_up_to=0)
+    check_image(picture.label, picture.size, picture.head)
+    if not picture.media_type.startswith("image/"):
+        raise ImageRefusedError(f"{picture.label} is no JPEG, PNG, BMP or WebP picture; convert it to one of these")
+    if picture.size <= max_bytes:
+        return None
+    if picture.size > MAX_SOURCE_BYTES:
+        raise ImageRefusedError(f"{picture.label} has more than {MAX_SOURCE_BYTES:,} bytes; scale it down before")
+    from face_async.bulk.recompress import recompress  # noqa: PLC0415 - an extra, imported when it is needed
+
+    return recompress(_content(picture), max_bytes, min_side=min_side, label=picture.label)
+
+
+def _content(picture: Picture) -> bytes:
+    if picture.content is not None:
+        return picture.content
+    with picture.opened() as reader:
+        return reader.read(reader.size)
+
+
+def _processors() -> anyio.CapacityLimiter:
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        _limiter.set(limiter)
+        return limiter

@@ -1,0 +1,243 @@
+"""A population beyond one group: numbered groups that are used as if they were one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+import anyio
+from attrs import evolve
+
+from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person
+from face_async.bulk.ledger import Key
+from face_async.bulk.outcomes import Outcomes
+from face_async.endpoints import DEL_PERSON, IDENTIFY, NEW_PERSON
+from face_async.errors import CallError, NotFoundError, PersonLimitError
+from face_async.images import as_image
+from face_async.limits import check_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+
+    from face_async.bulk.api import BulkApi, Errors
+    from face_async.bulk.outcomes import Outcome
+    from face_async.images import ImageSource
+    from face_async.models import DelPersonResult, NewPersonResult
+
+_MOST_SHARDS = 10_000  # as many as four digits can number
+_NO_GROUPS = -1307  # the list of groups does not exist: one way to say that it is empty
+
+
+class ShardedGroup:
+    """Persons in as many groups as they need, used as if it were one (Spec: 2, item 2).
+
+    The groups are its shards, and named after it: ``staff-0000``, ``staff-0001`` and so on. A new person is put into
+    the lowest-numbered shard that has room, and a shard is created when all others are full, so a population of any
+    size can be opened again by its name alone. Any number of tasks may use it at once. Nothing is asked of the service
+    before it is used, and there is nothing to close.
+
+    Args:
+        session: The session to work with.
+        name: What the shards' ids begin with.
+
+    Raises:
+        TypeError, ValueError: The shards' ids would be none that the service accepts.
+    """
+
+    def __init__(self, session: BulkApi, name: str) -> None:
+        check_id("name", name, session.limits)
+        self._session = session
+        self._name = name
+        check_id("name with the shard's number", self._shard(0), session.limits)
+        self._pattern = re.compile(re.escape(name) + r"-([0-9]{4})")
+        self._listing = anyio.Lock()
+        self._listed = False
+        self._numbers: set[int] = set()  # of the shards that exist
+        self._full: set[int] = set()
+        self._deletions = 0
+
+    @property
+    def name(self) -> str:
+        """What the shards' ids begin with."""
+        return self._name
+
+    async def shards(self) -> list[str]:
+        """Return the ids of the shards, in their order.
+
+        The service is asked once; after that only shards that this object creates are added. See :meth:`refresh`.
+        """
+        async with self._listing:
+            if not self._listed:
+                self._numbers.update(await self._list())
+                self._listed = True
+        return [self._shard(number) for number in sorted(self._numbers)]
+
+    def refresh(self) -> None:
+        """Ask the service anew when next used: others may have created shards, or deleted persons from full ones."""
+        self._listed = False
+        self._open(self._numbers | self._full)
+
+    async def new_person(
+        self,
+        person_id: str,
+        image: ImageSource | None = None,
+        *,
+        person_name: str | None = None,
+        tag: str | None = None,
+    ) -> NewPersonResult:
+        """Create a person in the lowest-numbered shard that has room; ``group_ids`` of the result tells which.
+
+        Args:
+            person_id: The new person's id.
+            image: A picture with the person's face.
+            person_name: The person's name.
+            tag: A remark.
+
+        Raises:
+            AlreadyExistsError: A person of this id exists, here or in any other group.
+            GroupLimitError: All shards are full, and the appid has no room for another group.
+            ImageError: No face was found in the picture, or it cannot be decoded or fetched.
+        """
+        return await self._create(NewPerson(person_id, (), image, person_name, tag))
+
+    def new_persons(
+        self,
+        persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
+        *,
+        fit: bool = False,
+        max_at_once: int = 64,
+        ordered: bool = False,
+        progress: Callable[[int, int | None, Outcome[NewPerson, NewPersonResult]], object] | None = None,
+    ) -> Outcomes[NewPerson, NewPersonResult]:
+        """Create many persons, as :meth:`BulkApi.new_persons` does; their ``group_ids`` must be empty."""
+
+        async def create(person: NewPerson) -> NewPersonResult:
+            check_new_person(person)
+            if fit and person.image is not None:
+                person = evolve(person, image=await self._session.fit(person.image))
+            return await self._create(person)
+
+        return Outcomes(
+            create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
+        )
+
+    async def del_person(self, person_id: str) -> DelPersonResult:
+        """Delete a person of this population, with all faces and from all groups.
+
+        Raises:
+            NotFoundError: No person of this id exists, or it is in none of the shards; nothing was deleted then.
+        """
+        info = await self._session.get_info(person_id)
+        numbers = {number for group_id in info.group_ids if (number := self._number(group_id)) is not None}
+        if not numbers:
+            error = NotFoundError(-1303, endpoint=DEL_PERSON.name)
+            error.add_note(f"a person of this id exists, but in none of the shards of {self._name!r}")
+            raise error
+        try:
+            return await self._session.del_person(person_id)
+        finally:
+            self._open(numbers)
+
+    async def person_ids(self) -> AsyncGenerator[str]:
+        """Yield the ids of all persons, shard by shard; one shard's ids are in memory at a time."""
+        for shard in await self.shards():
+            for person_id in await self._session.get_person_ids(shard):
+                yield person_id
+
+    async def identify(
+        self,
+        image: ImageSource,
+        *,
+        top: int = 5,
+        fit: bool = False,
+        max_at_once: int = 64,
+        errors: Errors = "raise",
+    ) -> GroupsResult:
+        """Find the persons of all shards who are most like the one in a picture, as if they were in one group.
+
+        Args:
+            image: The picture, which is read once.
+            top: How many candidates to return at most, 1 or more.
+            fit: True makes a picture fit that is too large for a request.
+            max_at_once: How many shards are asked at once, 1 or more.
+            errors: ``"raise"`` raises the error of a shard that fails, since the best candidate may be in it;
+                ``"collect"`` puts it beside the other shards' results.
+
+        Raises:
+            TypeError, ValueError, ImageRefusedError: As :meth:`BulkApi.identify_in_groups`.
+        """
+        shards = await self.shards()
+        if not shards:
+            return GroupsResult(candidates=(), by_group={}, errors={})
+        return await self._session.identify_in_groups(
+            image, shards, top=top, fit=fit, max_at_once=max_at_once, errors=errors
+        )
+
+    def identify_many(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        top: int = 5,
+        fit: bool = False,
+        max_at_once: int = 64,
+        ordered: bool = False,
+        errors: Errors = "raise",
+        progress: Callable[[int, int | None, Outcome[ImageSource, GroupsResult]], object] | None = None,
+    ) -> Outcomes[ImageSource, GroupsResult]:
+        """Identify many pictures, each as :meth:`identify` does; ``max_at_once`` counts pictures."""
+
+        async def identify(image: ImageSource) -> GroupsResult:
+            return await self.identify(image, top=top, fit=fit, errors=errors)
+
+        return Outcomes(
+            identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
+        )
+
+    def __repr__(self) -> str:
+        return f"ShardedGroup({self._name!r})"
+
+    def _shard(self, number: int) -> str:
+        return f"{self._name}-{number:04}"
+
+    def _number(self, group_id: str) -> int | None:
+        match = self._pattern.fullmatch(group_id)
+        return None if match is None else int(match[1])
+
+    async def _list(self) -> set[int]:
+        try:
+            group_ids = await self._session.get_group_ids()
+        except NotFoundError as error:
+            if error.code != _NO_GROUPS:
+                raise
+            return set()
+        return {number for group_id in group_ids if (number := self._number(group_id)) is not None}
+
+    def _open(self, numbers: set[int]) -> None:
+        """Take shards for ones that may have room again."""
+        self._full -= numbers
+        self._deletions += 1
+        if numbers:  # without any, everything would be forgotten
+            self._session.ledger.forget(*(Key("persons", self._shard(number)) for number in numbers))
+
+    async def _create(self, person: NewPerson) -> NewPersonResult:
+        check_new_person(person)
+        if person.group_ids:
+            raise ValueError("group_ids must be empty: a ShardedGroup chooses the group by itself")
+        if person.image is not None:
+            # A file object can be read only once, and a shard may turn out to be full.
+            person = evolve(person, image=cast("ImageSource", as_image(person.image)))
+        for number in range(_MOST_SHARDS):
+            if number in self._full:
+                continue
+            deletions = self._deletions
+            try:
+                result = await create_person(self._session, person, [self._shard(number)])
+            except PersonLimitError as error:
+                if isinstance(error, CallError) and error.maybe_applied:
+                    raise  # the person may be in this very shard
+                if deletions == self._deletions:  # otherwise somebody may have left meanwhile
+                    self._full.add(number)
+            else:
+                self._numbers.add(number)
+                return result
+        raise PersonLimitError(f"all {_MOST_SHARDS:,} shards of {self._name!r} are full")

@@ -1,0 +1,209 @@
+"""``demo``: everything at once, on a local server over real http: enrol people, then recognise them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+import typer
+from rich.text import Text
+
+from face_async.cli.demo.findings import Findings, Trial
+from face_async.cli.demo.people import drawn_people, photographed_people
+from face_async.cli.demo.report import write_report
+from face_async.cli.exits import Exit, one_line
+from face_async.cli.options import AsJson, Recognizer, RecognizerName
+from face_async.cli.output import foreign, say, say_json, say_table, tell
+from face_async.cli.progress import live_progress
+from face_async.errors import printable
+from face_async.session import FaceSession
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+
+    from face_async.cli.demo.people import Person
+    from face_async.cli.pictures import Picture
+
+# Recognition is what takes the time: more at once would only wait in the server, and its answers be late.
+_AT_ONCE = 16
+_TIMEOUT = 60.0
+_DEADLINE = 300.0
+
+
+def demo(
+    *,
+    people: Annotated[int, typer.Option("--people", min=1, max=1_000, help="How many people to draw.")] = 12,
+    faces: Annotated[int, typer.Option("--faces", min=1, max=20, help="How many pictures to enrol of each.")] = 2,
+    photos: Annotated[
+        Path | None,
+        typer.Option("--photos", metavar="FOLDER", help="Use photographs: one sub-folder a person, named after them."),
+    ] = None,
+    recognizer: Recognizer = RecognizerName.AUTO,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with all pictures, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enrol people on a local server, recognise them, and show how it went.
+
+    In a person's folder of photographs, pictures called probe... are to be recognised, or else the last one by name;
+    all others are enrolled. The exit code is 1 unless everybody was recognised.
+    """
+    if photos is None:
+        with live_progress() as progress:
+            cast = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
+    else:
+        cast = photographed_people(photos)
+        _remark_on(cast)
+    findings = anyio.run(perform, [person for person in cast if person.enrolled], recognizer.value)
+    if as_json:
+        say_json(_as_json(findings))
+    else:
+        _say_trials(findings)
+        say(findings.summary)
+    if report is not None:
+        write_report(report, findings)
+        tell(f"wrote {report}")
+    raise typer.Exit(Exit.OK if findings.all_right else Exit.NO)
+
+
+async def perform(people: Sequence[Person], recognizer: str) -> Findings:
+    """Enrol people on a server of their own, and have it recognise their probes."""
+    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
+    from face_async.server import Store, create_app, serve_in_background  # noqa: PLC0415
+    from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
+
+    credentials = random_credentials()
+    with Store() as store, closing(make_recognizer(recognizer)) as eyes:
+        app = create_app(store, credentials=credentials, recognizer=eyes)
+        async with (
+            serve_in_background(app) as server,
+            FaceSession(
+                LOCAL_APPID,
+                LOCAL_BUCKET,
+                credentials,
+                base_url=server.base_url,
+                timeout=_TIMEOUT,
+                deadline=_DEADLINE,
+            ) as session,
+        ):
+            started = time.perf_counter()
+            with live_progress() as progress:
+                enrolled = await _enrol(session, people, progress)
+                trials = await _identify_all(session, people, progress)
+            seconds = time.perf_counter() - started
+            return Findings(people, enrolled, trials, eyes.name, seconds, session.stats)
+
+
+async def _enrol(session: FaceSession, people: Sequence[Person], progress: Progress) -> dict[str, Picture]:
+    """Create the people and add their pictures; return face id -> picture."""
+
+    async def create(person: Person) -> None:
+        await session.new_person(person.person_id, [person.group_id], person_name=person.name)
+
+    async with anyio.create_task_group() as tasks:
+        for person in people:
+            tasks.start_soon(create, person)
+
+    pairs = [(person.person_id, picture) for person in people for picture in person.enrolled]
+    faces: dict[str, Picture] = {}
+    bar = progress.add_task("enrolling", total=len(pairs))
+    async with session.add_faces(pairs, max_at_once=_AT_ONCE) as outcomes:
+        async for outcome in outcomes:
+            progress.advance(bar)
+            person_id, picture = pairs[outcome.index]
+            if outcome.result is not None and outcome.result.face_id is not None:
+                faces[outcome.result.face_id] = picture
+            elif outcome.error is not None:
+                tell(f"not enrolled for {person_id}: {_label(picture)}: {one_line(outcome.error)}")
+    usable = set(faces.values())
+    for person in people:
+        if usable.isdisjoint(person.enrolled):
+            tell(f"{printable(person.name)} has no usable picture, and cannot be recognised")
+    return faces
+
+
+async def _identify_all(session: FaceSession, people: Sequence[Person], progress: Progress) -> list[Trial]:
+    """Identify every probe in its person's group, all groups at once, and the last probe in all groups."""
+    probes = [(person, probe) for person in people for probe in person.probes]
+    group_ids = list(dict.fromkeys(person.group_id for person in people))
+    bar = progress.add_task("recognising", total=len(probes) + bool(probes))
+    trials: dict[int, Trial] = {}  # by place, as they are completed in any order
+
+    async def in_group(group_id: str) -> None:
+        places = [place for place, (person, _) in enumerate(probes) if person.group_id == group_id]
+        images = [probes[place][1] for place in places]
+        async with session.identify_many(images, group_id, max_at_once=_AT_ONCE) as outcomes:
+            async for outcome in outcomes:
+                place = places[outcome.index]
+                candidates = outcome.result.candidates if outcome.result else ()
+                trials[place] = Trial(*probes[place], group_id, candidates, outcome.error)
+                progress.advance(bar)
+
+    async def in_all_groups(person: Person, probe: Picture) -> None:
+        found = await session.identify_in_groups(probe, group_ids)
+        error = next(iter(found.errors.values()), None)
+        trials[len(probes)] = Trial(person, probe, "all groups", found.candidates, error)
+        progress.advance(bar)
+
+    async with anyio.create_task_group() as tasks:
+        for group_id in group_ids:
+            tasks.start_soon(in_group, group_id)
+        if probes:
+            tasks.start_soon(in_all_groups, *probes[-1])
+    return [trials[place] for place in sorted(trials)]
+
+
+def _remark_on(people: Sequence[Person]) -> None:
+    for person in people:
+        if not person.enrolled:
+            tell(f"{printable(person.name)} has no picture to enrol, and takes no part")
+        elif not person.probes:
+            tell(f"{printable(person.name)} has a single picture: enrolled, but there is none to recognise")
+
+
+def _label(picture: Picture) -> str:
+    return printable(str(picture)) if isinstance(picture, Path) else "a drawn picture"
+
+
+def _say_trials(findings: Findings) -> None:
+    rows: list[tuple[str | Text, ...]] = []
+    for trial in findings.trials:
+        verdict = Text("right", "green") if trial.right else Text("wrong", "bold red")
+        if trial.best is not None:
+            found = findings.names.get(trial.best.person_id, trial.best.person_id)
+            confidence = f"{trial.best.confidence:.1f}"
+        else:
+            found, confidence = "nobody" if trial.error is None else one_line(trial.error), ""
+        rows.append((trial.person.name, trial.where, foreign(found), confidence, verdict))
+    say_table(("who it is", "searched in", "who was found", "confidence", ""), rows)
+
+
+def _as_json(findings: Findings) -> dict[str, object]:
+    return {
+        "recognised": findings.recognised,
+        "probes": [
+            {
+                "person_id": trial.person.person_id,
+                "name": trial.person.name,
+                "searched_in": trial.where,
+                "found": trial.best.person_id if trial.best else None,
+                "confidence": trial.best.confidence if trial.best else None,
+                "right": trial.right,
+                "error": None if trial.error is None else one_line(trial.error),
+            }
+            for trial in findings.trials
+        ],
+        "people": len(findings.people),
+        "faces": len(findings.faces),
+        "requests": findings.stats.requests,
+        "retries": findings.stats.retries,
+        "bytes_sent": findings.stats.bytes_sent,
+        "seconds": round(findings.seconds, 3),
+        "recognizer": findings.recognizer,
+    }

@@ -1,0 +1,119 @@
+"""Who takes part in a demo: people drawn in code, or people from a folder of photographs."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from face_async.bulk.fitting import FITTING_BYTES, fit_image
+from face_async.cli.pictures import KINDS, is_picture
+from face_async.errors import LimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from face_async.cli.pictures import Picture
+
+GROUPS = ("engineering", "science")
+
+_NAMES = (
+    *("Ada", "Grace", "Alan", "Hedy", "Edsger", "Katherine", "Donald", "Radia", "Claude", "Barbara", "Tim", "Margaret"),
+    *("John", "Frances", "Ken", "Annie", "Linus", "Mary", "Niklaus", "Joan", "Dennis", "Sophie", "Guido", "Lynn"),
+)
+_LONGEST_ID = 64
+
+
+@frozen
+class Person:
+    """A person of the demo.
+
+    Attributes:
+        person_id: An id that every service takes: ASCII letters, digits and hyphens.
+        name: The name to show.
+        group_id: The group that the person is put in.
+        enrolled: The pictures that the service gets to know the person by.
+        probes: Other pictures of the person, to be recognised.
+    """
+
+    person_id: str
+    name: str
+    group_id: str
+    enrolled: tuple[Picture, ...]
+    probes: tuple[Picture, ...]
+
+
+def drawn_people(count: int, *, faces: int) -> Iterator[Person]:
+    """Draw people, with ``faces`` pictures to enrol and one more as the probe each."""
+    from face_async.portraits import draw_portrait  # noqa: PLC0415 - slow to import: numpy and pillow
+
+    for number in range(count):
+        turn, place = divmod(number, len(_NAMES))
+        name = f"{_NAMES[place]} {turn + 1}" if turn else _NAMES[place]
+        shots = tuple(draw_portrait(number, shot=shot) for shot in range(faces + 1))
+        yield Person(
+            person_id=name.lower().replace(" ", "-"),
+            name=name,
+            group_id=_group(number, count),
+            enrolled=shots[:faces],
+            probes=shots[faces:],
+        )
+
+
+def photographed_people(folder: Path) -> list[Person]:
+    """Return the people whose names are the sub-folders' and whose pictures lie in them.
+
+    Pictures called ``probe…`` are probes; without any, the last one by name is. A person's only picture is enrolled. A
+    sub-folder without pictures is a person without pictures.
+
+    Raises:
+        ValueError: No sub-folder has a picture.
+        OSError: The folder cannot be read.
+    """
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    people: list[Person] = []
+    taken: set[str] = set()
+    for number, home in enumerate(folders):
+        enrolled, probes = _split(sorted(_pictures(home)))
+        person_id = _safe_id(home.name, number, taken)
+        taken.add(person_id)
+        # A name that is no UTF-8 can be on a disk, but not in a request.
+        name = home.name.encode(errors="replace").decode()
+        group_id = _group(number, len(folders))
+        people.append(Person(person_id, name, group_id, *(tuple(map(_sendable, part)) for part in (enrolled, probes))))
+    if not any(person.enrolled for person in people):
+        raise ValueError(f"{folder} has no sub-folders, one a person, with pictures ({KINDS}) in them")
+    return people
+
+
+def _group(number: int, count: int) -> str:
+    return GROUPS[number * len(GROUPS) // count]
+
+
+def _pictures(home: Path) -> Iterator[Path]:
+    return (path for path in home.iterdir() if is_picture(path.name) and path.is_file())
+
+
+def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Return the pictures to enrol and the probes."""
+    probes = tuple(path for path in pictures if path.stem.lower().startswith("probe"))
+    if not probes and len(pictures) > 1:
+        probes = (pictures[-1],)
+    return tuple(path for path in pictures if path not in probes), probes
+
+
+def _sendable(path: Path) -> Picture:
+    """Return the picture as it is, or smaller when it is too large for a request, as a camera's own are."""
+    try:
+        return path if path.stat().st_size <= FITTING_BYTES else fit_image(path, max_bytes=FITTING_BYTES)
+    except LimitError:
+        return path  # it is told of when it is not sent
+
+
+def _safe_id(name: str, number: int, taken: set[str]) -> str:
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    safe = re.sub(r"[^a-z0-9]+", "-", ascii_name).strip("-")[:_LONGEST_ID]
+    return safe if safe and safe not in taken else f"{safe or 'person'}-{number + 1}"

@@ -1,0 +1,213 @@
+"""The doctor's checks of a service: the way to it, the clock, the signature, the limits."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+from face_async._transports.exchange import trusted_authorities
+from face_async.bulk.outcomes import Outcomes
+from face_async.cli.doctor.checks import Verdict, ok, warning, wrong
+from face_async.cli.exits import Exit, exit_code, one_line
+from face_async.errors import FaceError, ServiceError
+from face_async.session import DEFAULT_BASE_URL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from anyio.abc import SocketStream
+
+    from face_async._transports.base import Answer
+    from face_async.cli.doctor.checks import Check
+    from face_async.cli.options import Target
+    from face_async.session import FaceSession
+
+_CONNECT_SECONDS = 10.0
+_DEADLINE = 20.0
+_ROUND_TRIPS = 3
+_DAYS_LEFT = 21  # of a certificate, from which on it is time to renew it
+_SKEW_SECONDS, _MOST_SKEW_SECONDS = 30, 240  # a signature is good for 300
+_NEARLY_FULL = 0.9
+
+MENDS = {
+    3: "pay the account, or look whether something on the way changes requests",
+    4: "something on the way removes the Authorization header: a proxy?",
+    5: "something on the way changes the Authorization header, or this is no server for this API",
+    6: "check FACE_ASYNC_APPID and FACE_ASYNC_BUCKET: they must be one project's",
+    9: "set this machine's clock (see clock), as with 'timedatectl set-ntp true'",
+    10: "check FACE_ASYNC_APPID; face-async serve prints the account that it takes",
+    11: "check FACE_ASYNC_SECRET_ID; face-async serve makes up a new one at each start unless it is given one",
+    12: "FACE_ASYNC_SECRET_ID belongs to another project than FACE_ASYNC_APPID: take both from one",
+    13: "something on the way sends requests twice: a proxy?",
+    14: "check FACE_ASYNC_SECRET_KEY: it is the key that belongs to FACE_ASYNC_SECRET_ID, whole and without blanks",
+    15: "too many requests of this account at this time: send fewer a second",
+    16: "check FACE_ASYNC_BUCKET",
+    24: "set FACE_ASYNC_BASE_URL to a server of your own (face-async serve)",
+}
+"""What to do about a code that a signed call without parameters may get."""
+
+
+async def check_service(target: Target, groups: int) -> AsyncIterator[Check]:
+    """Yield what there is to say of the service that the environment describes, up to what stops all the rest."""
+    address = urlsplit(target.base_url or DEFAULT_BASE_URL)
+    host, secure = address.hostname or "", address.scheme == "https"
+    async for check in _check_way(host, address.port or (443 if secure else 80), secure=secure):
+        yield check
+        if check.verdict is Verdict.WRONG:
+            return
+    async with target.open() as session:
+        quick = session.with_options(deadline=_DEADLINE)
+        async for check in _check_answers(quick):
+            yield check
+            if check.verdict is Verdict.WRONG and check.topic != "clock":
+                return
+        async for check in check_limits(quick, groups):
+            yield check
+
+
+async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check]:
+    """Yield how near the account is to the service's limits; ``groups`` of the groups are counted, a call each."""
+    limits = session.limits
+    try:
+        group_ids = await session.get_group_ids()
+    except FaceError as error:
+        yield _refused(error)
+        return
+    yield ok("signature", "a signed get_group_ids was answered")
+    most = limits.max_groups_per_appid
+    said = f"{len(group_ids):,} of {most:,} groups"
+    if len(group_ids) >= _NEARLY_FULL * most:
+        yield warning("groups", said, "put new persons into old groups, or use a further appid")
+    else:
+        yield ok("groups", said)
+    counted = group_ids[:groups]
+    if not counted:
+        return
+    async with Outcomes(session.get_person_ids, counted, max_at_once=8) as outcomes:
+        sizes = [(len(outcome.result), outcome.item) async for outcome in outcomes if outcome.result is not None]
+    if not sizes:
+        yield warning("persons", "no group could be counted", "try again later")
+        return
+    size, group_id = max(sizes)
+    whole = "all groups" if len(sizes) == len(group_ids) else f"{len(sizes):,} of {len(group_ids):,} groups (--groups)"
+    said = f"{size:,} of {limits.max_persons_per_group:,} persons in {group_id}, the largest of {whole}"
+    if size >= _NEARLY_FULL * limits.max_persons_per_group:
+        yield warning("persons", said, "put new persons into another group")
+    else:
+        yield ok("persons", said)
+
+
+async def _check_way(host: str, port: int, *, secure: bool) -> AsyncIterator[Check]:
+    if not _is_address(host):
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            mend = "check the host in FACE_ASYNC_BASE_URL, and this machine's name server"
+            yield wrong("dns", f"{host} has no address: {error.strerror or error}", mend, Exit.NO_ANSWER)
+            return
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        yield ok("dns", f"{host} is {', '.join(addresses)}")
+    started = time.perf_counter()
+    try:
+        with anyio.fail_after(_CONNECT_SECONDS):
+            stream = await anyio.connect_tcp(host, port)
+    except TimeoutError:
+        mend = "look for a firewall on the way, and whether the server runs"
+        yield wrong("connection", f"port {port} did not answer in {_CONNECT_SECONDS:g} s", mend, Exit.NO_ANSWER)
+        return
+    except OSError as error:
+        mend = "check host and port in FACE_ASYNC_BASE_URL, and whether the server runs"
+        yield wrong("connection", f"port {port} takes no connections: {_innermost(error)}", mend, Exit.NO_ANSWER)
+        return
+    async with stream:
+        yield ok("connection", f"port {port} took a connection in {_milliseconds(time.perf_counter() - started)}")
+        if secure:
+            yield await _check_tls(stream, host)
+
+
+async def _check_tls(stream: SocketStream, host: str) -> Check:
+    try:
+        with anyio.fail_after(_CONNECT_SECONDS):
+            tls = await TLSStream.wrap(stream, hostname=host, ssl_context=trusted_authorities())
+    except ssl.SSLCertVerificationError as error:
+        mend = "the server must present a certificate for this host, of an authority that the package certifi knows"
+        return wrong("tls", f"the certificate is not good: {error.verify_message}", mend, Exit.NO_ANSWER)
+    except (ssl.SSLError, OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+        said = f"the server does not speak it: {getattr(error, 'reason', None) or type(error).__name__}"
+        return wrong("tls", said, "check the port, and whether the server wants http", Exit.NO_ANSWER)
+    connection: ssl.SSLObject = tls.extra(TLSAttribute.ssl_object)  # noqa: S610 - nothing of Django's
+    certificate = connection.getpeercert() or {}
+    days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86_400
+    said = f"{connection.version()}, the certificate is good for {days:.0f} more days"
+    return ok("tls", said) if days >= _DAYS_LEFT else warning("tls", said, "renew it")
+
+
+async def _check_answers(session: FaceSession) -> AsyncIterator[Check]:
+    trips: list[float] = []
+    skews: list[float | None] = []
+    for _ in range(_ROUND_TRIPS):
+        asked, started = time.time(), time.perf_counter()
+        try:
+            answer = await session.request("getgroupids", {})
+        except FaceError as error:
+            yield _refused(error)
+            return
+        trips.append(time.perf_counter() - started)
+        skews.append(skew_of(answer, asked + trips[-1] / 2))
+    yield ok("round trip", f"{_milliseconds(min(trips))}, the best of {_ROUND_TRIPS}")
+    yield check_clock(skews[trips.index(min(trips))])
+
+
+def check_clock(skew: float | None) -> Check:
+    """Return what there is to say of two clocks; ``skew`` is how many seconds the server's is ahead."""
+    if skew is None:
+        return warning("clock", "the server does not say what time it has", "compare the two clocks by hand")
+    if abs(skew) <= _SKEW_SECONDS:
+        return ok("clock", "this machine's and the server's agree")
+    said = f"this machine's is {abs(skew):,.0f} s {'behind' if skew > 0 else 'ahead of'} the server's"
+    if abs(skew) <= _MOST_SKEW_SECONDS:
+        return warning("clock", said, "set it before signatures expire, as with 'timedatectl set-ntp true'")
+    return wrong("clock", said, "signatures cannot be good: set it, as with 'timedatectl set-ntp true'", Exit.NO)
+
+
+def skew_of(answer: Answer, local: float) -> float | None:
+    """Return how many seconds the server's clock is ahead, None when it does not say."""
+    dates = [value for name, value in answer.headers.items() if name.lower() == "date"]
+    try:
+        return parsedate_to_datetime(dates[0]).timestamp() - local
+    except (IndexError, ValueError):
+        return None
+
+
+def _refused(error: FaceError) -> Check:
+    if isinstance(error, ServiceError):
+        return wrong("signature", one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
+    mend = "something else than this API answers at FACE_ASYNC_BASE_URL: check host, port and path"
+    return wrong("answer", one_line(error), mend, exit_code(error))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1_000 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the first words in a chain of errors: those of all addresses that were tried come as a group."""
+    while (cause := error.__cause__) or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,260 @@
+"""``enroll`` and ``merge-journals``: enrol whole folders and manifests, in runs that may be killed at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+import typer
+from attrs import define, evolve, field, frozen
+
+from face_async._call.throttle import Throttle
+from face_async.cli.enroll.output import Display, as_json, say_summary, tell_differences
+from face_async.cli.exits import Exit, exit_code, fail, one_line
+from face_async.cli.options import AsJson, BaseUrl, Db, Fit, Quiet, Recognizer, RecognizerName, Target, run_with
+from face_async.cli.output import say_json, tell
+from face_async.errors import FaceError
+from face_async.ingest import Difference, Ingestion, Summary, ingest, retry_failed, verify
+from face_async.ingest import merge_journals as make_one_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from face_async.session import FaceSession
+
+# A request holds up to 20 pictures, and with real recognition they wait for each other in the server.
+_TIMEOUT, _DEADLINE = 60.0, 300.0
+_AT_ONCE, _AT_ONCE_EMBEDDED = 16, 4
+
+
+def enroll(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder with a sub-folder for each person, named by the id; or a manifest: .csv, .jsonl, .ndjson.",
+        ),
+    ],
+    *,
+    group_ids: Annotated[
+        list[str] | None,
+        typer.Option("--group", "-g", metavar="GROUP", help="Where to put new people; may be repeated."),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="PATH", help="What is done so far; beside the source unless told otherwise."),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="RANK/WORLD", help="Enrol a part of the people only, such as 0/4 to 3/4.")
+    ] = "0/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but send, and say what would be sent.")] = False,
+    retry: Annotated[bool, typer.Option("--retry-failed", help="Try again what has failed, and nothing else.")] = False,
+    check: Annotated[
+        bool, typer.Option("--verify", help="Compare the service with the journal afterwards; 1 if they differ.")
+    ] = False,
+    failures: Annotated[
+        Path | None, typer.Option("--failures", metavar="FILE.csv", help="Write what was not enrolled, and why.")
+    ] = None,
+    fit: Fit = False,
+    no_pack: Annotated[bool, typer.Option("--no-pack", help="Send every picture in a request of its own.")] = False,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--at-once",
+            metavar="N",
+            min=1,
+            max=1_000,
+            help=f"How many requests are under way at once: {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
+        ),
+    ] = None,
+    db: Db = None,
+    base_url: BaseUrl = None,
+    recognizer: Recognizer = RecognizerName.AUTO,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Enrol the pictures of a folder or manifest, each once, however often this is killed and begun again.
+
+    The same command goes on where the last one ended. Ctrl-C finishes what is under way, a second one does not. The
+    exit code is 1 unless every picture is enrolled.
+    """
+    target = Target.asked_for(db, base_url, recognizer)
+    parts = _shard(shard)
+    journal = journal or _default_journal(source, target, parts)
+    if dry_run and (retry or check):
+        raise ValueError("--dry-run goes with neither --retry-failed nor --verify")
+    _check(source, group_ids or (), target, journal, retry=retry)
+    if dry_run and target.database is not None and not target.database.exists():
+        target = evolve(target, database=Path(":memory:"))  # nor is a database made for nothing
+    elif not quiet:
+        target.announce()
+    concurrency = at_once or (_AT_ONCE if target.database is None else _AT_ONCE_EMBEDDED)
+    plan = Plan(source, journal, tuple(group_ids or ()), parts, concurrency, fit, not no_pack, dry_run, retry)
+    work = Work(plan, quiet=quiet, failures=failures, check=check)
+    throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
+    run_with(target, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
+    _conclude(work, quiet=quiet, json=json)
+
+
+def merge_journals(
+    journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all shards.")],
+    *,
+    into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
+) -> None:
+    """Make one journal of the journals of several shards, to go on with without --shard."""
+    make_one_journal(journals, into)
+    tell(f"wrote {into}")
+
+
+@frozen
+class Plan:
+    """What is to be enrolled, and how."""
+
+    source: Path
+    journal: Path
+    group_ids: tuple[str, ...]
+    shard: tuple[int, int]
+    at_once: int
+    fit: bool
+    pack: bool
+    dry_run: bool
+    retry: bool
+
+    def begin(self, session: FaceSession, display: Display) -> Ingestion:
+        """Return the run, to be entered."""
+        if self.retry:
+            return retry_failed(
+                session,
+                journal=self.journal,
+                max_at_once=self.at_once,
+                pack=self.pack,
+                fit=self.fit,
+                shard=self.shard,
+                on_progress=display.show,
+            )
+        return ingest(
+            session,
+            self.source,
+            journal=self.journal,
+            group_ids=self.group_ids,
+            max_at_once=self.at_once,
+            pack=self.pack,
+            fit=self.fit,
+            shard=self.shard,
+            dry_run=self.dry_run,
+            on_progress=display.show,
+        )
+
+
+@define
+class Work:
+    """A run from its beginning to its end, and what came of it.
+
+    Attributes:
+        plan: What is to be done.
+        quiet: Whether nothing but errors is to be said.
+        failures: Where to write what was not enrolled.
+        check: Whether to compare the service with the journal afterwards.
+        summary: How the run stands.
+        error: What ended it early.
+        signals: How often it was told to stop.
+        differences: What the service and the journal differ in.
+    """
+
+    plan: Plan
+    quiet: bool = field(kw_only=True)
+    failures: Path | None = field(kw_only=True)
+    check: bool = field(kw_only=True)
+    summary: Summary = field(init=False)
+    error: FaceError | None = field(default=None, init=False)
+    signals: int = field(default=0, init=False)
+    differences: list[Difference] = field(factory=list[Difference], init=False)
+
+    async def run(self, session: FaceSession) -> None:
+        """Do it all, or as much as is possible before a second Ctrl-C."""
+        with Display(lambda: session.stats.throttle, quiet=self.quiet) as display:
+            async with self.plan.begin(session, display) as run, anyio.create_task_group() as tasks:
+                tasks.start_soon(self._heed_signals, run, tasks.cancel_scope)
+                try:
+                    await run.finish()
+                except FaceError as error:
+                    self.error = error
+                if self.failures is not None:
+                    await run.write_failures(self.failures)
+                tasks.cancel_scope.cancel()
+            self.summary = run.summary
+        if self.check and not self.signals and self.error is None:
+            async with verify(session, self.plan.journal, max_at_once=self.plan.at_once) as differences:
+                self.differences += [difference async for difference in differences]
+
+    async def _heed_signals(self, run: Ingestion, everything: anyio.CancelScope) -> None:
+        """Stop the run at the first Ctrl-C, and everything at the second."""
+        # Where the event loop knows no signals, as on Windows, the first one ends everything.
+        with (
+            contextlib.suppress(NotImplementedError),
+            anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received,
+        ):
+            async for _ in received:
+                self.signals += 1
+                if self.signals > 1:
+                    everything.cancel()
+                    return
+                run.stop()
+                tell("finishing what is under way; Ctrl-C again stops at once")
+
+
+def _conclude(work: Work, *, quiet: bool, json: bool) -> None:
+    """Say what came of it, and exit."""
+    summary = work.summary
+    if json:
+        say_json(as_json(summary, work.differences if work.check else None))
+    elif not quiet:
+        say_summary(summary, dry_run=work.plan.dry_run)
+    if work.failures is not None and not quiet:
+        tell(f"wrote {work.failures}")
+    if work.error is not None:
+        raise fail(f"{one_line(work.error)}; the same command goes on from here", exit_code(work.error))
+    if work.signals:
+        left = summary.pending + summary.ambiguous
+        line = f"stopped with {left:,} pictures left; the same command goes on with them (journal {work.plan.journal})"
+        raise fail(line, Exit.INTERRUPTED)
+    tell_differences(work.differences)
+    complete = summary.complete or (work.plan.dry_run and not summary.failed and not summary.bad_rows)
+    raise typer.Exit(Exit.OK if complete and not work.differences else Exit.NO)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    rank, slash, world = text.partition("/")
+    if not slash or not rank.isdecimal() or not world.isdecimal():
+        raise ValueError(f"--shard wants RANK/WORLD, such as 0/4, not {text!r}")
+    return int(rank), int(world)
+
+
+def _default_journal(source: Path, target: Target, shard: tuple[int, int]) -> Path:
+    """Return where the journal is: beside the source, or in the working folder if nothing can be written there.
+
+    Its name says which service it is about: what one knows is news to another.
+    """
+    where = os.environ["FACE_ASYNC_APPID"] if target.database is None else target.database.stem
+    part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
+    found = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, away from where it was found
+    home = found.parent if os.access(found.parent, os.W_OK) else Path.cwd()
+    return Path(os.path.relpath(home / f"{found.name}.{where}{part}.journal"))
+
+
+def _check(source: Path, group_ids: Sequence[str], target: Target, journal: Path, *, retry: bool) -> None:
+    """Refuse what would enrol nobody."""
+    source.stat()  # which says that it is not there
+    if source.is_dir() and not group_ids and not retry:
+        raise ValueError("say --group GROUP: a folder does not tell where to put its people")
+    if retry and not journal.exists():
+        raise ValueError(f"there is no journal {journal}, so nothing has failed yet")
+    if target.database is not None and journal.exists() and not target.database.exists():
+        raise ValueError(
+            f"{journal} tells of faces in a database {target.database} that is not there: "
+            "delete the journal to begin anew, or name the right database"
+        )

@@ -1,0 +1,215 @@
+"""``identify``: who is it? One picture, some, or folders full of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import anyio.to_thread
+import typer
+from attrs import frozen
+
+from face_async.bulk.api import GroupsResult
+from face_async.bulk.fitting import fitted, max_image_bytes
+from face_async.bulk.outcomes import Outcomes
+from face_async.cli.identify.found import Found, Tally
+from face_async.cli.identify.output import All, Csv, Failures, Json, Lines, Output, Table
+from face_async.cli.identify.report import Report
+from face_async.cli.options import (
+    SAME_PERSON,
+    AsJson,
+    AtOnce,
+    BaseUrl,
+    Db,
+    Fit,
+    Quiet,
+    Recognizer,
+    RecognizerName,
+    Threshold,
+    ask,
+)
+from face_async.cli.output import tell
+from face_async.cli.pictures import KINDS, pictures_below
+from face_async.cli.progress import live_progress
+from face_async.errors import NotFoundError, TransportError, is_hopeless
+from face_async.images import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from face_async.bulk.outcomes import Outcome
+    from face_async.errors import FaceError
+    from face_async.models import IdentifyResult
+    from face_async.session import FaceSession
+
+_NO_SUCH_GROUP = -1306
+_PATIENCE = 10  # pictures in a row without an answer, after which there will be none for the others either
+
+
+def identify(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Pictures' files or URLs; a folder means all below it.")
+    ],
+    *,
+    group_ids: Annotated[
+        list[str], typer.Option("--group", "-g", metavar="GROUP", help="Where to search; may be repeated.")
+    ],
+    threshold: Threshold = SAME_PERSON,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with all pictures, too.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE.csv", help="Write a row for each picture and candidate, too.")
+    ] = None,
+    enrolled: Annotated[
+        Path | None,
+        typer.Option(
+            "--enrolled",
+            metavar="FOLDER",
+            help="Show candidates on the page with pictures from here: a sub-folder or a file a person, named by id.",
+        ),
+    ] = None,
+    fit: Fit = False,
+    at_once: AtOnce = 16,
+    db: Db = None,
+    base_url: BaseUrl = None,
+    recognizer: Recognizer = RecognizerName.AUTO,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whom of one or more groups each picture shows; the exit code is 1 unless all are recognised.
+
+    For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
+    """
+    probes = Probes(tuple(images))
+    search = Search(group_ids, threshold, at_once, fit)
+    tally = Tally()
+    with All(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs, live_progress(quiet=quiet) as progress:
+        if csv is not None:
+            outputs.include(Csv(csv))
+        if report is not None:
+            outputs.include(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
+        bar = progress.add_task("recognising", total=probes.count())
+
+        def take(found: Found) -> None:
+            tally.add(found)
+            outputs.add(found)
+            progress.advance(bar)
+
+        async def look(session: FaceSession) -> None:
+            await search.run(session, probes, take)
+
+        ask(look, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
+    _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
+    raise typer.Exit(tally.exit)
+
+
+def _on_the_terminal(probes: Probes, *, quiet: bool, as_json: bool) -> list[Output]:
+    """Return what shows findings there: failures below everything else."""
+    outputs: list[Output] = [] if probes.folders else [Failures()]
+    if as_json:
+        outputs.append(Json())
+    elif not quiet:
+        outputs.append(Lines() if probes.folders else Table())
+    return outputs
+
+
+def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: bool) -> None:
+    if probes.folders:
+        for line in tally.failures():
+            tell(line)
+        if not quiet:
+            tell(tally.summary())
+    for path in () if quiet else written:
+        tell(f"wrote {path}")
+
+
+@frozen
+class Probes:
+    """The pictures that are named, and those in the folders that are named.
+
+    Attributes:
+        names: Files, URLs and folders.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def folders(self) -> bool:
+        """Whether there is a folder among them."""
+        return any(map(_is_folder, self.names))
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self.names:
+            if _is_folder(name):
+                yield from map(str, pictures_below(Path(name)))
+            else:
+                yield name
+
+    def count(self) -> int:
+        """Return how many there are.
+
+        Raises:
+            ValueError: A folder has none.
+            OSError: A folder cannot be read.
+        """
+        return sum(map(_count, self.names))
+
+
+@frozen
+class Search:
+    """How each picture is searched for."""
+
+    group_ids: Sequence[str]
+    threshold: float
+    at_once: int
+    fit: bool
+
+    async def run(self, session: FaceSession, probes: Probes, take: Callable[[Found], None]) -> None:
+        """Search for all pictures, and hand over what is found in the order of the pictures.
+
+        Raises:
+            FaceError: It would be the same for all other pictures.
+        """
+
+        async def search(image: str) -> IdentifyResult | GroupsResult:
+            sent = await fitted(image, max_bytes=max_image_bytes(session.limits)) if self.fit else image
+            if len(self.group_ids) == 1:
+                return await session.identify(self.group_ids[0], sent)
+            return await session.identify_in_groups(sent, self.group_ids)
+
+        unanswered = 0
+        async with Outcomes(search, probes, max_at_once=self.at_once, ordered=True) as outcomes:
+            async for outcome in outcomes:
+                found = self._found(outcome)
+                unanswered = unanswered + 1 if isinstance(found.error, TransportError) else 0
+                if found.error is not None and (unanswered > _PATIENCE or self._concerns_all(found.error)):
+                    raise found.error
+                # Copies of pictures are made for the page, and faces looked for: not in the event loop.
+                await anyio.to_thread.run_sync(take, found)
+
+    def _found(self, outcome: Outcome[str, IdentifyResult | GroupsResult]) -> Found:
+        result, error = outcome.result, outcome.error
+        if isinstance(result, GroupsResult):
+            # A group that could not be searched may be the one that the person is in: then the answer is not known.
+            error = next(iter(result.errors.values()), None)
+        candidates = () if result is None else result.candidates
+        return Found(outcome.item, candidates, error, threshold=self.threshold)
+
+    def _concerns_all(self, error: FaceError | ValueError) -> bool:
+        if isinstance(error, NotFoundError) and error.code == _NO_SUCH_GROUP:
+            return len(self.group_ids) == 1
+        return is_hopeless(error)
+
+
+def _is_folder(name: str) -> bool:
+    return not is_url(name) and Path(name).is_dir()
+
+
+def _count(name: str) -> int:
+    if not _is_folder(name):
+        return 1
+    count = sum(1 for _ in pictures_below(Path(name)))
+    if not count:
+        raise ValueError(f"{name} has no pictures ({KINDS}) in it")
+    return count

@@ -1,0 +1,136 @@
+"""The pictures of units: read once, hashed, and checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from attrs import evolve, field, frozen
+
+from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image, max_image_bytes
+from face_async.errors import (
+    FaceLimitError,
+    GroupLimitError,
+    ImageRefusedError,
+    LimitError,
+    PersonLimitError,
+    RequestTooLargeError,
+    ResponseError,
+    ServiceError,
+    TransportError,
+)
+from face_async.images import ImageUrl, Picture, is_url
+from face_async.ingest.journal import State, Unit, stamp_of
+from face_async.limits import check_image, check_request_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from face_async.images import ImageSource
+    from face_async.limits import ServiceLimits
+
+# What an error that is no answer of the service is noted as: the code of a limit that the service has, too, or a word.
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (FaceLimitError, "-1309"),
+    (PersonLimitError, "-1310"),
+    (GroupLimitError, "-1311"),
+    (RequestTooLargeError, "23"),
+    (ImageRefusedError, "refused"),
+    (TransportError, "no-answer"),
+    (ResponseError, "bad-answer"),
+    (ValueError, "invalid"),
+)
+
+
+@frozen
+class Photo:
+    """A picture that was read.
+
+    Attributes:
+        unit: What it is the picture of, with the hash of its bytes.
+        image: What is sent.
+    """
+
+    unit: Unit
+    image: ImageSource = field(repr=False)
+
+
+class PhotoReader:
+    """Reads pictures, in worker threads.
+
+    Args:
+        limits: What fits a request.
+        fit: Makes pictures that are too large for a request smaller.
+    """
+
+    def __init__(self, limits: ServiceLimits, *, fit: bool) -> None:
+        self._limits = limits
+        self._fit = fit
+        # More pictures at once than processors take no less time, and much memory.
+        self._fitters = anyio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[Photo], list[Unit]]:
+        """Read the pictures of units; return those that can be sent, and the units of those that cannot.
+
+        Args:
+            units: The units.
+            again: The pictures must have the bytes that they had when they were read before, whatever the files' dates.
+        """
+        large = self._fit and any(unit.size > max_image_bytes(self._limits) for unit in units)
+        read = partial(self._read, units, again=again)
+        found = await anyio.to_thread.run_sync(read, limiter=self._fitters if large else None)
+        photos = [one for one in found if isinstance(one, Photo)]
+        return photos, [one for one in found if isinstance(one, Unit)]
+
+    def _read(self, units: Sequence[Unit], *, again: bool) -> list[Photo | Unit]:
+        return [self._read_again(unit) if again else self._photo(unit) for unit in units]
+
+    def _read_again(self, unit: Unit) -> Photo | Unit:
+        found = self._photo(evolve(unit, stamp=stamp_of(unit.source)[1]))
+        return changed(unit) if isinstance(found, Photo) and found.unit.sha256 != unit.sha256 else found
+
+    def _photo(self, unit: Unit) -> Photo | Unit:
+        if is_url(unit.source):
+            return Photo(evolve(unit, sha256=sha256(unit.source.encode()).digest()), ImageUrl(unit.source))
+        if not unit.stamp or not stamp_of(unit.source)[1]:
+            return failed_with(unit, "missing", f"{unit.source} is not there")
+        found = self._content(unit)
+        return changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
+
+    def _content(self, unit: Unit) -> Photo | Unit:
+        picture = Picture(unit.source)
+        try:
+            with picture.opened() as reader:
+                if not self._fit or reader.size > MAX_SOURCE_BYTES:
+                    check_request_size(reader.size, self._limits)
+                content = reader.read(reader.size)
+            check_image(picture.label, len(content), content[:16])
+            # The file is what is enrolled, whatever is made of it.
+            read = evolve(unit, sha256=sha256(content).digest())
+            return Photo(read, fit_image(content, max_bytes=max_image_bytes(self._limits)) if self._fit else content)
+        except LimitError as error:
+            return failed(unit, error)
+
+
+def failed(unit: Unit, error: Exception) -> Unit:
+    """Return a unit that failed with an error."""
+    if isinstance(error, ServiceError):
+        return failed_with(unit, str(error.code), str(error))
+    code = next(word for kind, word in _WORDS if isinstance(error, kind))
+    return failed_with(unit, code, str(error))
+
+
+def changed(unit: Unit) -> Unit:
+    """Return a unit whose file is not the one that was listed."""
+    # Without its hash, so that another file that has those bytes is a unit of its own.
+    reason = f"{unit.source} has changed since it was listed; run again when it is complete"
+    return failed_with(evolve(unit, sha256=None), "changed", reason)
+
+
+def failed_with(unit: Unit, code: str, reason: str) -> Unit:
+    """Return a unit that failed."""
+    return evolve(unit, state=State.FAILED, code=code, reason=reason)

@@ -1,0 +1,1 @@
+"""Where the local server keeps groups, persons and faces."""
