@@ -142,7 +142,7 @@ GOALS = [
          lambda r: r.worst(UPLOAD, REQWEST, "aiohttp"), 0.4, None),
     Goal("P4", "reqwest: the same / the raw floor", lambda r: r.worst(UPLOAD, REQWEST, "raw asyncio"), None, 2),
     Goal("P4", "default: the same / aiohttp's FormData", lambda r: r.worst(UPLOAD, DEFAULT, "aiohttp"), 1.3, 0.8),
-    # As add_faces sends them unless told otherwise: neighbouring pictures of a person share a request.
+    # As add_faces sends them unless told otherwise: neighboring pictures of a person share a request.
     Goal("P5", "reqwest: pictures a second in bulk / qcloud_image", _bulk_ratio(PACKS, REQWEST), 5, 10, at_least=True),
     Goal("P5", "default: the same", _bulk_ratio(PACKS, DEFAULT), 1.5, 3, at_least=True),
     Goal("P5", "not judged: reqwest, one picture a request", _bulk_ratio(BULK, REQWEST), None, None),

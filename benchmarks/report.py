@@ -14,7 +14,7 @@ MEASURES = "rate", "cpu_ms", "p99_ms", "peak_mb", "growth_mb", "client_busy", "s
 Key = tuple[str, int, str]
 
 
-def summarise(samples: Mapping[Key, list[dict[str, Any]]]) -> dict[Key, dict[str, Any]]:
+def summarize(samples: Mapping[Key, list[dict[str, Any]]]) -> dict[Key, dict[str, Any]]:
     """Return one row for each workload, number in flight and client: medians over the rounds, and ratios of those."""
     rows: dict[Key, dict[str, Any]] = {}
     for (workload, in_flight, client), found in samples.items():
@@ -160,11 +160,11 @@ def chart(rows: Mapping[Key, Mapping[str, Any]], path: Path) -> bool:
 
 def _panel(axis: Any, workload: str, rows: Mapping[Key, Mapping[str, Any]], levels: Sequence[int]) -> None:
     ends: list[tuple[float, float, str]] = []
-    for client, (colour, width, marker) in _LOOKS.items():
+    for client, (color, width, marker) in _LOOKS.items():
         points = [(n, rows[workload, n, client]["cpu_ms"]) for n in levels if (workload, n, client) in rows]
         points = [(n, cpu) for n, cpu in points if cpu]
         if points:
-            axis.plot(*zip(*points, strict=True), color=colour, linewidth=width, marker=marker, markersize=6)
+            axis.plot(*zip(*points, strict=True), color=color, linewidth=width, marker=marker, markersize=6)
             ends.append((points[-1][1], points[-1][0], client))
     axis.set_xscale("log")
     axis.set_yscale("log")

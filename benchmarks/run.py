@@ -23,7 +23,7 @@ from typing import Any
 
 from goals import Results, judge_all
 from peers import all_clients
-from report import ceiling, chart, goals_table, summarise, tables
+from report import ceiling, chart, goals_table, summarize, tables
 from workloads import IMPORTS, ROUNDS, SETS, Workload, write_pictures
 
 HERE = Path(__file__).resolve().parent
@@ -165,7 +165,7 @@ def _told(workload: Workload, in_flight: int, client: str, sample: dict[str, Any
 
 
 def _report(bench: Bench, missing: dict[str, str], size: str, out: Path) -> None:
-    rows = summarise(bench.samples)
+    rows = summarize(bench.samples)
     imports = {name: median(times) for name, times in bench.imports.items() if times}
     goals = judge_all(Results(rows, imports))
     packages = {name: found for name in PACKAGES if (found := _version(name))}

@@ -41,7 +41,7 @@ async def local_session(
         **options: The keyword arguments of :class:`FaceSession`, but ``base_url`` and ``transport``.
 
     Raises:
-        ValueError: There is no such recogniser.
+        ValueError: There is no such recognizer.
         StoreError: The database cannot be used (:mod:`face_async.server`).
     """
     credentials = random_credentials()

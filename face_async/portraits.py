@@ -4,7 +4,7 @@ A person is a number. Every number has looks of its own (skin, head, eyes, brows
 clothes), spread so that no two persons come out alike; every shot of a person varies light, noise, framing and
 background a little, as a camera does.
 
-Measured with the real recogniser over 60 persons and 4 shots: every face is found; shots of one person are at most
+Measured with the real recognizer over 60 persons and 4 shots: every face is found; shots of one person are at most
 0.20 apart (usually 0.09), different persons at least 0.23 (usually 0.5), and every new shot is nearest to its own
 person. So identification by rank is right, while 0.6, the threshold for real faces, does not part drawn ones.
 

@@ -1,4 +1,4 @@
-"""What a server can do wrong: behaviours for the raw server, and one table that says what each means to a client.
+"""What a server can do wrong: behaviors for the raw server, and one table that says what each means to a client.
 
 A fault's phase is the question that decides everything: can the service have executed the request?
 
@@ -18,7 +18,7 @@ from typing import Literal
 
 from doubles import envelope
 from raw_server import (
-    Behaviour,
+    Behavior,
     answer,
     close_after_request,
     http,
@@ -39,11 +39,11 @@ SET = envelope({"person_id": "p"})
 _TOO_LARGE = f"larger than {MAX_ANSWER_BYTES:,}"
 
 
-# Behaviours
+# Behaviors
 
 
 def dripping(start, piece, pause=0.02):
-    """Return a behaviour that answers a little at a time, without end."""
+    """Return a behavior that answers a little at a time, without end."""
 
     def behave(connection):
         connection.read_request()
@@ -55,7 +55,7 @@ def dripping(start, piece, pause=0.02):
 
 
 def endless(start, piece):
-    """Return a behaviour that answers without end."""
+    """Return a behavior that answers without end."""
 
     def behave(connection):
         connection.read_request()
@@ -66,8 +66,8 @@ def endless(start, piece):
     return behave
 
 
-def refuse_early(packet: bytes) -> Behaviour:
-    """Return a behaviour that answers when only the head was read, and reads the rest nevertheless."""
+def refuse_early(packet: bytes) -> Behavior:
+    """Return a behavior that answers when only the head was read, and reads the rest nevertheless."""
 
     def behave(connection):
         head = connection.read_head().lower()
@@ -118,7 +118,7 @@ class Fault:
 
     Attributes:
         name: What happens.
-        behaviour: Makes what the server does instead of answering.
+        behavior: Makes what the server does instead of answering.
         error: What a client raises for which this happens to every attempt.
         phase: Whether the request may have been executed.
         upload_phase: The same for large bodies, of which the last chunk is not handed over.
@@ -128,7 +128,7 @@ class Fault:
     """
 
     name: str
-    behaviour: Callable[[], Behaviour]
+    behavior: Callable[[], Behavior]
     error: type[Exception]
     phase: Literal["N", "A"] = "A"
     upload_phase: Literal["N", "A"] | None = None

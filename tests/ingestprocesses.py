@@ -14,7 +14,7 @@ from face_async.server import Store, create_app, serve
 
 
 def client(base_url, people, journal):
-    """Enrol."""
+    """Enroll."""
 
     async def run():
         async with FaceSession(APPID, BUCKET, CREDENTIALS, base_url=base_url) as session:

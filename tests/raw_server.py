@@ -1,13 +1,13 @@
 """A scripted server on plain sockets, for the faults that no HTTP library would commit.
 
-It runs in threads of its own, so it serves clients of asyncio and trio alike. Its script has one behaviour per
+It runs in threads of its own, so it serves clients of asyncio and trio alike. Its script has one behavior per
 request, in the order in which requests begin, on whatever connection::
 
     with RawServer([answer(b"{}"), reset_after_request()]) as server:
         ...                                 # talk to server.url
         server.requests                     # what was read, whole requests only
 
-Leaving the block closes everything, raises what a behaviour raised, and asserts that the whole script was used. A
+Leaving the block closes everything, raises what a behavior raised, and asserts that the whole script was used. A
 script that is no list, such as ``itertools.repeat(...)``, need not be used up. A request that the script does not
 provide for gets its connection closed, and counts as unused script does: as a failure.
 """
@@ -71,7 +71,7 @@ class Request:
 
 
 class Connection:
-    """The server's end of one connection; what a behaviour acts upon."""
+    """The server's end of one connection; what a behavior acts upon."""
 
     def __init__(self, server: RawServer, sock: socket.socket, number: int) -> None:
         self.server = server
@@ -142,14 +142,14 @@ class Connection:
         self.close()
 
 
-Behaviour = Callable[[Connection], None]
+Behavior = Callable[[Connection], None]
 
 
 class RawServer:
     """A server on a loopback address that does as its script says.
 
     Args:
-        script: One behaviour per request.
+        script: One behavior per request.
         narrow: Keep the kernel's buffers so small that a client cannot send 200 KB which nobody reads.
         tls: A file with a certificate and its key, to speak https.
         resets: How many connections, the first ones, are reset as soon as they are accepted.
@@ -165,7 +165,7 @@ class RawServer:
 
     def __init__(
         self,
-        script: Iterable[Behaviour],
+        script: Iterable[Behavior],
         *,
         narrow: bool = False,
         tls: Path | None = None,
@@ -237,10 +237,10 @@ class RawServer:
             self.assert_consumed()
 
     def assert_consumed(self) -> None:
-        """Raise what went wrong in a behaviour, and assert that the script was used up and sufficed."""
+        """Raise what went wrong in a behavior, and assert that the script was used up and sufficed."""
         if self._errors:
             raise self._errors[0]
-        assert self._left <= 0, f"{self._left} behaviours of the script were not used"
+        assert self._left <= 0, f"{self._left} behaviors of the script were not used"
 
     def _start(self, work: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)
@@ -276,18 +276,18 @@ class RawServer:
             with self._lock:
                 self._open.discard(connection)
 
-    def _next(self) -> Behaviour:
+    def _next(self) -> Behavior:
         with self._lock:
-            behaviour = next(self._script, None)
-            if behaviour is None:
+            behavior = next(self._script, None)
+            if behavior is None:
                 raise AssertionError("more requests than the script provides for")
             self._left -= 1
             if self._left == 0:
                 self._used_up.set()
-            return behaviour
+            return behavior
 
 
-# Behaviours
+# Behaviors
 
 
 def http(content: bytes, status: int = 200, *headers: tuple[str, str]) -> bytes:
@@ -298,12 +298,12 @@ def http(content: bytes, status: int = 200, *headers: tuple[str, str]) -> bytes:
     return f"HTTP/1.1 {status} Reason\r\n{given}\r\n".encode() + content
 
 
-def answer(content: bytes = b"{}", status: int = 200, *headers: tuple[str, str]) -> Behaviour:
+def answer(content: bytes = b"{}", status: int = 200, *headers: tuple[str, str]) -> Behavior:
     """Answer a whole request."""
     return say(http(content, status, *headers))
 
 
-def say(packet: bytes, *, then_close: bool = False) -> Behaviour:
+def say(packet: bytes, *, then_close: bool = False) -> Behavior:
     """Answer a whole request with these very bytes."""
 
     def behave(connection: Connection) -> None:
@@ -315,7 +315,7 @@ def say(packet: bytes, *, then_close: bool = False) -> Behaviour:
     return behave
 
 
-def reset_after_request() -> Behaviour:
+def reset_after_request() -> Behavior:
     """Read a whole request, then reset."""
 
     def behave(connection: Connection) -> None:
@@ -325,7 +325,7 @@ def reset_after_request() -> Behaviour:
     return behave
 
 
-def close_after_request() -> Behaviour:
+def close_after_request() -> Behavior:
     """Read a whole request, then close in good order."""
 
     def behave(connection: Connection) -> None:
@@ -335,7 +335,7 @@ def close_after_request() -> Behaviour:
     return behave
 
 
-def reset_mid_body(after: int = 65_536) -> Behaviour:
+def reset_mid_body(after: int = 65_536) -> Behavior:
     """Read some bytes of the body, then reset; only with ``narrow`` is the request sure not to be whole by then."""
 
     def behave(connection: Connection) -> None:
@@ -346,7 +346,7 @@ def reset_mid_body(after: int = 65_536) -> Behaviour:
     return behave
 
 
-def silence() -> Behaviour:
+def silence() -> Behavior:
     """Read a whole request and never answer."""
 
     def behave(connection: Connection) -> None:
@@ -356,7 +356,7 @@ def silence() -> Behaviour:
     return behave
 
 
-def never_read() -> Behaviour:
+def never_read() -> Behavior:
     """Read a request's head, and nothing more."""
 
     def behave(connection: Connection) -> None:

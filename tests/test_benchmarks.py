@@ -153,7 +153,7 @@ def test_rounds_become_medians_and_medians_become_verdicts(benchmarks):
     def samples(*values):
         return [{"cpu_ms": value, "rate": 1000 / value} for value in values]
 
-    rows = benchmarks["report"].summarise(
+    rows = benchmarks["report"].summarize(
         {
             ("small JSON", 16, "face_async reqwest"): samples(9.0, 2.0, 1.0),
             ("small JSON", 16, "aiohttp"): samples(4.0),

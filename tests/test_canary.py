@@ -70,7 +70,7 @@ async def test_no_failure_tells_a_secret(stack: Stack, caplog):
     """However a call fails: not in messages, attributes, tracebacks, pickles or copies, nor in any log at DEBUG."""
     caplog.set_level(logging.DEBUG)
     codes = [answer(envelope({"session_id": "s"}, code, "said")) for code in (*CODES, 999)]
-    failures = [*(fault.behaviour() for fault in FAULTS if not fault.costly), *codes]
+    failures = [*(fault.behavior() for fault in FAULTS if not fault.costly), *codes]
     said = []
     with RawServer(failures) as server:
         async with FaceSession(

@@ -20,7 +20,7 @@ import pytest
 from attrs import frozen
 from doubles import envelope
 from faults import DRIPS, FAULTS, FLOOD, HTML, LARGE, STALLS, Fault
-from raw_server import CERTIFICATE, PATIENCE, Behaviour, RawServer, answer, black_hole, http, say
+from raw_server import CERTIFICATE, PATIENCE, Behavior, RawServer, answer, black_hole, http, say
 from samples import SAMPLES, Sample
 from stacks import STACKS, Stack, loop_of_stack, session_of_stack  # noqa: F401 - fixtures go by other names
 from verbs import CALLS, RESULTS, pictures
@@ -66,7 +66,7 @@ class Verb:
         return self.sample.endpoint
 
     @property
-    def good(self) -> Behaviour:
+    def good(self) -> Behavior:
         """The specification's own answer."""
         return answer(self.sample.answer)
 
@@ -208,7 +208,7 @@ async def assert_costs_one_attempt_and_is_told(session_at, fault: Fault, verb: V
     """
     in_doubt = verb.effect and phase(fault, verb) == "A"
     faults = Counter([verb.name] * (1 + ATTEMPTS) + [LOOKS.get(verb.name)] * ATTEMPTS * in_doubt)
-    script = [fault.behaviour(), verb.good, *[fault.behaviour()] * (faults.total() - 1)]
+    script = [fault.behavior(), verb.good, *[fault.behavior()] * (faults.total() - 1)]
     with RawServer(script, narrow=fault.large) as server:
         async with session_at(server, **options) as session:
             result = await verb.call(session, large=fault.large)
@@ -237,7 +237,7 @@ async def test_an_effect_that_had_happened_is_found_out(session_at, fault, verb)
     """
     again = [answer(content) for content in AGAIN[verb.name]]
     looks = [answer(content) for content in APPLIED[verb.name]]
-    with RawServer([fault.behaviour(), *again, *[fault.behaviour()] * ATTEMPTS, *looks], narrow=fault.large) as server:
+    with RawServer([fault.behavior(), *again, *[fault.behavior()] * ATTEMPTS, *looks], narrow=fault.large) as server:
         async with session_at(server) as session:
             refused = await verb.call(session, large=fault.large)
             unanswered = await verb.call(session, large=fault.large)
@@ -294,9 +294,9 @@ async def test_a_server_that_stalls(session_at, fault):
     await in_time(act)
 
 
-async def assert_stopped(session_at, behaviour: Behaviour, verb: Verb, deadline: float) -> None:
+async def assert_stopped(session_at, behavior: Behavior, verb: Verb, deadline: float) -> None:
     """Assert that a call ends at its deadline, without another attempt, and that an effect is in doubt."""
-    with RawServer([behaviour]) as server:
+    with RawServer([behavior]) as server:
         async with session_at(server, timeout=PATIENCE, deadline=deadline) as session:
             with pytest.raises(DeadlineError) as caught:
                 await verb.call(session)
@@ -404,8 +404,8 @@ async def test_a_connection_that_is_reset_on_arrival(session_at, verb):
 # Connections that are kept
 
 
-def gone(way: str, closed: threading.Event) -> Behaviour:
-    """Return a behaviour that answers and leaves, without having announced it."""
+def gone(way: str, closed: threading.Event) -> Behavior:
+    """Return a behavior that answers and leaves, without having announced it."""
 
     def behave(connection):
         answer(VERBS["getgroupids"].sample.answer)(connection)
@@ -467,8 +467,8 @@ async def test_codes_that_are_answers(session_at, verb):
     assert {verb.name: len(FINAL)} == seen(server)
 
 
-def expired(hours: int) -> Behaviour:
-    """Return a behaviour that calls a signature expired, with a clock of its own."""
+def expired(hours: int) -> Behavior:
+    """Return a behavior that calls a signature expired, with a clock of its own."""
 
     def behave(connection):
         date = formatdate(time.time() + hours * 3_600, usegmt=True)

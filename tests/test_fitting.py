@@ -36,7 +36,7 @@ def opened(content):
 
 
 def difference(one, other):
-    """How far two pictures are apart, in steps of 0 to 255 for each colour of each pixel."""
+    """How far two pictures are apart, in steps of 0 to 255 for each color of each pixel."""
     size = one.size
     ours, theirs = (np.asarray(image.convert("RGB").resize(size), np.float64) for image in (one, other))
     return np.abs(ours - theirs).mean()
@@ -141,8 +141,8 @@ def test_what_would_become_too_small_is_refused_with_what_to_do():
     assert (60, 60) == opened(fit_image(tiny, max_bytes=len(tiny) - 1)).size
 
 
-def test_a_fitted_picture_is_recognised_as_the_picture_it_was():
-    """Whether it was recompressed or scaled: the recogniser takes both for the same picture."""
+def test_a_fitted_picture_is_recognized_as_the_picture_it_was():
+    """Whether it was recompressed or scaled: the recognizer takes both for the same picture."""
     finder = recognizer("fingerprint")
     face = finder.find_face(PNG)
     for max_bytes in (PHOTO_BYTES, 4_000, 2_500):
@@ -188,14 +188,14 @@ def test_what_else_the_file_says_is_left_out():
 
 
 def test_transparency_becomes_white():
-    """Whatever colour lies under it: of pictures with an alpha channel, and of palettes with a transparent colour."""
+    """Whatever color lies under it: of pictures with an alpha channel, and of palettes with a transparent color."""
     hidden = ADA.copy()
     hidden.putalpha(Image.linear_gradient("L").resize(ADA.size).point(lambda level: 255 * (level > 127)))
     expected = Image.composite(ADA, Image.new("RGB", ADA.size, "white"), hidden.getchannel("A"))
-    grey = hidden.convert("LA")
+    gray = hidden.convert("LA")
     palette = hidden.convert("RGB").quantize(255)
     palette.paste(7, (0, 0, 400, 200))
-    for image, wanted in ((hidden, expected), (grey, expected.convert("L"))):
+    for image, wanted in ((hidden, expected), (gray, expected.convert("L"))):
         assert difference(wanted, opened(fit_image(encoded(image, "PNG"), max_bytes=30_000))) < 4
     small = opened(fit_image(encoded(palette, "PNG", transparency=7), max_bytes=30_000))
     assert (255, 255, 255) == small.convert("RGB").getpixel((200, 100))
@@ -209,7 +209,7 @@ def test_transparency_becomes_white():
         (ADA.convert("L"), "PNG"),
         (ADA.convert("L"), "BMP"),
     ],
-    ids=["CMYK", "palette", "grey", "grey BMP"],
+    ids=["CMYK", "palette", "gray", "gray BMP"],
 )
 def test_all_kinds_of_colours_become_the_same_in_rgb(image, kind):
     source = encoded(image, kind, **({"quality": 97} if kind == "JPEG" else {}))
@@ -220,19 +220,19 @@ def test_all_kinds_of_colours_become_the_same_in_rgb(image, kind):
 
 def test_sixteen_bits_a_pixel_become_eight():
     """Not all white, which cutting them off would give."""
-    grey = np.asarray(ADA.convert("L"), np.uint16)
-    source = encoded(Image.fromarray(grey * 257), "PNG")
+    gray = np.asarray(ADA.convert("L"), np.uint16)
+    source = encoded(Image.fromarray(gray * 257), "PNG")
     assert "I;16" == opened(source).mode
     assert difference(ADA.convert("L"), opened(fit_image(source, max_bytes=30_000))) < 4
 
 
 def test_colours_keep_their_profile_unless_it_is_for_printers():
-    """A small one goes along, since the same numbers mean other colours without it; one as large as a picture not."""
+    """A small one goes along, since the same numbers mean other colors without it; one as large as a picture not."""
     for profile, kept in ((b"p" * 500, b"p" * 500), (b"p" * 20_000, None)):
         source = encoded(ADA, "PNG", icc_profile=profile)
         assert kept == opened(fit_image(source, max_bytes=30_000)).info.get("icc_profile")
-    grey = encoded(ADA.convert("L"), "PNG", icc_profile=b"p" * 500)
-    assert "icc_profile" not in opened(fit_image(grey, max_bytes=30_000)).info
+    gray = encoded(ADA.convert("L"), "PNG", icc_profile=b"p" * 500)
+    assert "icc_profile" not in opened(fit_image(gray, max_bytes=30_000)).info
 
 
 # What is refused

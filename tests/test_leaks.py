@@ -39,7 +39,7 @@ async def files_back_to(before):
 
 
 class Slow:
-    """Behaviours for pictures: some answers come at once, some late or in pieces, and nothing is kept.
+    """Behaviors for pictures: some answers come at once, some late or in pieces, and nothing is kept.
 
     ``getinfo`` is answered when ``PLACES`` of its requests are there at once, so it tells whether all places are free.
     """
@@ -130,7 +130,7 @@ async def test_whenever_calls_are_cancelled_nothing_is_left_behind(  # noqa: PLR
 
 
 class SlowAlbum(Slow):
-    """Behaviours for adding faces: every picture is added, some after a while."""
+    """Behaviors for adding faces: every picture is added, some after a while."""
 
     def __call__(self, connection):
         head = connection.read_head()

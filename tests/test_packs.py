@@ -78,7 +78,7 @@ async def test_each_image_has_its_own_outcome():
 async def test_packs_are_as_full_as_places_allow(max_at_once, most, slow):
     """Whoever takes the outcomes at once or slowly: twenty images of a person take one request, or few with few places.
 
-    No more than a third of the places waits for neighbours, so that a slow request does not hold up all others.
+    No more than a third of the places waits for neighbors, so that a slow request does not hold up all others.
     """
     album, persons = Album(), 30
     pairs = (pair for index in range(persons) for pair in shots(f"p{index}", 20))
@@ -111,7 +111,7 @@ async def test_a_slow_request_holds_up_few_others():
 
 
 async def test_a_slow_input_is_not_waited_for():
-    """An image that is there is sent, although its neighbour is not there yet."""
+    """An image that is there is sent, although its neighbor is not there yet."""
     album, taken = Album(), anyio.Event()
 
     async def pairs():
@@ -322,7 +322,7 @@ async def test_an_image_that_cannot_be_sent_costs_its_neighbours_nothing(tmp_pat
 
 
 async def test_an_image_that_is_too_large_is_refused_alone(tmp_path):
-    """More than any request may have is an error of that image; its neighbours are added."""
+    """More than any request may have is an error of that image; its neighbors are added."""
     path = tmp_path / "large.jpg"
     path.write_bytes(JPEG + bytes(2_000_000))
     listed, one = envelope({"face_ids": []}), envelope({"added": 1, "face_ids": ["f"], "ret_codes": [0]})

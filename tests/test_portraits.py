@@ -1,4 +1,4 @@
-"""Drawn people: always the same, all different, and faces to the recognisers."""
+"""Drawn people: always the same, all different, and faces to the recognizers."""
 
 import io
 

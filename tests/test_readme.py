@@ -47,9 +47,9 @@ def test_there_is_no_example_without_a_test():
         "from face_async.local import",
         "from starlette",
         "def ingest",
-        "def recognise",
+        "def recognize",
         "def test_patience",
-        "def enrol",
+        "def enroll",
     ]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
@@ -117,7 +117,7 @@ async def test_the_fan_out_finds_everybody_in_order(folder):
         for person in range(2):
             await session.new_person(f"p{person}", ["staff", "guests"], draw_portrait(person))
         probes = [draw_portrait(person, shot=1) for person in (1, 0)]
-        people, candidates = await names_of(example("def recognise"))["recognise"](session, probes)
+        people, candidates = await names_of(example("def recognize"))["recognize"](session, probes)
 
     assert ["p1", "p0"] == [person.person_id for person in people]
     assert "p1" == candidates[0].person_id
@@ -137,12 +137,12 @@ async def test_the_enrolment_enrols_every_picture_once(folder):
     pictures.mkdir(parents=True)
     for picture in folder.glob("*.jpg"):
         shutil.copy(picture, pictures)
-    enrol = names_of(example("def enrol"))["enrol"]
+    enroll = names_of(example("def enroll"))["enroll"]
 
     async with local_session(recognizer="fingerprint") as session:
         added = []
         for _ in range(2):
-            summary = await enrol(session, folder / "people")
+            summary = await enroll(session, folder / "people")
             assert summary.complete
             added.append(summary.added)
             assert 3 == len(await session.get_face_ids("ada"))

@@ -1,4 +1,4 @@
-"""Recognisers: what a picture must be, where its face is, and how alike faces are."""
+"""Recognizers: what a picture must be, where its face is, and how alike faces are."""
 
 import importlib.util
 import io
@@ -118,7 +118,7 @@ def test_colours_may_be_stored_in_any_way(finder, mode):
     assert finder.find_face(content).width > 100
 
 
-# The real recogniser
+# The real recognizer
 
 
 @needs_dlib
@@ -229,7 +229,7 @@ def test_a_child_that_cannot_work_is_a_refusal_and_no_hang(monkeypatch):
 
 
 @needs_dlib
-def test_a_closed_recogniser_opens_again_when_it_is_used():
+def test_a_closed_recognizer_opens_again_when_it_is_used():
     finder = recognizer("dlib")
     before = finder.find_face(draw_portrait(0))
     finder.close()
@@ -341,11 +341,11 @@ def test_threads_see_what_one_thread_sees(finder):
     assert [face.embedding.tolist() for face in alone] == [face.embedding.tolist() for face in together]
 
 
-# Which recogniser
+# Which recognizer
 
 
 @pytest.mark.parametrize("name", ["fingerprint", pytest.param("dlib", marks=needs_dlib)])
-def test_a_recogniser_is_had_by_its_name(name):
+def test_a_recognizer_is_had_by_its_name(name):
     assert name == recognizer(name).name
 
 

@@ -415,7 +415,7 @@ async def test_who_is_not_deleted_is_not_called_absent_for_a_missing_bucket(serv
     assert (await session.get_info("ada")).face_ids
 
 
-async def test_large_pictures_in_files_are_recognised_one_by_one(server, session, tmp_path):
+async def test_large_pictures_in_files_are_recognized_one_by_one(server, session, tmp_path):
     """What was too large to be kept in memory with others is read again for looking."""
     paths = []
     for shot in (3, 13):

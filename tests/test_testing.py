@@ -49,7 +49,7 @@ async def session(request, server, anyio_backend):
 
 
 async def test_a_session_on_the_server_does_what_sessions_do(session):
-    """Enrol, recognise, refuse: the whole service, without models or files."""
+    """Enroll, recognize, refuse: the whole service, without models or files."""
     await session.new_person("ada", ["staff"], draw_portrait(1))
     assert "ada" == (await session.identify("staff", draw_portrait(1, shot=1))).best.person_id
     with pytest.raises(NotFoundError):
@@ -156,7 +156,7 @@ async def test_restore_brings_everything_back(server):
 
 
 async def test_a_snapshot_serves_other_servers(server):
-    """So that a costly enrolment is done once for many tests."""
+    """So that a costly enrollment is done once for many tests."""
     await server.session().new_person("ada", ["staff"], draw_portrait(1))
     with FaceServer() as other:
         other.restore(server.snapshot())
@@ -212,7 +212,7 @@ TESTS = """
 import pytest
 from face_async.portraits import draw_portrait
 
-async def enrol(server, session):
+async def enroll(server, session):
     assert [] == await session.get_group_ids()
     await session.new_person("ada", ["staff"], draw_portrait(1))
     assert [0, 0] == [call.code for call in server.calls()]
@@ -220,15 +220,15 @@ async def enrol(server, session):
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_with_anyio(face_server, face_session, anyio_backend):
-    await enrol(face_server, face_session)
+    await enroll(face_server, face_session)
 
 @pytest.mark.asyncio
 async def test_with_pytest_asyncio(face_server, face_session):
-    await enrol(face_server, face_session)
+    await enroll(face_server, face_session)
 
 def test_with_a_loop_of_its_own(face_server, face_session):
     import trio
-    trio.run(enrol, face_server, face_session)
+    trio.run(enroll, face_server, face_session)
 """
 
 

@@ -101,7 +101,7 @@ async def test_calls_one_after_another_share_one_connection(session_at, stack):
 
 
 def meeting(parties, content):
-    """Return a behaviour that answers only when so many requests are there at once."""
+    """Return a behavior that answers only when so many requests are there at once."""
     barrier = threading.Barrier(parties)
 
     def behave(connection):
@@ -479,11 +479,11 @@ STALLS = {
 }
 
 
-async def assert_exact(session_at, behaviour, error, picture, **options):
+async def assert_exact(session_at, behavior, error, picture, **options):
     """Assert that a call ends by this error after 0.15 seconds and 250 ms more at most; a busy machine has 3 tries."""
     options = {"retry": RetryPolicy(max_attempts=1), **options}
     for _ in range(3):
-        server = RawServer(iter([behaviour]), narrow=True) if behaviour else black_hole()
+        server = RawServer(iter([behavior]), narrow=True) if behavior else black_hole()
         with server as where:
             async with session_at(where, **options) as session:
                 started = time.monotonic()
@@ -506,8 +506,8 @@ async def test_timeouts_are_exact(session_at, name, large):
 @pytest.mark.parametrize("name", [*STALLS, *DRIPS])
 async def test_deadlines_are_exact(session_at, name, large):
     """Whatever a call waits for, or is kept waiting with, it ends at its deadline."""
-    behaviour = {**STALLS, **DRIPS}[name]
-    await assert_exact(session_at, behaviour, DeadlineError, large, timeout=PATIENCE, deadline=0.15)
+    behavior = {**STALLS, **DRIPS}[name]
+    await assert_exact(session_at, behavior, DeadlineError, large, timeout=PATIENCE, deadline=0.15)
 
 
 # Deadlines
@@ -607,8 +607,8 @@ async def test_an_answer_that_breaks_http_is_a_transport_error(session_at, name)
 @pytest.mark.parametrize("name", REFUSED)
 async def test_an_answer_that_breaks_the_specification_is_a_response_error(session_at, name):
     """It is read no further than it must be; a read is tried again, an effect is in doubt."""
-    behaviour, said = REFUSED[name]
-    with RawServer([behaviour, answer(INFO), behaviour]) as server:
+    behavior, said = REFUSED[name]
+    with RawServer([behavior, answer(INFO), behavior]) as server:
         async with session_at(server) as session:
             assert (await session.get_info("p")).meta.attempts == 2
             with pytest.raises(ResponseError, match=said) as caught:
@@ -672,9 +672,9 @@ def memory_growth(grown):
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_answer_takes_neither_memory_nor_time(session_at, name):
     """At no moment 16 MiB more than before, also outside of Python's own count, and no call far over its deadline."""
-    behaviour = HOSTILE[name]()
+    behavior = HOSTILE[name]()
     grown, took = [], []
-    with RawServer(itertools.repeat(behaviour)) as server:
+    with RawServer(itertools.repeat(behavior)) as server:
         async with session_at(server, deadline=0.3, retry=ONCE) as session:
             # The first time, the allocator takes its share; and a busy machine has four tries to be in time.
             while len(took) < 2 or (min(took) > 0.55 and len(took) < 4):
@@ -861,7 +861,7 @@ async def test_no_connection_outlives_its_session(session_at, tmp_path):
 
 async def test_no_foreign_exception_hangs_on_ours(session_at):
     """Neither cause nor context of an error is an exception of httpx, httpcore or json."""
-    failures = [reset_after_request(), silence(), *BROKEN.values(), *(behaviour for behaviour, _ in REFUSED.values())]
+    failures = [reset_after_request(), silence(), *BROKEN.values(), *(behavior for behavior, _ in REFUSED.values())]
     behind = []
     with RawServer(failures) as server:
         async with session_at(server, timeout=0.3, retry=ONCE) as session:

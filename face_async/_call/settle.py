@@ -127,7 +127,7 @@ async def _new_person(api: FaceApi, doubt: Doubt) -> Finding:
         return _UNKNOWN  # somebody else's, or ours that somebody has changed since
     how, face_id = "the person was there already", ""
     if doubt.images and info.face_ids:
-        seen = await _recognise(api, doubt, 0, info)
+        seen = await _recognize(api, doubt, 0, info)
         if seen is None or seen.confidence < _SAME_PICTURE:
             return _UNKNOWN  # the face is another one's, and so may be the person
         face_id = seen.face_id
@@ -248,7 +248,7 @@ async def _attribute(api: FaceApi, batch: _Batch) -> None:
     """Find the faces of the unknown pictures.
 
     Never by their order, and not because a face is the only new one either, which may be somebody else's: a face is a
-    picture's if the server names it or recognises it there.
+    picture's if the server names it or recognizes it there.
     """
     unnamed = [
         place
@@ -261,19 +261,19 @@ async def _attribute(api: FaceApi, batch: _Batch) -> None:
     nameless: list[int] = []
     for place in unnamed:
         duplicate = batch.codes[place] == _DUPLICATE
-        seen = await _recognise(api, batch.doubt, place, info)
+        seen = await _recognize(api, batch.doubt, place, info)
         if seen is not None and (duplicate or seen.confidence >= _SAME_PICTURE):
             batch.claim(place, seen.face_id)
         elif seen is None and duplicate:
             nameless.append(place)
     if len(nameless) == len(batch.fresh) == 1 and batch.doubt.before is not None:
-        batch.claim(nameless[0], batch.fresh[0])  # a person of no group, in which nobody is recognised
+        batch.claim(nameless[0], batch.fresh[0])  # a person of no group, in which nobody is recognized
     # A duplicate is there, whatever its id; but with more of them than new faces, some are older than the call.
     elif len(nameless) <= len(batch.fresh):
         batch.found |= dict.fromkeys(nameless, "")
 
 
-async def _recognise(api: FaceApi, doubt: Doubt, place: int, info: PersonInfo | None) -> Candidate | None:
+async def _recognize(api: FaceApi, doubt: Doubt, place: int, info: PersonInfo | None) -> Candidate | None:
     """Return the person's face that is most like a picture, None when the service does not tell."""
     if info is None or not info.group_ids:
         return None

@@ -134,7 +134,7 @@ class BulkApi(FaceApi):
     ) -> Outcomes[PersonImage, FaceOutcome]:
         """Add many faces (Spec: 2.3): one outcome per pair of person id and image.
 
-        Neighbouring images of one person share a request, at most 20 images and 1,500,000 bytes. A person's images are
+        Neighboring images of one person share a request, at most 20 images and 1,500,000 bytes. A person's images are
         added in input order, one request after another, and no more than there is room for: each person's faces are
         counted first. An image that is refused, by the limits or by the service, is an error of its outcome alone,
         such as ``FaceLimitError`` or ``DuplicateFaceError``.

@@ -1,8 +1,8 @@
-"""Adding faces in packs: neighbouring images of one person share a request.
+"""Adding faces in packs: neighboring images of one person share a request.
 
 Every person has a line of images. While a request of theirs is under way the line grows, and when it has ended as many
 as fit leave the line together. So a person's images keep their order, packs form by themselves, and no slow input is
-waited for. Only the last image that was pulled may wait for its neighbours, while they are kept out by others that are
+waited for. Only the last image that was pulled may wait for its neighbors, while they are kept out by others that are
 not done with; otherwise most packs would be cut in two.
 """
 
@@ -211,7 +211,7 @@ class Packs(Outcomes["PersonImage", FaceOutcome]):
                 self._last = None
 
     async def _gather(self, line: deque[_Photo]) -> None:
-        """Let the last image pulled wait for its neighbours, while what keeps them out goes on by itself.
+        """Let the last image pulled wait for its neighbors, while what keeps them out goes on by itself.
 
         That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
         any rate, so nobody waits for ever.

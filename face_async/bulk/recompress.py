@@ -19,7 +19,7 @@ _MAX_SIDE = 65_500  # pixels; no JPEG can be wider or higher
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _LEAST_QUALITY = 75  # below, blocks begin to show; losing pixels is the smaller evil
 _BETTER_QUALITIES = (90, 82)  # the best first
-_MAX_PROFILE_BYTES = 4_096  # of colours: those of cameras and screens have some hundred bytes, printers' far more
+_MAX_PROFILE_BYTES = 4_096  # of colors: those of cameras and screens have some hundred bytes, printers' far more
 
 
 def recompress(content: bytes, max_bytes: int, *, min_side: int, label: str) -> bytes:
@@ -48,7 +48,7 @@ def recompress(content: bytes, max_bytes: int, *, min_side: int, label: str) -> 
 
 
 def _decode(content: bytes, label: str) -> tuple[Image.Image, bytes | None]:
-    """Return the picture upright in RGB, and the profile of its colours if it is worth keeping."""
+    """Return the picture upright in RGB, and the profile of its colors if it is worth keeping."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height <= MAX_PIXELS and max(image.size) <= _MAX_SIDE:

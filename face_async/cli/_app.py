@@ -32,8 +32,8 @@ app = typer.Typer(
 
 _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
     "Start here": (demo, serve, doctor),
-    "Enrol": (enroll, merge_journals),
-    "Recognise": (identify, verify, compare),
+    "Enroll": (enroll, merge_journals),
+    "Recognize": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
 }
@@ -56,7 +56,7 @@ def face_async(
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")
     ] = False,
 ) -> None:
-    """Recognise faces: with a service, or with the local server that comes along.
+    """Recognize faces: with a service, or with the local server that comes along.
 
     With the variables FACE_ASYNC_APPID, _BUCKET, _SECRET_ID, _SECRET_KEY and _BASE_URL set, commands use that service.
 

@@ -28,7 +28,7 @@ class Exit(enum.IntEnum):
         return member
 
     OK = 0, "done, and the answer is yes"
-    NO = 1, "the answer is no: not recognised, not enrolled, or refused by the service"
+    NO = 1, "the answer is no: not recognized, not enrolled, or refused by the service"
     USAGE = 2, "wrong arguments or input: a missing file, a GIF, a picture too large, a port in use"
     NO_ANSWER = 3, "no answer from the service, or none that can be understood"
     INTERRUPTED = 130, "Ctrl-C (which is how serve is stopped: there it is 0)"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     """Return a display that shows itself on a terminal only, and leaves nothing behind."""
     terminal = Console(stderr=True)
-    # Console.is_terminal is also true when the environment forces colours into a file.
+    # Console.is_terminal is also true when the environment forces colors into a file.
     shown = sys.stderr.isatty() and not terminal.is_dumb_terminal and not quiet
     return Progress(
         *(columns or _usual_columns()),

@@ -1,4 +1,4 @@
-"""Resumable enrolment of whole folders and manifests: a run may be killed at any time, and begun again.
+"""Resumable enrollment of whole folders and manifests: a run may be killed at any time, and begun again.
 
 ::
 

@@ -51,7 +51,7 @@ def ingest(
     on_progress: Callable[[Summary], object] | None = None,
     probe_delay: float = 1.0,
 ) -> Ingestion:
-    """Enrol the pictures of a folder or manifest, each once, in a run that may be killed and begun again at any time.
+    """Enroll the pictures of a folder or manifest, each once, in a run that may be killed and begun again at any time.
 
     ::
 
@@ -69,7 +69,7 @@ def ingest(
     as a wrong key) end the run; the journal is kept.
 
     Args:
-        session: What to enrol with.
+        session: What to enroll with.
         source: A folder with a sub-folder for each person, a manifest (see :mod:`face_async.ingest.sources`), or
             an iterable of :class:`Row`; a worker thread reads it. None lists nothing: the run goes on with what the
             journal knows.
@@ -80,7 +80,7 @@ def ingest(
         pack: False sends every picture alone.
         fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fit_image` does; otherwise
             they fail with code 23. Needs Pillow (extra ``server``).
-        shard: ``(rank, world)``: enrol only every ``world``-th person, chosen by a hash of the person's id. Each rank
+        shard: ``(rank, world)``: enroll only every ``world``-th person, chosen by a hash of the person's id. Each rank
             from 0 to ``world - 1`` wants a journal of its own.
         dry_run: Does everything but send: units that would be sent end as PENDING. The journal is not changed.
         on_progress: Called with the summary after every step.
@@ -319,7 +319,7 @@ class Ingestion:
     async def _take(self, turn: _Turn) -> list[Unit]:
         """Take a turn, and return the units that have come to an end."""
         try:
-            do = self._enroller.settle if turn.in_doubt else self._enroller.enrol
+            do = self._enroller.settle if turn.in_doubt else self._enroller.enroll
             units = [] if self._service.stopping else await do(turn.place)
         except RunEndedError as ended:
             if ended.error is not None:

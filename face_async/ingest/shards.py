@@ -1,4 +1,4 @@
-"""Dividing a large run among processes or machines: each enrols some of the persons, with a journal of its own."""
+"""Dividing a large run among processes or machines: each enrolls some of the persons, with a journal of its own."""
 
 from __future__ import annotations
 

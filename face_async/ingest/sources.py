@@ -1,4 +1,4 @@
-"""Where the pictures to enrol come from: folders, and manifests in CSV and JSON Lines, read row by row.
+"""Where the pictures to enroll come from: folders, and manifests in CSV and JSON Lines, read row by row.
 
 A folder has one sub-folder for each person, named by the person's id; every file below it, at any depth, is a picture
 of that person. Files and folders whose names begin with a dot are skipped.
@@ -166,7 +166,7 @@ def _pictures(person_id: str, folder: Path) -> Iterator[_Found]:
         if not path.is_dir():
             yield str(path), 0, Row(person_id, str(path))
         elif path.is_symlink():
-            yield str(path), 0, "it is a link to a folder, which may lead in a circle; enrol that folder itself"
+            yield str(path), 0, "it is a link to a folder, which may lead in a circle; enroll that folder itself"
         else:
             yield from _pictures(person_id, path)
 
@@ -234,7 +234,7 @@ def _header(line: str) -> list[str]:
     header = _cells(line) if line else []
     unknown = [name for name in header if name not in _COLUMNS]
     if unknown or "person_id" not in header or not {"path", "url"} & set(header) or len(set(header)) != len(header):
-        # A misspelt column that is passed over would enrol everybody without their groups.
+        # A misspelled column that is passed over would enroll everybody without their groups.
         raise ValueError(
             f"the first line must name the columns person_id and path or url, and of {', '.join(_COLUMNS[3:])} those "
             f"that there are; it has {', '.join(map(repr, header)) or 'none'}"

@@ -68,10 +68,10 @@ class Place:
 
 
 class Enroller:
-    """Enrols persons.
+    """Enrolls persons.
 
     Args:
-        session: What to enrol them with.
+        session: What to enroll them with.
         journal: Where all is noted.
         service: Who makes the calls.
         pack: False sends every picture alone.
@@ -90,7 +90,7 @@ class Enroller:
         self._reader = PhotoReader(session.limits, fit=fit)
         self._dry = dry
 
-    async def enrol(self, place: Place) -> list[Unit]:
+    async def enroll(self, place: Place) -> list[Unit]:
         """Send what waits next, and return what became of it.
 
         Of some or all pictures nothing becomes when the run is told to stop, or others of the person are in doubt.

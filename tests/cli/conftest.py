@@ -60,14 +60,14 @@ def environment() -> Iterator[dict[str, str]]:
         app = create_app(store, credentials=[Account("123456", ("test",), credentials)], recognizer="fingerprint")
         with portal.wrap_async_context_manager(serve_in_background(app)) as server:
 
-            async def enrol() -> None:
+            async def enroll() -> None:
                 async with FaceSession("123456", "test", credentials, base_url=server.base_url) as session:
                     await session.new_person("ada", ["staff"], person_name="Ada [bold]\x1b[31m", tag="hq")
                     await session.new_person("grace", ["guests"], person_name="Grace")
                     await session.add_face("ada", [draw_portrait(ADA, shot=shot) for shot in range(2)])
                     await session.add_face("grace", [draw_portrait(GRACE)])
 
-            anyio.run(enrol)
+            anyio.run(enroll)
             yield {
                 "FACE_ASYNC_APPID": "123456",
                 "FACE_ASYNC_BUCKET": "test",

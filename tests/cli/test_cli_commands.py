@@ -51,7 +51,7 @@ def test_identify_finds_the_person_and_ends_with_0(say, ada):
 def test_identify_ends_with_1_when_the_first_candidate_does_not_convince(say, ada, nobody):
     said = say("identify", ada, nobody, "--group", "staff", "--json")
     assert said.code == 1
-    assert [found["recognised"] for found in json.loads(said.out)["images"]] == [True, False]
+    assert [found["recognized"] for found in json.loads(said.out)["images"]] == [True, False]
 
 
 def test_identify_merges_several_groups(say, ada):
@@ -65,7 +65,7 @@ def test_identify_goes_on_past_a_picture_that_fails(say, ada):
     for groups in (("-g", "staff"), ("-g", "staff", "-g", "guests")):
         said = say("identify", "nope.jpg", ada, *groups, "--json")
         assert said.code == 2
-        assert [found["recognised"] for found in json.loads(said.out)["images"]] == [False, True]
+        assert [found["recognized"] for found in json.loads(said.out)["images"]] == [False, True]
         assert said.err.count("\n") == 1
 
 
@@ -116,11 +116,11 @@ def test_delete_erases_a_face_and_then_the_person(say, tmp_path, monkeypatch):
 
 
 def _enrol_locally(tmp_path) -> str:
-    async def enrol() -> str:
+    async def enroll() -> str:
         async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
             return (await session.new_person("joan", ["staff"], draw_portrait(5))).face_id
 
-    return anyio.run(enrol)
+    return anyio.run(enroll)
 
 
 def test_version_and_help(say):

@@ -1,4 +1,4 @@
-"""The demo: people drawn or photographed, enrolled and recognised on a server over http."""
+"""The demo: people drawn or photographed, enrolled and recognized on a server over http."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def _write(folder: Path, *portraits: tuple[str, int, int]) -> None:
         (folder / name).write_bytes(draw_portrait(person, shot=shot))
 
 
-def test_everybody_drawn_is_recognised(say):
+def test_everybody_drawn_is_recognized(say):
     said = say("demo", "--people", "4", "--recognizer", "fingerprint")
     assert said.code == 0
     assert said.out.count("right") == 5
-    assert "5 of 5 recognised: 4 people, 8 faces" in said.out
+    assert "5 of 5 recognized: 4 people, 8 faces" in said.out
     assert said.out.rstrip().endswith("recognizer fingerprint")
     assert said.err == ""
 
 
 def test_json_holds_what_the_table_says(say):
     told = json.loads(say("demo", "--people", "3", "--faces", "1", "--recognizer", "fingerprint", "--json").out)
-    assert (told["recognised"], told["people"], told["faces"], told["recognizer"]) == (4, 3, 3, "fingerprint")
+    assert (told["recognized"], told["people"], told["faces"], told["recognizer"]) == (4, 3, 3, "fingerprint")
     assert [probe["searched_in"] for probe in told["probes"]] == ["engineering", "engineering", "science", "all groups"]
     assert all(probe["right"] and probe["found"] == probe["person_id"] for probe in told["probes"])
 
@@ -44,7 +44,7 @@ def test_one_person_is_a_demo_too(say):
     assert say("demo", "--people", "1", "--recognizer", "fingerprint").code == 0
 
 
-def test_the_demo_says_no_when_somebody_is_not_recognised(say, tmp_path):
+def test_the_demo_says_no_when_somebody_is_not_recognized(say, tmp_path):
     _write(tmp_path / "ada", ("1.jpg", 0, 0), ("probe.jpg", 1, 0))
     _write(tmp_path / "grace", ("1.jpg", 1, 0), ("probe.jpg", 0, 0))
     said = say("demo", "--photos", tmp_path, "--recognizer", "fingerprint")
@@ -59,11 +59,11 @@ def test_photographs_in_folders_named_after_people(say, tmp_path):
     _write(tmp_path / "nobody")
     said = say("demo", "--photos", tmp_path, "--recognizer", "fingerprint")
     assert said.code == 0
-    assert "4 of 4 recognised: 3 people, 4 faces" in said.out
+    assert "4 of 4 recognized: 3 people, 4 faces" in said.out
     assert "Zoë [red]" in said.out
     assert said.err.splitlines() == [
-        "face-async: nobody has no picture to enrol, and takes no part",
-        "face-async: 王芳 has a single picture: enrolled, but there is none to recognise",
+        "face-async: nobody has no picture to enroll, and takes no part",
+        "face-async: 王芳 has a single picture: enrolled, but there is none to recognize",
     ]
 
 
@@ -75,7 +75,7 @@ def test_pictures_that_are_none_are_told_of(say, tmp_path):
     assert said.code == 1
     first, second = said.err.splitlines()
     assert "grace/1.jpg: addface: -1400" in first
-    assert second == "face-async: grace has no usable picture, and cannot be recognised"
+    assert second == "face-async: grace has no usable picture, and cannot be recognized"
 
 
 def test_ids_of_photographed_people_suit_every_service(tmp_path):
@@ -108,7 +108,7 @@ def test_drawn_people_have_names_and_halves(monkeypatch):
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs here")
-def test_real_photographs_are_recognised_by_dlib(say, tmp_path):
+def test_real_photographs_are_recognized_by_dlib(say, tmp_path):
     pytest.importorskip("dlib")
     for name in ("biden", "obama", "rose"):
         (tmp_path / name).mkdir()
@@ -116,7 +116,7 @@ def test_real_photographs_are_recognised_by_dlib(say, tmp_path):
             shutil.copy(picture, tmp_path / name)
     said = say("demo", "--photos", tmp_path, "--recognizer", "dlib")
     assert said.code == 0
-    assert "4 of 4 recognised" in said.out
+    assert "4 of 4 recognized" in said.out
 
 
 def test_every_file_of_the_command_line_is_named_in_its_map():

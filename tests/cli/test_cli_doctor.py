@@ -252,7 +252,7 @@ class TestTheEmbeddedServer:
         (tmp_path / "faces.db").chmod(0o644)
         assert examine()[1]["database"] == ("warning", "other users of this machine may open it; chmod 600 faces.db")
 
-    def test_with_faces_of_another_recogniser(self, examine):
+    def test_with_faces_of_another_recognizer(self, examine):
         _enrol("faces.db")
         with closing(sqlite3.connect("faces.db")) as db, db:
             db.execute("UPDATE faces SET recognizer = 'owl'")
@@ -261,7 +261,7 @@ class TestTheEmbeddedServer:
         assert found["database"][0] == "warning"
         assert "fingerprint cannot compare the faces that were added 1 by owl" in found["database"][1]
 
-    def test_with_no_recogniser_for_faces(self, examine, monkeypatch):
+    def test_with_no_recognizer_for_faces(self, examine, monkeypatch):
         monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
         assert examine("--recognizer", "auto")[1]["recognizer"][0] == "warning"
         code, found = examine("--recognizer", "dlib")
@@ -274,11 +274,11 @@ class TestTheEmbeddedServer:
 
 
 def _enrol(path: str) -> None:
-    async def enrol() -> None:
+    async def enroll() -> None:
         async with local_session(path, recognizer="fingerprint") as session:
             await session.new_person("ada", ["staff"], draw_portrait(0))
 
-    anyio.run(enrol)
+    anyio.run(enroll)
 
 
 class TestTheInstallation:

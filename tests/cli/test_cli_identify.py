@@ -62,23 +62,23 @@ class TestAFolder:
         said = say("identify", "probes", "-g", "staff")
         assert said.code == 2
         lines = said.out.splitlines()
-        assert [line.split()[0] for line in lines] == ["failed", "failed", "unknown", "failed"] + 2 * ["recognised"]
+        assert [line.split()[0] for line in lines] == ["failed", "failed", "unknown", "failed"] + 2 * ["recognized"]
         assert [line.rsplit(maxsplit=1)[1] for line in lines] == [f"probes/{name}" for name in _names(probes)]
         *reasons, summary = said.err.splitlines()
         assert len(reasons) == 3
         assert "face-async: 1 failed: the file is empty: probes/empty.jpg" in reasons
-        assert re.search(r"6 pictures in .* s \(.* a second\): 2 recognised, 1 unknown, 3 failed", summary)
+        assert re.search(r"6 pictures in .* s \(.* a second\): 2 recognized, 1 unknown, 3 failed", summary)
 
     def test_and_files_beside_it_are_searched_for_together(self, say, probes, ada):
         said = say("identify", ada, "probes/b", "-g", "staff", "-g", "guests")
         assert said.code == 0
-        assert [line.split()[0] for line in said.out.splitlines()] == ["recognised", "recognised"]
+        assert [line.split()[0] for line in said.out.splitlines()] == ["recognized", "recognized"]
 
     def test_is_a_json_document_too(self, say, probes):
         said = say("identify", "probes", "-g", "staff", "--json")
         images = json.loads(said.out)["images"]
         assert [image["image"] for image in images] == [f"probes/{name}" for name in _names(probes)]
-        assert [image["recognised"] for image in images] == 4 * [False] + 2 * [True]
+        assert [image["recognized"] for image in images] == 4 * [False] + 2 * [True]
         assert len(said.out.splitlines()) == len(images) + 2  # one picture a line
 
     def test_is_a_csv_with_a_row_for_each_picture_and_candidate(self, say, probes):
@@ -91,10 +91,10 @@ class TestAFolder:
             ("probes/broken.jpg", "failed", "", ""),
             ("probes/empty.jpg", "failed", "", ""),
             ("probes/wall.webp", "failed", "", ""),
-            ("probes/a/ada.PNG", "recognised", "1", "ada"),
-            ("probes/a/ada.PNG", "recognised", "2", "grace"),
-            ("probes/b/ada.jpg", "recognised", "1", "ada"),
-            ("probes/b/ada.jpg", "recognised", "2", "grace"),
+            ("probes/a/ada.PNG", "recognized", "1", "ada"),
+            ("probes/a/ada.PNG", "recognized", "2", "grace"),
+            ("probes/b/ada.jpg", "recognized", "1", "ada"),
+            ("probes/b/ada.jpg", "recognized", "2", "grace"),
         ]
         assert "-1101" in next(row[-1] for row in rows if row[0] == "probes/wall.webp")
 
@@ -105,7 +105,7 @@ class TestAFolder:
         assert parsed.open == []
         assert parsed.tags.count("article") == 3
         assert parsed.tags.count("details") == 3
-        for words in ("2 of 6 recognised", "ada.PNG", "stranger.jpg", "No face was found", "The file is empty"):
+        for words in ("2 of 6 recognized", "ada.PNG", "stranger.jpg", "No face was found", "The file is empty"):
             assert words in parsed.text
 
     def test_quietly_says_what_failed_and_nothing_else(self, say, probes):
@@ -123,7 +123,7 @@ class TestAFolder:
         assert "too large for a request; --fit makes it smaller" in said.err
         for groups in (("-g", "staff"), ("-g", "staff", "-g", "guests")):
             said = say("identify", "camera", *groups, "--fit")
-            assert (said.code, said.out.split()[0]) == (0, "recognised")
+            assert (said.code, said.out.split()[0]) == (0, "recognized")
 
     def test_without_pictures_is_wrong_input(self, say, tmp_path):
         (tmp_path / "nothing").mkdir()
@@ -195,12 +195,12 @@ class TestThePage:
         parsed = make(*4 * [good], *5 * [bad])
         assert parsed.tags.count("article") == 2
         assert parsed.tags.count("img") == 5
-        assert "4 of 9 recognised" in parsed.text
+        assert "4 of 9 recognized" in parsed.text
         assert "The first 2 are shown." in parsed.text
         assert "5, the first 3 shown" in parsed.text
 
     def test_says_when_it_is_not_of_all_pictures(self, make, ada):
-        assert "0 of 1 recognised, then stopped" in make(Found(str(ada)), complete=False).text
+        assert "0 of 1 recognized, then stopped" in make(Found(str(ada)), complete=False).text
 
     def test_of_a_url_has_no_picture(self, make):
         assert "img" not in make(Found("https://example.com/a.jpg")).tags
@@ -246,7 +246,7 @@ class TestTheTally:
             tally.add(Found("a.jpg", error=error))
         tally.add(Found("b.jpg"))
         assert tally.exit == 3
-        assert tally.counts == {Verdict.RECOGNISED: 0, Verdict.UNKNOWN: 1, Verdict.FAILED: 2}
+        assert tally.counts == {Verdict.RECOGNIZED: 0, Verdict.UNKNOWN: 1, Verdict.FAILED: 2}
 
     def test_names_a_few_pictures_for_each_reason(self):
         tally = Tally()

@@ -108,11 +108,11 @@ def test_ctrl_c_ends_a_demo_with_130_and_one_line(start, tmp_path, program):
 def probes(tmp_path):
     """A folder with pictures of Ada, who is enrolled in the embedded server's database."""
 
-    async def enrol() -> None:
+    async def enroll() -> None:
         async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
             await session.new_person("ada", ["staff"], draw_portrait(0))
 
-    anyio.run(enrol)
+    anyio.run(enroll)
     (tmp_path / "probes").mkdir()
     for shot in range(1, 9):
         (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):
     assert (identify.returncode, err.splitlines()[-1]) == (130, "face-async: interrupted")
     images = json.loads(out)["images"]
     assert 2 <= len(images) < 8
-    assert f"{len(images)} of {len(images)} recognised, then stopped" in (tmp_path / "page.html").read_text("utf-8")
+    assert f"{len(images)} of {len(images)} recognized, then stopped" in (tmp_path / "page.html").read_text("utf-8")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
@@ -151,8 +151,8 @@ def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_withou
     text = shown.decode()
     assert "\x1b[32m" not in text
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n").split("\n")
-    assert sum(re.fullmatch(r"recognised +[0-9.]+ +ada +probes/\d.jpg *", line) is not None for line in lines) == 8
-    assert any("/8" in line and line.startswith("recognising") for line in lines)
+    assert sum(re.fullmatch(r"recognized +[0-9.]+ +ada +probes/\d.jpg *", line) is not None for line in lines) == 8
+    assert any("/8" in line and line.startswith("recognizing") for line in lines)
 
 
 def _people(folder):

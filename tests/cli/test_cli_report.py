@@ -44,7 +44,7 @@ def test_the_page_is_whole_and_shows_every_probe():
     assert parsed.open == []
     assert parsed.tags.count("article") == 4
     assert parsed.tags.count("img") == 3  # Ada's probe, and her face wherever she is a candidate
-    assert "1 of 4 recognised" in parsed.text
+    assert "1 of 4 recognized" in parsed.text
     assert "97.2" in parsed.text
     assert "nobody was found" in parsed.text
     assert "-1102" in parsed.text

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_folder_is_enrolled(store, people, run_on):
-    """Every person is created once, every picture added once; neighbours share a request."""
+    """Every person is created once, every picture added once; neighbors share a request."""
     async with serving(store) as (session, network), run_on(session, people) as run:
         units = [unit async for unit in run]
     assert {f"person{number}": set(range(4)) for number in range(3)} == {

@@ -176,7 +176,7 @@ def test_a_bad_line_of_json_costs_itself_alone(tmp_path, line, reason):
 
 @pytest.mark.parametrize("header", ["", "person_id", "person,path", "person_id,path,group_id", "person_id,path,path"])
 def test_a_header_that_is_wrong_ends_the_run_before_it_begins(tmp_path, header):
-    """A misspelt column that is passed over would enrol everybody without their groups."""
+    """A misspelled column that is passed over would enroll everybody without their groups."""
     with pytest.raises(ValueError, match="the first line must name the columns"):
         rows_of(manifest(tmp_path, "people.csv", header + "\nada,1.jpg,x\n"))
 

@@ -1,4 +1,4 @@
-"""``demo``: everything at once, on a local server over real http: enrol people, then recognise them."""
+"""``demo``: everything at once, on a local server over real http: enroll people, then recognize them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEADLINE = 300.0
 def demo(
     *,
     people: Annotated[int, typer.Option("--people", min=1, max=1_000, help="How many people to draw.")] = 12,
-    faces: Annotated[int, typer.Option("--faces", min=1, max=20, help="How many pictures to enrol of each.")] = 2,
+    faces: Annotated[int, typer.Option("--faces", min=1, max=20, help="How many pictures to enroll of each.")] = 2,
     photos: Annotated[
         Path | None,
         typer.Option("--photos", metavar="FOLDER", help="Use photographs: one sub-folder a person, named after them."),
@@ -49,10 +49,10 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Enrol people on a local server, recognise them, and show how it went.
+    """Enroll people on a local server, recognize them, and show how it went.
 
-    In a person's folder of photographs, pictures called probe... are to be recognised, or else the last one by name;
-    all others are enrolled. The exit code is 1 unless everybody was recognised.
+    In a person's folder of photographs, pictures called probe... are to be recognized, or else the last one by name;
+    all others are enrolled. The exit code is 1 unless everybody was recognized.
     """
     if photos is None:
         with live_progress() as progress:
@@ -73,7 +73,7 @@ def demo(
 
 
 async def perform(people: Sequence[Person], recognizer: str) -> Findings:
-    """Enrol people on a server of their own, and have it recognise their probes."""
+    """Enroll people on a server of their own, and have it recognize their probes."""
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
     from face_async.server import Store, create_app, serve_in_background  # noqa: PLC0415
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
@@ -124,7 +124,7 @@ async def _enrol(session: FaceSession, people: Sequence[Person], progress: Progr
     usable = set(faces.values())
     for person in people:
         if usable.isdisjoint(person.enrolled):
-            tell(f"{printable(person.name)} has no usable picture, and cannot be recognised")
+            tell(f"{printable(person.name)} has no usable picture, and cannot be recognized")
     return faces
 
 
@@ -132,7 +132,7 @@ async def _identify_all(session: FaceSession, people: Sequence[Person], progress
     """Identify every probe in its person's group, all groups at once, and the last probe in all groups."""
     probes = [(person, probe) for person in people for probe in person.probes]
     group_ids = list(dict.fromkeys(person.group_id for person in people))
-    bar = progress.add_task("recognising", total=len(probes) + bool(probes))
+    bar = progress.add_task("recognizing", total=len(probes) + bool(probes))
     trials: dict[int, Trial] = {}  # by place, as they are completed in any order
 
     async def in_group(group_id: str) -> None:
@@ -162,9 +162,9 @@ async def _identify_all(session: FaceSession, people: Sequence[Person], progress
 def _remark_on(people: Sequence[Person]) -> None:
     for person in people:
         if not person.enrolled:
-            tell(f"{printable(person.name)} has no picture to enrol, and takes no part")
+            tell(f"{printable(person.name)} has no picture to enroll, and takes no part")
         elif not person.probes:
-            tell(f"{printable(person.name)} has a single picture: enrolled, but there is none to recognise")
+            tell(f"{printable(person.name)} has a single picture: enrolled, but there is none to recognize")
 
 
 def _label(picture: Picture) -> str:
@@ -186,7 +186,7 @@ def _say_trials(findings: Findings) -> None:
 
 def _as_json(findings: Findings) -> dict[str, object]:
     return {
-        "recognised": findings.recognised,
+        "recognized": findings.recognized,
         "probes": [
             {
                 "person_id": trial.person.person_id,

@@ -33,7 +33,7 @@ class Trial:
 
     @property
     def right(self) -> bool:
-        """Whether the person was recognised."""
+        """Whether the person was recognized."""
         return self.best is not None and self.best.person_id == self.person.person_id
 
 
@@ -46,7 +46,7 @@ class Findings:
         faces: What was enrolled: face id -> picture.
         trials: One per probe.
         recognizer: Who looked at the pictures.
-        seconds: How long enrolling and recognising took together.
+        seconds: How long enrolling and recognizing took together.
         stats: What the session did meanwhile.
     """
 
@@ -58,14 +58,14 @@ class Findings:
     stats: Stats
 
     @property
-    def recognised(self) -> int:
-        """How many probes were recognised."""
+    def recognized(self) -> int:
+        """How many probes were recognized."""
         return sum(trial.right for trial in self.trials)
 
     @property
     def all_right(self) -> bool:
-        """Whether every probe was recognised; no probe at all proves nothing."""
-        return 0 < self.recognised == len(self.trials)
+        """Whether every probe was recognized; no probe at all proves nothing."""
+        return 0 < self.recognized == len(self.trials)
 
     @property
     def names(self) -> dict[str, str]:
@@ -76,7 +76,7 @@ class Findings:
     def summary(self) -> str:
         """All counts in one line."""
         return (
-            f"{self.recognised} of {len(self.trials)} recognised: {len(self.people)} people, {len(self.faces)} faces, "
+            f"{self.recognized} of {len(self.trials)} recognized: {len(self.people)} people, {len(self.faces)} faces, "
             f"{self.stats.requests} requests in {self.seconds:.1f} s "
             f"({self.stats.requests / self.seconds:.0f} a second), recognizer {self.recognizer}"
         )

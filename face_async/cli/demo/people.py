@@ -36,7 +36,7 @@ class Person:
         name: The name to show.
         group_id: The group that the person is put in.
         enrolled: The pictures that the service gets to know the person by.
-        probes: Other pictures of the person, to be recognised.
+        probes: Other pictures of the person, to be recognized.
     """
 
     person_id: str
@@ -47,7 +47,7 @@ class Person:
 
 
 def drawn_people(count: int, *, faces: int) -> Iterator[Person]:
-    """Draw people, with ``faces`` pictures to enrol and one more as the probe each."""
+    """Draw people, with ``faces`` pictures to enroll and one more as the probe each."""
     from face_async.portraits import draw_portrait  # noqa: PLC0415 - slow to import: numpy and pillow
 
     for number in range(count):
@@ -98,7 +98,7 @@ def _pictures(home: Path) -> Iterator[Path]:
 
 
 def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Return the pictures to enrol and the probes."""
+    """Return the pictures to enroll and the probes."""
     probes = tuple(path for path in pictures if path.stem.lower().startswith("probe"))
     if not probes and len(pictures) > 1:
         probes = (pictures[-1],)

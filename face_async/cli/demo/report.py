@@ -35,7 +35,7 @@ def page(findings: Findings) -> str:
         "requests a second": f"{findings.stats.requests / findings.seconds:.0f}",
         "recognizer": findings.recognizer,
     }
-    title = f"{findings.recognised} of {len(findings.trials)} recognised"
+    title = f"{findings.recognized} of {len(findings.trials)} recognized"
     return "".join((head(title, figures), *_sections(findings), foot("face-async demo")))
 
 
@@ -51,7 +51,7 @@ def _card(trial: Trial, findings: Findings) -> Card:
         verdict="right" if trial.right else "wrong",
         tone="good" if trial.right else "bad",
         picture=trial.probe,
-        caption="to be recognised",
+        caption="to be recognized",
         ranks=[_rank(candidate, place, trial, findings) for place, candidate in enumerate(trial.candidates)],
         reason=one_line(trial.error) if trial.error else "nobody was found",
     )

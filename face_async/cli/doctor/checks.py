@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "cli": "",
     "server": "the embedded local server, face-async serve and demo need it",
-    "recognition": "without it the local server cannot recognise real faces",
+    "recognition": "without it the local server cannot recognize real faces",
     "speed": "only http='reqwest' and uvloop need it",
 }
 """The extras that the doctor tells of, and what each is for."""

@@ -1,4 +1,4 @@
-"""The doctor's checks of the embedded local server: its recogniser, its database, and a call to it."""
+"""The doctor's checks of the embedded local server: its recognizer, its database, and a call to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``enroll`` and ``merge-journals``: enrol whole folders and manifests, in runs that may be killed at any time."""
+"""``enroll`` and ``merge-journals``: enroll whole folders and manifests, in runs that may be killed at any time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def enroll(
         typer.Option("--journal", metavar="PATH", help="What is done so far; beside the source unless told otherwise."),
     ] = None,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="RANK/WORLD", help="Enrol a part of the people only, such as 0/4 to 3/4.")
+        str, typer.Option("--shard", metavar="RANK/WORLD", help="Enroll a part of the people only, such as 0/4 to 3/4.")
     ] = "0/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but send, and say what would be sent.")] = False,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Try again what has failed, and nothing else.")] = False,
@@ -77,7 +77,7 @@ def enroll(
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
-    """Enrol the pictures of a folder or manifest, each once, however often this is killed and begun again.
+    """Enroll the pictures of a folder or manifest, each once, however often this is killed and begun again.
 
     The same command goes on where the last one ended. Ctrl-C finishes what is under way, a second one does not. The
     exit code is 1 unless every picture is enrolled.
@@ -247,7 +247,7 @@ def _default_journal(source: Path, target: Target, shard: tuple[int, int]) -> Pa
 
 
 def _check(source: Path, group_ids: Sequence[str], target: Target, journal: Path, *, retry: bool) -> None:
-    """Refuse what would enrol nobody."""
+    """Refuse what would enroll nobody."""
     source.stat()  # which says that it is not there
     if source.is_dir() and not group_ids and not retry:
         raise ValueError("say --group GROUP: a folder does not tell where to put its people")

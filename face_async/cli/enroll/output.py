@@ -1,4 +1,4 @@
-"""What an enrolment shows: a live line while it runs, and a summary at its end."""
+"""What an enrollment shows: a live line while it runs, and a summary at its end."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Rank:
 
 @frozen
 class Card:
-    """A picture that was to be recognised, beside the candidates.
+    """A picture that was to be recognized, beside the candidates.
 
     Attributes:
         title: What it shows, or where it lies.
@@ -132,7 +132,7 @@ def card(shown: Card) -> str:
     note = f"<small>{text(shown.note)}</small>" if shown.note else ""
     return f"""<article class="{shown.tone}">
 <header><h3>{text(shown.title)}{note}</h3><span class="verdict">{text(shown.verdict)}</span></header>
-{figure(shown.picture, shown.caption, description=f"to be recognised: {shown.title}", box=shown.box)}
+{figure(shown.picture, shown.caption, description=f"to be recognized: {shown.title}", box=shown.box)}
 {_candidates(shown)}
 </article>
 """

@@ -77,7 +77,7 @@ def identify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whom of one or more groups each picture shows; the exit code is 1 unless all are recognised.
+    """Tell whom of one or more groups each picture shows; the exit code is 1 unless all are recognized.
 
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
@@ -89,7 +89,7 @@ def identify(
             outputs.include(Csv(csv))
         if report is not None:
             outputs.include(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
-        bar = progress.add_task("recognising", total=probes.count())
+        bar = progress.add_task("recognizing", total=probes.count())
 
         def take(found: Found) -> None:
             tally.add(found)

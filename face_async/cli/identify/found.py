@@ -25,7 +25,7 @@ _ELSE = "other reasons"
 class Verdict(enum.StrEnum):
     """How it went for a picture."""
 
-    RECOGNISED = "recognised"
+    RECOGNIZED = "recognized"
     UNKNOWN = "unknown"
     FAILED = "failed"
 
@@ -52,14 +52,14 @@ class Found:
         if self.error is not None:
             return Verdict.FAILED
         known = bool(self.candidates) and self.candidates[0].confidence >= self.threshold
-        return Verdict.RECOGNISED if known else Verdict.UNKNOWN
+        return Verdict.RECOGNIZED if known else Verdict.UNKNOWN
 
     @property
     def exit(self) -> Exit:
         """The exit code that this picture alone deserves."""
         if self.error is not None:
             return exit_code(self.error)
-        return Exit.OK if self.verdict is Verdict.RECOGNISED else Exit.NO
+        return Exit.OK if self.verdict is Verdict.RECOGNIZED else Exit.NO
 
     @property
     def reason(self) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from face_async.cli.identify.found import Found
 
-_STYLES = {Verdict.RECOGNISED: "green", Verdict.UNKNOWN: "dim", Verdict.FAILED: "red"}
+_STYLES = {Verdict.RECOGNIZED: "green", Verdict.UNKNOWN: "dim", Verdict.FAILED: "red"}
 _PERSON_WIDTH = 24
 
 CSV_COLUMNS = ("picture", "verdict", "rank", "person_id", "confidence", "face_id", "tag", "error")
@@ -191,7 +191,7 @@ class Csv(Output):
 def _fields(found: Found) -> dict[str, object]:
     return {
         "image": found.image,
-        "recognised": found.verdict is Verdict.RECOGNISED,
+        "recognized": found.verdict is Verdict.RECOGNIZED,
         "candidates": [
             {
                 "person_id": candidate.person_id,

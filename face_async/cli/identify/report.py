@@ -54,7 +54,7 @@ class Report(Output):
         self._threshold = threshold
         self._boxes = FaceBoxes()
         self._tally = Tally()
-        self._sections = {verdict: _Waiting() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNISED)}
+        self._sections = {verdict: _Waiting() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNIZED)}
         self._failures: dict[str, list[str]] = {}
 
     def add(self, found: Found) -> None:
@@ -77,7 +77,7 @@ class Report(Output):
 
     def _pieces(self, *, complete: bool) -> Iterator[str]:
         tally = self._tally
-        title = f"{tally.counts[Verdict.RECOGNISED]:,} of {tally.pictures:,} recognised"
+        title = f"{tally.counts[Verdict.RECOGNIZED]:,} of {tally.pictures:,} recognized"
         figures = {
             **{verdict.value: f"{count:,}" for verdict, count in tally.counts.items()},
             "searched in": ", ".join(self._group_ids),
@@ -87,7 +87,7 @@ class Report(Output):
         yield head(title if complete else f"{title}, then stopped", figures)
         yield from self._section(Verdict.UNKNOWN, "Unknown")
         yield from self._failed()
-        yield from self._section(Verdict.RECOGNISED, "Recognised")
+        yield from self._section(Verdict.RECOGNIZED, "Recognized")
         seen_by = f"Frames around faces are this machine's, by {self._boxes.name}." if self._boxes.name else ""
         yield foot("face-async identify", seen_by)
 
@@ -110,7 +110,7 @@ class Report(Output):
             title=where.name or found.image,
             note="" if picture is None or where.parent == Path() else str(where.parent),
             verdict=found.verdict,
-            tone="good" if found.verdict is Verdict.RECOGNISED else "open",
+            tone="good" if found.verdict is Verdict.RECOGNIZED else "open",
             picture=picture,
             box=None if picture is None else self._boxes.find(picture),
             ranks=[self._rank(candidate, place, found) for place, candidate in enumerate(found.candidates)],
@@ -118,7 +118,7 @@ class Report(Output):
         )
 
     def _rank(self, candidate: Candidate, place: int, found: Found) -> Rank:
-        it_is = place == 0 and found.verdict is Verdict.RECOGNISED
+        it_is = place == 0 and found.verdict is Verdict.RECOGNIZED
         return Rank(
             candidate.person_id,
             candidate.confidence,

@@ -1,4 +1,4 @@
-"""Recognisers: what finds the face in a picture, and tells how alike two faces are.
+"""Recognizers: what finds the face in a picture, and tells how alike two faces are.
 
 ============= ======================== =============================================================================
 name          needs                    what it does
@@ -36,7 +36,7 @@ class Recognizer(Protocol):
 
     @property
     def name(self) -> str:
-        """What is stored beside embeddings, since those of different recognisers cannot be compared."""
+        """What is stored beside embeddings, since those of different recognizers cannot be compared."""
         ...
 
     def find_face(self, picture: bytes) -> Face:
@@ -54,12 +54,12 @@ class Recognizer(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what is held, waiting for pictures under way; a recogniser that is used again opens again."""
+        """Give back what is held, waiting for pictures under way; a recognizer that is used again opens again."""
         ...
 
 
 def recognizer(name: str = "auto") -> Recognizer:
-    """Return a recogniser; it may be shared, and should be closed.
+    """Return a recognizer; it may be shared, and should be closed.
 
     Args:
         name: ``"dlib"``, ``"fingerprint"`` or ``"auto"``.

@@ -1,4 +1,4 @@
-"""What recognisers share: a picture comes in, a face goes out, and faces have distances."""
+"""What recognizers share: a picture comes in, a face goes out, and faces have distances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNATURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|BM|RIFF.{4}WEBP", re.
 
 @frozen
 class Face:
-    """A face as a recogniser sees it. What it cannot measure has the neutral value, and is never made up.
+    """A face as a recognizer sees it. What it cannot measure has the neutral value, and is never made up.
 
     Attributes:
         x: Left edge of the face's box, in pixels of the picture as sent, after any EXIF rotation.
@@ -35,7 +35,7 @@ class Face:
         pitch: Turn up or down, -30 to 30 degrees; neutral: 0.
         yaw: Turn of the nose to the picture's left (below 0) or right, -30 to 30 degrees; neutral: 0.
         roll: Turn in the picture's plane, clockwise above 0, -180 to 180 degrees; neutral: 0.
-        embedding: One row of numbers; only embeddings of the same recogniser can be compared.
+        embedding: One row of numbers; only embeddings of the same recognizer can be compared.
     """
 
     x: int

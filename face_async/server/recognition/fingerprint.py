@@ -1,6 +1,6 @@
 """Recognition without models: a picture is its own face, and pictures that look alike are alike.
 
-A picture becomes the low frequencies of its light and of its colours, which recompressing and rescaling hardly touch.
+A picture becomes the low frequencies of its light and of its colors, which recompressing and rescaling hardly touch.
 Measured as distances of unit vectors: the same picture recompressed (JPEG, quality 50) or rescaled to between half
 and one and a half times its size at most 0.04; two shots of a drawn person (:mod:`face_async.portraits`) 0.05 to
 0.26; two drawn persons 0.18 to 1.4, one pair in a hundred below 0.3; unrelated structures 1.1 and more. Fine noise
@@ -17,13 +17,13 @@ from face_async.server.recognition.face import Face, decode, distances
 from face_async.server.refusal import Refusal
 
 _GRID = 32  # cells each way
-_LIGHT, _COLOR = 10, 4  # frequencies each way that are kept; the eye, and so JPEG, sees colour more coarsely
+_LIGHT, _COLOR = 10, 4  # frequencies each way that are kept; the eye, and so JPEG, sees color more coarsely
 _COLOR_WEIGHT = 0.7
 _LEAST_CONTRAST = 1.0  # standard deviation of the cells, in steps of 0 to 255
 
 _WAVES = np.cos(np.pi / _GRID * np.outer(np.arange(_LIGHT), np.arange(_GRID) + 0.5))  # of a cosine transform
 _STRESS = np.sqrt(1.0 + np.add.outer(np.arange(_LIGHT), np.arange(_LIGHT)))  # details tell more than their size
-_STRESS[0, 0] = 0.0  # how bright or colourful the whole picture is belongs to the lamp
+_STRESS[0, 0] = 0.0  # how bright or colorful the whole picture is belongs to the lamp
 
 
 class FingerprintRecognizer:
@@ -41,7 +41,7 @@ class FingerprintRecognizer:
             Refusal: -1101 when the picture is uniform, or as :func:`~face_async.server.recognition.face.decode`.
         """
         decoded = decode(picture, longest_side=8 * _GRID)
-        # Bilinear resizing weighs all pixels of a cell and some of its neighbours, so borders of cells do not matter.
+        # Bilinear resizing weighs all pixels of a cell and some of its neighbors, so borders of cells do not matter.
         cells = np.asarray(decoded.image.resize((_GRID, _GRID), Image.Resampling.BILINEAR), np.float64)
         if cells.std(axis=(0, 1)).max() < _LEAST_CONTRAST:
             raise Refusal(-1101)

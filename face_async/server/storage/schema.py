@@ -11,7 +11,7 @@ SCHEMA_VERSION = 1
 """What ``PRAGMA user_version`` says in a database of this layout."""
 
 # A group's version counts the changes of its gallery, so that a cached one is known to be stale whichever
-# process made the change. Lists are in the order of enrolment: the order of the integer keys.
+# process made the change. Lists are in the order of enrollment: the order of the integer keys.
 _TABLES = """
 CREATE TABLE groups (
     id INTEGER PRIMARY KEY, appid TEXT NOT NULL, group_id TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 0,

@@ -41,7 +41,7 @@ _GALLERY = (
 
 @frozen
 class PersonRecord:
-    """What is known of a person, lists in the order of enrolment."""
+    """What is known of a person, lists in the order of enrollment."""
 
     person_id: str
     name: str
