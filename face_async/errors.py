@@ -35,9 +35,7 @@ from __future__ import annotations
 import copyreg
 import enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,7 +144,7 @@ class ServiceError(CallError):
         session_id: str = "",
     ) -> None:
         known = CODES.get(code)
-        self.code = code
+        self.code = int(code)
         self.name = known.name if known else f"UNKNOWN_{code}"
         self.message = message
         self.data: Mapping[str, object] = dict(data or {})
@@ -223,73 +221,87 @@ class Retry(enum.Enum):
     AMBIGUOUS = "ambiguous"  # executed or not, the code does not tell
 
 
-@frozen
-class Code:
-    """One row of the table: a return code of the specification's chapter 3."""
+class Code(int):
+    """One row of the table: a number with what it means.
 
-    number: int
+    Attributes:
+        error: The class of the error that stands for the code.
+        meaning: The code in plain English, and what to do about it.
+        retry: What the code means for trying again.
+    """
+
     error: type[ServiceError]
-    name: str
     meaning: str
-    retry: Retry = Retry.NEVER
+    retry: Retry
+
+    def __new__(cls, number: int, error: type[ServiceError], meaning: str, retry: Retry = Retry.NEVER) -> Self:
+        """Make a number that knows what it means."""
+        code = super().__new__(cls, number)
+        code.error, code.meaning, code.retry = error, meaning, retry
+        return code
 
 
-# The names of negative codes are the back end's own; it was never seen to name a positive one.
-_ROWS = (
-    Code(3, InvalidParameterError, "BAD_REQUEST", "the request is wrong, or the account is unpaid"),
-    Code(4, AuthError, "SIGNATURE_EMPTY", "no signature was sent", Retry.HOPELESS),
-    Code(5, AuthError, "SIGNATURE_MALFORMED", "the signature cannot be read", Retry.HOPELESS),
-    Code(
-        6,
-        AuthError,
-        "SIGNATURE_TARGET_MISMATCH",
-        "the signature is for another appid or bucket; check both",
-        Retry.HOPELESS,
-    ),
-    Code(9, AuthError, "SIGNATURE_EXPIRED", "the signature has expired; check this machine's clock", Retry.CLOCK),
-    Code(10, AuthError, "APPID_NOT_EXISTED", "the appid does not exist; check it", Retry.HOPELESS),
-    Code(11, AuthError, "SECRETID_NOT_EXISTED", "the SecretID does not exist; check it", Retry.HOPELESS),
-    Code(12, AuthError, "APPID_SECRETID_MISMATCH", "the SecretID belongs to another appid; check both", Retry.HOPELESS),
-    Code(13, AuthError, "REPLAY_ATTACK", "this signature was used before", Retry.AMBIGUOUS),
-    Code(14, AuthError, "SIGNATURE_MISMATCH", "the signature is wrong; check the SecretKey", Retry.HOPELESS),
-    Code(15, RateLimitedError, "RATE_LIMITED", "too many requests; send fewer a second", Retry.SLOWER),
-    Code(16, NotFoundError, "BUCKET_NOT_EXISTED", "the bucket does not exist; check it", Retry.HOPELESS),
-    Code(21, InvalidParameterError, "PARAMETER_INVALID", "a parameter is invalid"),
-    Code(23, RequestTooLargeRefusal, "REQUEST_TOO_LARGE", "the request is too large; send a smaller picture or fewer"),
-    Code(24, UnavailableError, "GOING_OFFLINE", "the service has retired this interface; use a server of your own"),
-    Code(107, UnavailableError, "AUTH_UNAVAILABLE", "the authentication service is unavailable", Retry.LATER),
-    Code(108, UnavailableError, "AUTH_UNAVAILABLE", "the authentication service is unavailable", Retry.LATER),
-    Code(213, UnavailableError, "INTERNAL_ERROR", "the service failed internally", Retry.AMBIGUOUS),
-    Code(-1101, ImageError, "SDK_IMAGE_FACEDETECT_FAILED", "no face was found; faces want at least 100 x 100 pixels"),
-    Code(-1102, ImageError, "SDK_IMAGE_DECODE_FAILED", "the picture cannot be decoded; it may be damaged"),
-    Code(-1103, ImageError, "SDK_FEAT_PROCESSFAILED", "the face's features could not be computed"),
-    Code(-1104, ImageError, "SDK_FACE_SHAPE_FAILED", "the face's outline could not be found"),
-    Code(-1105, ImageError, "SDK_FACE_GENDER_FAILED", "the gender could not be estimated"),
-    Code(-1106, ImageError, "SDK_FACE_EXPRESSION_FAILED", "the expression could not be estimated"),
-    Code(-1107, ImageError, "SDK_FACE_AGE_FAILED", "the age could not be estimated"),
-    Code(-1108, ImageError, "SDK_FACE_POSE_FAILED", "the pose could not be estimated"),
-    Code(-1109, ImageError, "SDK_FACE_GLASS_FAILED", "glasses could not be detected"),
-    Code(-1200, UnavailableError, "STORAGE_ERROR", "the service could not store features", Retry.AMBIGUOUS),
-    Code(-1300, ImageError, "ERROR_IMAGE_EMPTY", "no picture was sent, or an empty one"),
-    Code(-1301, InvalidParameterError, "ERROR_PARAMETER_EMPTY", "a required parameter is missing or empty"),
-    Code(-1302, AlreadyExistsError, "ERROR_PERSON_EXISTED", "a person of this id exists already"),
-    Code(-1303, NotFoundError, "ERROR_PERSON_NOT_EXISTED", "no person of this id exists"),
-    Code(-1304, InvalidParameterError, "ERROR_PARAMETER_TOO_LONG", "a parameter is too long"),
-    Code(-1305, NotFoundError, "ERROR_FACE_NOT_EXISTED", "no face of this id exists"),
-    Code(-1306, NotFoundError, "ERROR_GROUP_NOT_EXISTED", "no group of this id exists"),
-    Code(-1307, NotFoundError, "ERROR_GROUPLIST_NOT_EXISTED", "the list of groups does not exist"),
-    Code(-1308, ImageError, "ERROR_DOWNLOAD_IMAGE_FAILED", "the server could not, or may not, fetch the picture's URL"),
-    Code(-1309, FaceLimitRefusal, "ERROR_FACE_NUM_EXCEED", "the person has all the faces that a person may have"),
-    Code(-1310, PersonLimitRefusal, "ERROR_PERSON_NUM_EXCEED", "the group has all the persons that a group may have"),
-    Code(-1311, GroupLimitRefusal, "ERROR_GROUP_NUM_EXCEED", "the appid has all the groups that an appid may have"),
-    Code(-1312, DuplicateFaceError, "ERROR_SAME_FACE_ADDED", "the person already has almost the same face"),
-    Code(-1313, InvalidParameterError, "ERROR_PARAMETER_INVALID", "an id has a space, slash, tab or line break"),
-    Code(-1400, ImageError, "ERROR_IMAGE_FORMAT_INVALID", "the picture's format is not supported"),
-    Code(-1403, ImageError, "ERROR_IMAGE_DOWNLOAD_FAILED", "the server could not fetch the picture"),
-)
+class ReturnCode(enum.IntEnum):
+    """The table of return codes: chapter 3 of the specification, and 24 and -1313, which later documents add.
 
-CODES: Mapping[int, Code] = MappingProxyType({row.number: row for row in _ROWS})
-"""Every return code of chapter 3, and 24 and -1313, which later documents add: code -> its row."""
+    A member equals its number, and has the attributes of its :class:`Code`. The names of 0 and of the negative codes
+    are the back end's own; it was never seen to name a positive one.
+    """
+
+    def __init__(self, row: Code) -> None:
+        self.error, self.meaning, self.retry = row.error, row.meaning, row.retry
+
+    OK = Code(0, ServiceError, "success")
+    BAD_REQUEST = Code(3, InvalidParameterError, "the request is wrong, or the account is unpaid")
+    SIGNATURE_EMPTY = Code(4, AuthError, "no signature was sent", Retry.HOPELESS)
+    SIGNATURE_MALFORMED = Code(5, AuthError, "the signature cannot be read", Retry.HOPELESS)
+    SIGNATURE_TARGET_MISMATCH = Code(
+        6, AuthError, "the signature is for another appid or bucket; check both", Retry.HOPELESS
+    )
+    SIGNATURE_EXPIRED = Code(9, AuthError, "the signature has expired; check this machine's clock", Retry.CLOCK)
+    APPID_NOT_EXISTED = Code(10, AuthError, "the appid does not exist; check it", Retry.HOPELESS)
+    SECRETID_NOT_EXISTED = Code(11, AuthError, "the SecretID does not exist; check it", Retry.HOPELESS)
+    APPID_SECRETID_MISMATCH = Code(12, AuthError, "the SecretID belongs to another appid; check both", Retry.HOPELESS)
+    REPLAY_ATTACK = Code(13, AuthError, "this signature was used before", Retry.AMBIGUOUS)
+    SIGNATURE_MISMATCH = Code(14, AuthError, "the signature is wrong; check the SecretKey", Retry.HOPELESS)
+    RATE_LIMITED = Code(15, RateLimitedError, "too many requests; send fewer a second", Retry.SLOWER)
+    BUCKET_NOT_EXISTED = Code(16, NotFoundError, "the bucket does not exist; check it", Retry.HOPELESS)
+    PARAMETER_INVALID = Code(21, InvalidParameterError, "a parameter is invalid")
+    REQUEST_TOO_LARGE = Code(23, RequestTooLargeRefusal, "the request is too large; send a smaller picture or fewer")
+    GOING_OFFLINE = Code(24, UnavailableError, "the service has retired this interface; use a server of your own")
+    AUTH_UNAVAILABLE = Code(107, UnavailableError, "the authentication service is unavailable", Retry.LATER)
+    AUTH_UNAVAILABLE_108 = Code(108, UnavailableError, "the authentication service is unavailable", Retry.LATER)
+    INTERNAL_ERROR = Code(213, UnavailableError, "the service failed internally", Retry.AMBIGUOUS)
+    SDK_IMAGE_FACEDETECT_FAILED = Code(-1101, ImageError, "no face was found; faces want at least 100 x 100 pixels")
+    SDK_IMAGE_DECODE_FAILED = Code(-1102, ImageError, "the picture cannot be decoded; it may be damaged")
+    SDK_FEAT_PROCESSFAILED = Code(-1103, ImageError, "the face's features could not be computed")
+    SDK_FACE_SHAPE_FAILED = Code(-1104, ImageError, "the face's outline could not be found")
+    SDK_FACE_GENDER_FAILED = Code(-1105, ImageError, "the gender could not be estimated")
+    SDK_FACE_EXPRESSION_FAILED = Code(-1106, ImageError, "the expression could not be estimated")
+    SDK_FACE_AGE_FAILED = Code(-1107, ImageError, "the age could not be estimated")
+    SDK_FACE_POSE_FAILED = Code(-1108, ImageError, "the pose could not be estimated")
+    SDK_FACE_GLASS_FAILED = Code(-1109, ImageError, "glasses could not be detected")
+    STORAGE_ERROR = Code(-1200, UnavailableError, "the service could not store features", Retry.AMBIGUOUS)
+    ERROR_IMAGE_EMPTY = Code(-1300, ImageError, "no picture was sent, or an empty one")
+    ERROR_PARAMETER_EMPTY = Code(-1301, InvalidParameterError, "a required parameter is missing or empty")
+    ERROR_PERSON_EXISTED = Code(-1302, AlreadyExistsError, "a person of this id exists already")
+    ERROR_PERSON_NOT_EXISTED = Code(-1303, NotFoundError, "no person of this id exists")
+    ERROR_PARAMETER_TOO_LONG = Code(-1304, InvalidParameterError, "a parameter is too long")
+    ERROR_FACE_NOT_EXISTED = Code(-1305, NotFoundError, "no face of this id exists")
+    ERROR_GROUP_NOT_EXISTED = Code(-1306, NotFoundError, "no group of this id exists")
+    ERROR_GROUPLIST_NOT_EXISTED = Code(-1307, NotFoundError, "the list of groups does not exist")
+    ERROR_DOWNLOAD_IMAGE_FAILED = Code(-1308, ImageError, "the server could not, or may not, fetch the picture's URL")
+    ERROR_FACE_NUM_EXCEED = Code(-1309, FaceLimitRefusal, "the person has all the faces that a person may have")
+    ERROR_PERSON_NUM_EXCEED = Code(-1310, PersonLimitRefusal, "the group has all the persons that a group may have")
+    ERROR_GROUP_NUM_EXCEED = Code(-1311, GroupLimitRefusal, "the appid has all the groups that an appid may have")
+    ERROR_SAME_FACE_ADDED = Code(-1312, DuplicateFaceError, "the person already has almost the same face")
+    ERROR_PARAMETER_INVALID = Code(-1313, InvalidParameterError, "an id has a space, slash, tab or line break")
+    ERROR_IMAGE_FORMAT_INVALID = Code(-1400, ImageError, "the picture's format is not supported")
+    ERROR_IMAGE_DOWNLOAD_FAILED = Code(-1403, ImageError, "the server could not fetch the picture")
+
+
+CODES: Mapping[int, ReturnCode] = MappingProxyType({int(code): code for code in ReturnCode if code})
+"""Every return code but 0: number -> its row of the table."""
 
 
 def service_error(

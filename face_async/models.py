@@ -14,7 +14,7 @@ from attrs import field, fields, frozen, has
 from cattrs.errors import BaseValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from face_async.errors import ServiceError, service_error
+from face_async.errors import ReturnCode, ServiceError, service_error
 
 # Needed at run time: the converter resolves the annotations of AddFaceResult.
 from face_async.images import ImageSource  # noqa: TC001
@@ -104,7 +104,7 @@ class FaceOutcome:
     @property
     def added(self) -> bool:
         """Whether a face was added."""
-        return self.code == 0
+        return self.code == ReturnCode.OK
 
     @property
     def error(self) -> ServiceError | None:
@@ -141,10 +141,10 @@ class AddFaceResult(Result):
         """One outcome per image, in input order."""
         positional = len(self.face_ids) == len(self.ret_codes)
         ids = iter(self.face_ids)
-        found = [next(ids) if positional or code == 0 else None for code in self.ret_codes]
+        found = [next(ids) if positional or code == ReturnCode.OK else None for code in self.ret_codes]
         images = self.images or (None,) * len(self.ret_codes)
         return tuple(
-            FaceOutcome(image=image, code=code, face_id=(face_id or None) if code == 0 else None)
+            FaceOutcome(image=image, code=code, face_id=(face_id or None) if code == ReturnCode.OK else None)
             for image, code, face_id in zip(images, self.ret_codes, found, strict=True)
         )
 

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import face_async
+from face_async.errors import CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PACKAGE = Path(face_async.__file__).parent
 MAX_LINES = 500
@@ -76,6 +81,8 @@ IMPURE_MODULES = HTTP_CLIENTS | {
     "trio",
 }
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
+CODE_NAME = re.compile(r"(?i)\bcodes?\b|_codes?\b|\bcodes?_|\bmends\b|\bempty\b")
+TAKES_CODE = re.compile(r"(\w+\.)*(\w*Refusal|\w+Error|Addition|envelope|service_error|ReturnCode)")
 HEAVY = {"PIL", "dlib", "face_recognition_models", "numpy", "python_multipart", "rich", "starlette", "typer", "uvicorn"}
 
 
@@ -307,6 +314,98 @@ def test_what_only_computes_opens_and_prints_nothing(module):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS
     ]
     assert calls == []
+
+
+def is_code(node: ast.expr, *, among: Callable[[int], bool] = lambda code: True) -> bool:
+    """Return whether an expression is a return code written as a number, or such a number as a text."""
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return False
+    if isinstance(value, str) and re.fullmatch(r"-\d+", value):
+        value = int(value)
+    return type(value) is int and value in CODES and among(value)
+
+
+def codes_as_numbers(module: ast.Module) -> list[int]:
+    """Return the lines on which a return code stands as a number.
+
+    A negative one has no other meaning, wherever it stands. A positive one has it where something is called a code: the
+    first argument of what takes one, a keyword, a comparison, a member of a collection or key of a mapping of them.
+    """
+    found: list[ast.expr] = []
+    for node in ast.walk(module):
+        match node:
+            case ast.UnaryOp() | ast.Constant(value=str()):
+                found += [node] if is_code(node, among=lambda code: code < 0) else []
+            case ast.Call(args=[first, *_]) if TAKES_CODE.fullmatch(ast.unparse(node.func)):
+                found.append(first)
+            case ast.keyword(arg=str(name), value=value) if CODE_NAME.search(name):
+                found.append(value)
+            case ast.Compare(left=left, comparators=others) if any(
+                CODE_NAME.search(ast.unparse(each)) for each in (left, *others)
+            ):
+                found += [left, *others, *(member for each in others for member in members(each))]
+            case ast.Assign(targets=[target], value=value) if CODE_NAME.search(ast.unparse(target)):
+                found += [value, *members(value)]
+            case ast.AnnAssign(target=target, value=ast.expr() as value) if CODE_NAME.search(ast.unparse(target)):
+                found += [value, *members(value)]
+            case ast.Subscript(value=ast.Name(id="CODES"), slice=index):
+                found.append(index)
+            case _:
+                pass
+    return sorted({node.lineno for node in found if is_code(node)})
+
+
+def members(node: ast.expr) -> list[ast.expr]:
+    """Return what a literal collection holds, a mapping's keys, a choice's branches."""
+    match node:
+        case ast.Set(elts=elements) | ast.Tuple(elts=elements) | ast.List(elts=elements):
+            return elements
+        case ast.Call(args=arguments):
+            return [each for argument in arguments for each in members(argument)]
+        case ast.Dict(keys=keys):
+            return [key for key in keys if key is not None]
+        case ast.IfExp(body=body, orelse=orelse):
+            return [body, orelse]
+        case _:
+            return []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raise Refusal(21)",
+        "Addition(-1312, twin)",
+        "NotFoundError(16, endpoint='verify')",
+        "service_error(213, endpoint='verify')",
+        "parameters.ids('group_ids', empty=-1307)",
+        "envelope(213, session)",
+        "add(code=15)",
+        "error.code == 24",
+        "error.code in {9, 24}",
+        "code in (9, -1313)",
+        "recorded.code = -1200 if broken else 213",
+        "FULL = -1309",
+        "words = [(FaceLimitError, '-1309')]",
+        "HOPELESS_CODES = frozenset({4, 5})",
+        "MENDS_OF_CODES: Mapping[int, str] = {3: 'pay'}",
+        "CODES[15]",
+    ],
+)
+def test_the_search_for_codes_finds_every_way_to_write_one(text):
+    """Guard of the guard."""
+    assert codes_as_numbers(ast.parse(text)) == [1]
+
+
+@pytest.mark.parametrize("text", ["top = 5", "sleep(15)", "room(16)", "error.code == ReturnCode.OK", "x[3:4]", "-1.5"])
+def test_the_search_for_codes_takes_no_other_number_for_one(text):
+    assert codes_as_numbers(ast.parse(text)) == []
+
+
+def test_no_return_code_is_written_as_a_number_outside_the_table():
+    numbers = [where(module, line) for module in FILES if module != "errors" for line in codes_as_numbers(tree(module))]
+    assert numbers == []
 
 
 def test_no_file_is_too_long_to_be_read_at_once():

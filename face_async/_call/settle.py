@@ -28,6 +28,7 @@ from face_async.errors import (
     FaceLimitError,
     ImageError,
     NotFoundError,
+    ReturnCode,
     ServiceError,
 )
 from face_async.models import (
@@ -45,15 +46,29 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource
     from face_async.models import Candidate, PersonInfo, Result
 
-_DUPLICATE = -1312
-_FULL = -1309
-_NO_PERSON = -1303
-_NOT_FETCHED = (-1308, -1403)
+_NOT_FETCHED = (ReturnCode.ERROR_DOWNLOAD_IMAGE_FAILED, ReturnCode.ERROR_IMAGE_DOWNLOAD_FAILED)
 
-_UNTOLD = frozenset({_DUPLICATE, _FULL, *_NOT_FETCHED, None})
+_UNTOLD = frozenset({ReturnCode.ERROR_SAME_FACE_ADDED, ReturnCode.ERROR_FACE_NUM_EXCEED, *_NOT_FETCHED, None})
 """What a picture's code may be in a later answer although an earlier request has added it."""
 
-_DETERMINED = frozenset({*range(-1109, -1100), -1300, -1301, -1304, -1313, -1400})
+_DETERMINED = frozenset(
+    {
+        ReturnCode.SDK_IMAGE_FACEDETECT_FAILED,
+        ReturnCode.SDK_IMAGE_DECODE_FAILED,
+        ReturnCode.SDK_FEAT_PROCESSFAILED,
+        ReturnCode.SDK_FACE_SHAPE_FAILED,
+        ReturnCode.SDK_FACE_GENDER_FAILED,
+        ReturnCode.SDK_FACE_EXPRESSION_FAILED,
+        ReturnCode.SDK_FACE_AGE_FAILED,
+        ReturnCode.SDK_FACE_POSE_FAILED,
+        ReturnCode.SDK_FACE_GLASS_FAILED,
+        ReturnCode.ERROR_IMAGE_EMPTY,
+        ReturnCode.ERROR_PARAMETER_EMPTY,
+        ReturnCode.ERROR_PARAMETER_TOO_LONG,
+        ReturnCode.ERROR_PARAMETER_INVALID,
+        ReturnCode.ERROR_IMAGE_FORMAT_INVALID,
+    }
+)
 """Codes that follow from the bytes of the request, whenever it is sent."""
 _SAME_PICTURE = 99.0
 """Confidence from which on a face was made from this very picture: other pictures of a person stay well below."""
@@ -220,7 +235,7 @@ class _Batch:
             if len(doubt.ended.face_ids) == len(faces):
                 self.named = dict(enumerate(doubt.ended.face_ids))
         elif isinstance(doubt.ended, FaceLimitError):
-            self.codes = [_FULL] * len(doubt.images)
+            self.codes = [ReturnCode.ERROR_FACE_NUM_EXCEED] * len(doubt.images)
         self.unknown = [place for place, code in enumerate(self.codes) if code in _UNTOLD]
         self.fresh: list[str] = []
         self.found: dict[int, str] = {}
@@ -253,14 +268,14 @@ async def _attribute(api: FaceApi, batch: _Batch) -> None:
     unnamed = [
         place
         for place in batch.unknown
-        if batch.codes[place] != _DUPLICATE or not batch.claim(place, batch.named.get(place, ""))
+        if batch.codes[place] != ReturnCode.ERROR_SAME_FACE_ADDED or not batch.claim(place, batch.named.get(place, ""))
     ]
     if not (unnamed and batch.fresh):
         return
     info = await _info(api, batch.doubt.text("person_id"))
     nameless: list[int] = []
     for place in unnamed:
-        duplicate = batch.codes[place] == _DUPLICATE
+        duplicate = batch.codes[place] == ReturnCode.ERROR_SAME_FACE_ADDED
         seen = await _recognize(api, batch.doubt, place, info)
         if seen is not None and (duplicate or seen.confidence >= _SAME_PICTURE):
             batch.claim(place, seen.face_id)
@@ -295,7 +310,7 @@ async def _info(api: FaceApi, person_id: str) -> PersonInfo | None:
 
 def _is_absent(ended: object) -> bool:
     """Return whether something ended with the word that the person does not exist."""
-    return isinstance(ended, ServiceError) and ended.code == _NO_PERSON
+    return isinstance(ended, ServiceError) and ended.code == ReturnCode.ERROR_PERSON_NOT_EXISTED
 
 
 _SETTLERS: Mapping[str, Callable[[FaceApi, Doubt], Awaitable[Finding]]] = MappingProxyType(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from attrs import define, field, frozen
 
-from face_async.errors import FaceLimitError, GroupLimitError, LimitError, PersonLimitError
+from face_async.errors import FaceLimitError, GroupLimitError, LimitError, PersonLimitError, ReturnCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -81,14 +81,14 @@ KINDS: Mapping[str, Kind] = {
     "persons": Kind(
         PersonLimitError,
         lambda limits: limits.max_persons_per_group,
-        -1306,
+        ReturnCode.ERROR_GROUP_NOT_EXISTED,
         "group {id!r} has {confirmed:,} of the {limit:,} persons that a group may have",
         "put the person in another group, or delete persons that are no longer needed",
     ),
     "groups": Kind(
         GroupLimitError,
         lambda limits: limits.max_groups_per_appid,
-        -1307,
+        ReturnCode.ERROR_GROUPLIST_NOT_EXISTED,
         "the appid has {confirmed:,} of the {limit:,} groups that an appid may have",
         "put the person in groups that exist already",
     ),

@@ -12,7 +12,7 @@ from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, creat
 from face_async.bulk.ledger import Key
 from face_async.bulk.outcomes import Outcomes
 from face_async.endpoints import DEL_PERSON, IDENTIFY, NEW_PERSON
-from face_async.errors import CallError, NotFoundError, PersonLimitError
+from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode
 from face_async.images import as_image
 from face_async.limits import check_id
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from face_async.models import DelPersonResult, NewPersonResult
 
 _MOST_SHARDS = 10_000  # as many as four digits can number
-_NO_GROUPS = -1307  # the list of groups does not exist: one way to say that it is empty
 
 
 class ShardedGroup:
@@ -130,7 +129,7 @@ class ShardedGroup:
         info = await self._session.get_info(person_id)
         numbers = {number for group_id in info.group_ids if (number := self._number(group_id)) is not None}
         if not numbers:
-            error = NotFoundError(-1303, endpoint=DEL_PERSON.name)
+            error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=DEL_PERSON.name)
             error.add_note(f"a person of this id exists, but in none of the shards of {self._name!r}")
             raise error
         try:
@@ -207,7 +206,7 @@ class ShardedGroup:
         try:
             group_ids = await self._session.get_group_ids()
         except NotFoundError as error:
-            if error.code != _NO_GROUPS:
+            if error.code != ReturnCode.ERROR_GROUPLIST_NOT_EXISTED:  # one way to say that there are none
                 raise
             return set()
         return {number for group_id in group_ids if (number := self._number(group_id)) is not None}

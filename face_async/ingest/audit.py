@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import evolve, frozen
 
 from face_async.bulk.outcomes import Outcomes
-from face_async.errors import NotFoundError
+from face_async.errors import NotFoundError, ReturnCode
 from face_async.ingest.journal import Journal
 from face_async.ingest.schema import mismatch, project_of
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from face_async.session import FaceSession
 
 _READ_AT_ONCE = 500
-_NO_PERSON = -1303
 
 
 @frozen
@@ -137,7 +136,7 @@ class Verification:
         try:
             info = await self._session.get_info(expected.person_id)
         except NotFoundError as error:
-            if error.code != _NO_PERSON:
+            if error.code != ReturnCode.ERROR_PERSON_NOT_EXISTED:
                 raise
             return Difference(expected.person_id, absent=True)
         named = [face_id for face_id in expected.face_ids if face_id]

@@ -20,6 +20,7 @@ from face_async.errors import (
     PersonLimitError,
     RequestTooLargeError,
     ResponseError,
+    ReturnCode,
     ServiceError,
     TransportError,
 )
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 
 # What an error that is no answer of the service is noted as: the code of a limit that the service has, too, or a word.
 _WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (FaceLimitError, "-1309"),
-    (PersonLimitError, "-1310"),
-    (GroupLimitError, "-1311"),
-    (RequestTooLargeError, "23"),
+    (FaceLimitError, str(ReturnCode.ERROR_FACE_NUM_EXCEED)),
+    (PersonLimitError, str(ReturnCode.ERROR_PERSON_NUM_EXCEED)),
+    (GroupLimitError, str(ReturnCode.ERROR_GROUP_NUM_EXCEED)),
+    (RequestTooLargeError, str(ReturnCode.REQUEST_TOO_LARGE)),
     (ImageRefusedError, "refused"),
     (TransportError, "no-answer"),
     (ResponseError, "bad-answer"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from face_async._call.retry import Phase, RetryPolicy, phase_of
-from face_async.errors import CallError, FaceError, RateLimitedError, ServiceError, is_hopeless
+from face_async.errors import CallError, FaceError, RateLimitedError, ReturnCode, ServiceError, is_hopeless
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,7 +24,8 @@ _GIVEN_UP_IN_ROW = 8
 
 _MAX_PROBE_DELAY = 60.0
 
-_HOPELESS_TOO = {9, 24}  # signatures expire, though the session corrects its clock; the interface is retired
+# Signatures expire, though the session corrects its clock; the interface is retired.
+_HOPELESS_TOO = {ReturnCode.SIGNATURE_EXPIRED, ReturnCode.GOING_OFFLINE}
 
 
 class RunEndedError(Exception):

@@ -25,6 +25,7 @@ from face_async.errors import (
     InvalidParameterError,
     LimitError,
     NotFoundError,
+    ReturnCode,
     TransportError,
 )
 from face_async.images import is_url
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from face_async.ingest.service import Service
     from face_async.models import FaceOutcome
     from face_async.session import FaceSession
-
-_FULL = -1309
 
 
 @define(eq=False)
@@ -233,7 +232,10 @@ class Enroller:
         finally:
             self._session.ledger.forget(Key("faces", batch.person_id))  # which it has not seen
         units = [_told(photo.unit, face) for photo, face in zip(photos, result.faces, strict=True)]
-        if any(unit.state is State.DONE and not unit.face_id for unit in units) or _FULL in result.ret_codes:
+        if (
+            any(unit.state is State.DONE and not unit.face_id for unit in units)
+            or ReturnCode.ERROR_FACE_NUM_EXCEED in result.ret_codes
+        ):
             place.faces = None  # to be looked at again
         elif place.faces is not None:
             place.faces += [unit.face_id for unit in units if unit.face_id]

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
+from face_async.errors import ReturnCode
 from face_async.limits import ServiceLimits
 from face_async.server import recognition
 from face_async.server.envelope import envelope
@@ -105,7 +106,7 @@ class Service:
             session_id = secrets.token_hex(16)
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
             try:
-                return envelope(0, {**await self._perform(name, request), **session})
+                return envelope(ReturnCode.OK, {**await self._perform(name, request), **session})
             except Refusal as refusal:
                 return envelope(refusal.code, {**refusal.data, **session})
             except ScriptedAnswer as scripted:
@@ -114,11 +115,11 @@ class Service:
                 return Response(status_code=400)  # for the log; nobody is there to read it
             except sqlite3.Error:
                 logger.exception("%s: the database failed (session %s)", name, session_id)
-                return envelope(-1200, session)
+                return envelope(ReturnCode.STORAGE_ERROR, session)
             except Exception:
                 # Whatever it was, the client learns no more than that; the log has it all.
                 logger.exception("%s: internal error (session %s)", name, session_id)
-                return envelope(213, session)
+                return envelope(ReturnCode.INTERNAL_ERROR, session)
 
         return answer
 

@@ -76,7 +76,7 @@ class Fault:
     def response(self, data: Mapping[str, object]) -> Response:
         """Return the fault's answer; ``data`` is for its envelope, if it has one."""
         if self.code is not None:
-            return envelope(self.code, data, status=self.status or 200, headers=self.headers)
+            return envelope(CODES[self.code], data, status=self.status or 200, headers=self.headers)
         if self.status is not None:
             return HTMLResponse(f"<html><body><h1>{self.status}</h1></body></html>", self.status, self.headers)
         return _LostAnswer()

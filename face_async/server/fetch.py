@@ -12,6 +12,7 @@ import anyio
 import httpx
 from attrs import frozen
 
+from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Fetcher:
         except (_Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             # OSError is also timeouts and unknown names, ValueError a host that cannot be a name.
             logger.info("a picture was not fetched: %s", str(error) or type(error).__name__)
-            raise Refusal(-1308) from None
+            raise Refusal(ReturnCode.ERROR_DOWNLOAD_IMAGE_FAILED) from None
 
     def _parse(self, url: str) -> httpx.URL:
         target = httpx.URL(url)

@@ -17,6 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def read_form(request: Request, max_bytes: int) -> Form:
         return await _read_json(request, max_bytes)
     if media_type == b"multipart/form-data":
         return await _read_multipart(request, options.get(b"boundary", b""), max_bytes)
-    raise Refusal(3)
+    raise Refusal(ReturnCode.BAD_REQUEST)
 
 
 async def _read_json(request: Request, max_bytes: int) -> Form:
@@ -71,20 +72,20 @@ async def _read_json(request: Request, max_bytes: int) -> Form:
     try:
         fields: object = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # bad UTF-8, bad JSON, numbers of 5,000 digits, 100,000 brackets
-        raise Refusal(3) from None
+        raise Refusal(ReturnCode.BAD_REQUEST) from None
     if not isinstance(fields, dict):
-        raise Refusal(3)
+        raise Refusal(ReturnCode.BAD_REQUEST)
     return Form(cast("dict[str, object]", fields))
 
 
 async def _read_multipart(request: Request, boundary: bytes, max_bytes: int) -> Form:
     if not boundary:
-        raise Refusal(3)
+        raise Refusal(ReturnCode.BAD_REQUEST)
     parts = _Parts()
     try:
         parser = parts.parser(boundary)
     except FormParserError:  # a boundary longer than any client's
-        raise Refusal(3) from None
+        raise Refusal(ReturnCode.BAD_REQUEST) from None
     await _pour(request, max_bytes, parser.write)
     return parts.form()
 
@@ -96,7 +97,7 @@ async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], objec
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):  # noqa: PLR2004 - int() of a line is slow
-        raise Refusal(23)
+        raise Refusal(ReturnCode.REQUEST_TOO_LARGE)
     problem: Refusal | None = None
     size, more = 0, True
     while more and size <= 2 * max_bytes:
@@ -108,7 +109,7 @@ async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], objec
         more = message.get("more_body", False)
         size += len(chunk)
         if size > max_bytes:
-            problem = problem or Refusal(23)
+            problem = problem or Refusal(ReturnCode.REQUEST_TOO_LARGE)
         elif problem is None:
             problem = _written(write, chunk)
     if problem is not None:
@@ -119,7 +120,7 @@ def _written(write: Callable[[bytes], object], chunk: bytes) -> Refusal | None:
     try:
         write(chunk)
     except FormParserError:
-        return Refusal(3)
+        return Refusal(ReturnCode.BAD_REQUEST)
     except Refusal as refusal:
         return refusal
     return None
@@ -156,7 +157,7 @@ class _Parts:
     def form(self) -> Form:
         """Return what was gathered; a body without its closing delimiter was cut short."""
         if not self._complete:
-            raise Refusal(3)
+            raise Refusal(ReturnCode.BAD_REQUEST)
         fields: dict[str, object] = {}
         pictures: dict[str, list[bytes]] = {}
         for name, found in self._found.items():
@@ -173,7 +174,7 @@ class _Parts:
     def _begin(self) -> None:
         self._count += 1
         if self._count > MAX_PARTS:
-            raise Refusal(3)
+            raise Refusal(ReturnCode.BAD_REQUEST)
         self._name = ""
         self._content.clear()
 
@@ -186,7 +187,7 @@ class _Parts:
 
     def _end(self) -> None:
         if not self._name:
-            raise Refusal(3)
+            raise Refusal(ReturnCode.BAD_REQUEST)
         indexed = _INDEXED.fullmatch(self._name)
         name, index = (indexed[1], int(indexed[2])) if indexed else (self._name, None)
         self._found.setdefault(name, []).append((index, bytes(self._content)))
@@ -199,4 +200,4 @@ def _text(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise Refusal(21) from None
+        raise Refusal(ReturnCode.PARAMETER_INVALID) from None

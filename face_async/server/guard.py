@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
 from face_async.signature import MAX_LIFETIME, Credentials, Signature, parse, verify
 
@@ -76,17 +77,17 @@ class Guard:
             Refusal: 4, 5, 10, 11, 12, 14, 9 or 13, in this order of checks.
         """
         if not authorization.strip():
-            raise Refusal(4)
+            raise Refusal(ReturnCode.SIGNATURE_EMPTY)
         try:
             signature = parse(authorization)
         except ValueError:
-            raise Refusal(5) from None
+            raise Refusal(ReturnCode.SIGNATURE_MALFORMED) from None
         if not verify(signature, self._credentials(signature)):
-            raise Refusal(14)
+            raise Refusal(ReturnCode.SIGNATURE_MISMATCH)
         now = self._clock()
         self._check_time(signature, now)
         if self._seen is not None and not self._seen.add(signature, now):
-            raise Refusal(13)
+            raise Refusal(ReturnCode.REPLAY_ATTACK)
         return signature
 
     def check_target(self, signature: Signature, appid: str, bucket: str | None) -> None:
@@ -99,32 +100,32 @@ class Guard:
             Refusal: 6 or 16.
         """
         if signature.appid != appid:
-            raise Refusal(6)
+            raise Refusal(ReturnCode.SIGNATURE_TARGET_MISMATCH)
         if bucket and signature.bucket and signature.bucket != bucket:
-            raise Refusal(6)
+            raise Refusal(ReturnCode.SIGNATURE_TARGET_MISMATCH)
         target = bucket or signature.bucket
         if self._master is None and target and target not in self._buckets[appid]:
-            raise Refusal(16)
+            raise Refusal(ReturnCode.BUCKET_NOT_EXISTED)
 
     def _credentials(self, signature: Signature) -> Credentials:
         if self._master is not None:
             if signature.secret_id != self._master.secret_id:
-                raise Refusal(11)
+                raise Refusal(ReturnCode.SECRETID_NOT_EXISTED)
             return self._master
         if signature.appid not in self._buckets:
-            raise Refusal(10)
+            raise Refusal(ReturnCode.APPID_NOT_EXISTED)
         if signature.secret_id not in self._secret_ids:
-            raise Refusal(11)
+            raise Refusal(ReturnCode.SECRETID_NOT_EXISTED)
         credentials = self._keys.get((signature.appid, signature.secret_id))
         if credentials is None:
-            raise Refusal(12)
+            raise Refusal(ReturnCode.APPID_SECRETID_MISMATCH)
         return credentials
 
     @staticmethod
     def _check_time(signature: Signature, now: float) -> None:
         lifetime = signature.expires - signature.signed_at
         if not 0 < lifetime <= MAX_LIFETIME or signature.expires < now or signature.signed_at > now + MAX_CLOCK_LEAD:
-            raise Refusal(9)
+            raise Refusal(ReturnCode.SIGNATURE_EXPIRED)
 
 
 class SeenSignatures:

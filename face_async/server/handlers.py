@@ -53,6 +53,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import anyio.to_thread
 from attrs import asdict, frozen
 
+from face_async.errors import ReturnCode
 from face_async.server.recognition import MATCH_SIMILARITY
 from face_async.server.refusal import Refusal
 from face_async.server.storage.gallery import merge
@@ -91,7 +92,7 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 async def new_person(call: Call) -> dict[str, object]:
     """Spec: 2.1. All or nothing: a refusal of any kind creates neither person nor groups."""
     parameters = call.parameters
-    group_ids = parameters.ids("group_ids", empty=-1307)
+    group_ids = parameters.ids("group_ids", empty=ReturnCode.ERROR_GROUPLIST_NOT_EXISTED)
     person_id = parameters.id("person_id")
     name, tag = parameters.text("person_name") or "", parameters.text("tag") or ""
     picture = parameters.picture("image", "url")
@@ -132,7 +133,10 @@ async def add_face(call: Call) -> dict[str, object]:
     room = call.limits.max_faces_per_person
     await _in_thread(call.store.require_room, call.appid, person_id, room)
     # Pictures that no person has room for are not looked at: that bounds the work of one request.
-    faces = [*await call.finder.find_all(pictures[:room]), *(Refusal(-1309) for _ in pictures[room:])]
+    faces = [
+        *await call.finder.find_all(pictures[:room]),
+        *(Refusal(ReturnCode.ERROR_FACE_NUM_EXCEED) for _ in pictures[room:]),
+    ]
     additions = await _in_thread(
         call.store.add_faces,
         call.appid,
@@ -143,7 +147,7 @@ async def add_face(call: Call) -> dict[str, object]:
         max_faces=room,
     )
     return {
-        "added": sum(addition.code == 0 for addition in additions),
+        "added": sum(addition.code == ReturnCode.OK for addition in additions),
         "face_ids": [addition.face_id for addition in additions],
         "ret_codes": [addition.code for addition in additions],
     }
@@ -152,7 +156,7 @@ async def add_face(call: Call) -> dict[str, object]:
 async def del_face(call: Call) -> dict[str, object]:
     """Spec: 2.4."""
     person_id = call.parameters.id("person_id")
-    face_ids = call.parameters.ids("face_ids", empty=-1301)
+    face_ids = call.parameters.ids("face_ids", empty=ReturnCode.ERROR_PARAMETER_EMPTY)
     deleted = await _in_thread(call.store.delete_faces, call.appid, person_id, face_ids)
     return {"deleted": len(deleted), "face_ids": deleted}
 
@@ -213,7 +217,11 @@ async def identify(call: Call) -> dict[str, object]:
     """Spec: 2.12. Java's client may send ``group_ids`` instead of ``group_id``: then all those groups at once."""
     parameters = call.parameters
     several = parameters.has("group_ids")
-    group_ids = parameters.ids("group_ids", empty=-1307) if several else [parameters.id("group_id")]
+    group_ids = (
+        parameters.ids("group_ids", empty=ReturnCode.ERROR_GROUPLIST_NOT_EXISTED)
+        if several
+        else [parameters.id("group_id")]
+    )
     picture = parameters.picture("image", "url")
     recognizer = call.finder.recognizer
     for group_id in group_ids:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from attrs import frozen
 
+from face_async.errors import ReturnCode
 from face_async.limits import is_legal_id
 from face_async.server.refusal import Refusal
 
@@ -37,11 +38,11 @@ class Parameters:
         """Return a required id: -1301 when missing or empty, -1304 when too long, -1313 when illegal."""
         return self._legal_id(self._text(name))
 
-    def ids(self, name: str, *, empty: int) -> list[str]:
+    def ids(self, name: str, *, empty: ReturnCode) -> list[str]:
         """Return a required list of ids without repetitions: -1301 when absent, ``empty`` is the code of ``[]``."""
         values = self._texts(name)
         if values is None:
-            raise Refusal(-1301)
+            raise Refusal(ReturnCode.ERROR_PARAMETER_EMPTY)
         if not values:
             raise Refusal(empty)
         return list(dict.fromkeys(self._legal_id(value) for value in values))
@@ -54,7 +55,7 @@ class Parameters:
         """Return an optional text, which may be empty; -1304 when too long."""
         value = self._text(name)
         if value is not None and _size(value) > self.limits.max_text_bytes:
-            raise Refusal(-1304)
+            raise Refusal(ReturnCode.ERROR_PARAMETER_TOO_LONG)
         return value
 
     def target(self) -> tuple[str, str | None]:
@@ -71,7 +72,7 @@ class Parameters:
             return PictureUrl(address)
         pictures = self.form.pictures.get(image, [])
         if len(pictures) > 1:
-            raise Refusal(21)
+            raise Refusal(ReturnCode.PARAMETER_INVALID)
         return pictures[0] if pictures else None
 
     def pictures(self, images: str, urls: str) -> list[bytes | PictureUrl]:
@@ -85,16 +86,16 @@ class Parameters:
             return [PictureUrl(address) for address in addresses]
         pictures = self.form.pictures.get(images)
         if not pictures:
-            raise Refusal(-1300)
+            raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
         return list(pictures)
 
     def _legal_id(self, value: str | None) -> str:
         if not value:
-            raise Refusal(-1301)
+            raise Refusal(ReturnCode.ERROR_PARAMETER_EMPTY)
         if _size(value) > self.limits.max_id_bytes:
-            raise Refusal(-1304)
+            raise Refusal(ReturnCode.ERROR_PARAMETER_TOO_LONG)
         if not is_legal_id(value):
-            raise Refusal(-1313)
+            raise Refusal(ReturnCode.ERROR_PARAMETER_INVALID)
         return value
 
     def _text(self, name: str) -> str | None:
@@ -106,13 +107,13 @@ class Parameters:
         if values is None:
             return None
         if not isinstance(values, list):
-            raise Refusal(21)
+            raise Refusal(ReturnCode.PARAMETER_INVALID)
         return [_checked_text(value) for value in cast("list[object]", values)]
 
 
 def _checked_text(value: object) -> str:
     if not isinstance(value, str):
-        raise Refusal(21)
+        raise Refusal(ReturnCode.PARAMETER_INVALID)
     _size(value)
     return value
 
@@ -121,4 +122,4 @@ def _size(text: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError:  # JSON can escape half a surrogate pair
-        raise Refusal(21) from None
+        raise Refusal(ReturnCode.PARAMETER_INVALID) from None

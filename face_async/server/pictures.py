@@ -10,6 +10,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 from attrs import frozen
 
+from face_async.errors import ReturnCode
 from face_async.server.parameters import PictureUrl
 from face_async.server.refusal import Refusal
 
@@ -38,7 +39,7 @@ class FaceFinder:
         """
         content = await self.fetcher.fetch(picture.value) if isinstance(picture, PictureUrl) else picture
         if not content:
-            raise Refusal(-1300)
+            raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
         return await anyio.to_thread.run_sync(self.recognizer.find_face, content, limiter=_recognition_limiter())
 
     async def find_all(self, pictures: Sequence[bytes | PictureUrl | None]) -> list[Face | Refusal]:

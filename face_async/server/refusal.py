@@ -19,6 +19,6 @@ class Refusal(Exception):  # noqa: N818 - it travels to the answer's code; nothi
     """
 
     def __init__(self, code: int, data: Mapping[str, object] | None = None) -> None:
-        super().__init__(f"{code} {CODES[code].name}")
-        self.code = code
+        self.code = CODES[code]
+        super().__init__(f"{code} {self.code.name}")
         self.data = dict(data or {})

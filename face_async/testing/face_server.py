@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import httpx
 from attrs import define, field
 
+from face_async.errors import ReturnCode
 from face_async.limits import ServiceLimits
 from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials
 from face_async.server import Faults, Store, create_app, serve_in_background
@@ -179,9 +180,11 @@ class _Recorder(Faults):
             recorded.code = scripted.fault.code
             raise
         except Exception as error:
-            recorded.code = -1200 if isinstance(error, sqlite3.Error) else 213  # as the application answers it
+            recorded.code = (
+                ReturnCode.STORAGE_ERROR if isinstance(error, sqlite3.Error) else ReturnCode.INTERNAL_ERROR
+            )  # as the application answers it
             raise
-        recorded.code = 0
+        recorded.code = ReturnCode.OK
         return data
 
 

@@ -17,11 +17,11 @@ from face_async._transports.exchange import trusted_authorities
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import Verdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
-from face_async.errors import FaceError, ServiceError
+from face_async.errors import FaceError, ReturnCode, ServiceError
 from face_async.session import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from anyio.abc import SocketStream
 
@@ -37,20 +37,28 @@ _DAYS_LEFT = 21  # of a certificate, from which on it is time to renew it
 _SKEW_SECONDS, _MOST_SKEW_SECONDS = 30, 240  # a signature is good for 300
 _NEARLY_FULL = 0.9
 
-MENDS = {
-    3: "pay the account, or look whether something on the way changes requests",
-    4: "something on the way removes the Authorization header: a proxy?",
-    5: "something on the way changes the Authorization header, or this is no server for this API",
-    6: "check FACE_ASYNC_APPID and FACE_ASYNC_BUCKET: they must be one project's",
-    9: "set this machine's clock (see clock), as with 'timedatectl set-ntp true'",
-    10: "check FACE_ASYNC_APPID; face-async serve prints the account that it takes",
-    11: "check FACE_ASYNC_SECRET_ID; face-async serve makes up a new one at each start unless it is given one",
-    12: "FACE_ASYNC_SECRET_ID belongs to another project than FACE_ASYNC_APPID: take both from one",
-    13: "something on the way sends requests twice: a proxy?",
-    14: "check FACE_ASYNC_SECRET_KEY: it is the key that belongs to FACE_ASYNC_SECRET_ID, whole and without blanks",
-    15: "too many requests of this account at this time: send fewer a second",
-    16: "check FACE_ASYNC_BUCKET",
-    24: "set FACE_ASYNC_BASE_URL to a server of your own (face-async serve)",
+MENDS: Mapping[int, str] = {
+    ReturnCode.BAD_REQUEST: "pay the account, or look whether something on the way changes requests",
+    ReturnCode.SIGNATURE_EMPTY: "something on the way removes the Authorization header: a proxy?",
+    ReturnCode.SIGNATURE_MALFORMED: (
+        "something on the way changes the Authorization header, or this is no server for this API"
+    ),
+    ReturnCode.SIGNATURE_TARGET_MISMATCH: "check FACE_ASYNC_APPID and FACE_ASYNC_BUCKET: they must be one project's",
+    ReturnCode.SIGNATURE_EXPIRED: "set this machine's clock (see clock), as with 'timedatectl set-ntp true'",
+    ReturnCode.APPID_NOT_EXISTED: "check FACE_ASYNC_APPID; face-async serve prints the account that it takes",
+    ReturnCode.SECRETID_NOT_EXISTED: (
+        "check FACE_ASYNC_SECRET_ID; face-async serve makes up a new one at each start unless it is given one"
+    ),
+    ReturnCode.APPID_SECRETID_MISMATCH: (
+        "FACE_ASYNC_SECRET_ID belongs to another project than FACE_ASYNC_APPID: take both from one"
+    ),
+    ReturnCode.REPLAY_ATTACK: "something on the way sends requests twice: a proxy?",
+    ReturnCode.SIGNATURE_MISMATCH: (
+        "check FACE_ASYNC_SECRET_KEY: it is the key that belongs to FACE_ASYNC_SECRET_ID, whole and without blanks"
+    ),
+    ReturnCode.RATE_LIMITED: "too many requests of this account at this time: send fewer a second",
+    ReturnCode.BUCKET_NOT_EXISTED: "check FACE_ASYNC_BUCKET",
+    ReturnCode.GOING_OFFLINE: "set FACE_ASYNC_BASE_URL to a server of your own (face-async serve)",
 }
 """What to do about a code that a signed call without parameters may get."""
 

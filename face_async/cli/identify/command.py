@@ -31,7 +31,7 @@ from face_async.cli.options import (
 from face_async.cli.output import tell
 from face_async.cli.pictures import KINDS, pictures_below
 from face_async.cli.progress import live_progress
-from face_async.errors import NotFoundError, TransportError, is_hopeless
+from face_async.errors import NotFoundError, ReturnCode, TransportError, is_hopeless
 from face_async.images import is_url
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from face_async.models import IdentifyResult
     from face_async.session import FaceSession
 
-_NO_SUCH_GROUP = -1306
 _PATIENCE = 10  # pictures in a row without an answer, after which there will be none for the others either
 
 
@@ -197,7 +196,7 @@ class Search:
         return Found(outcome.item, candidates, error, threshold=self.threshold)
 
     def _concerns_all(self, error: FaceError | ValueError) -> bool:
-        if isinstance(error, NotFoundError) and error.code == _NO_SUCH_GROUP:
+        if isinstance(error, NotFoundError) and error.code == ReturnCode.ERROR_GROUP_NOT_EXISTED:
             return len(self.group_ids) == 1
         return is_hopeless(error)
 

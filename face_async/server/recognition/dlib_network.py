@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
+from face_async.errors import ReturnCode
 from face_async.server.recognition.face import Face, decode, distances
 from face_async.server.refusal import Refusal
 
@@ -129,7 +130,7 @@ class _Lane:
                 best = max(found, key=lambda box: box.area())
                 edges = (best.left(), best.top(), best.right(), best.bottom())
                 return _library().rectangle(*(round(edge / closer) for edge in edges))
-        raise Refusal(-1101)
+        raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
 
     @cached_property
     def _detector(self) -> _Detector:
@@ -163,7 +164,7 @@ class _Embedder:
                 if len(answer) == _EMBEDDING_BYTES:
                     return np.frombuffer(answer, np.float32)
             self.stop()
-        raise Refusal(-1103)
+        raise Refusal(ReturnCode.SDK_FEAT_PROCESSFAILED)
 
     def stop(self) -> None:
         process, self._process = self._process, None

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from attrs import field, frozen
 from PIL import Image, ImageOps
 
+from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
 
 MAX_PIXELS = 50_000_000
@@ -75,15 +76,15 @@ def decode(content: bytes, *, longest_side: int) -> Picture:
             that is damaged, incomplete, or larger than :data:`MAX_PIXELS`.
     """
     if not content:
-        raise Refusal(-1300)
+        raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
     if not _SIGNATURES.match(content):
-        raise Refusal(-1400)
+        raise Refusal(ReturnCode.ERROR_IMAGE_FORMAT_INVALID)
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return _load(image, longest_side)
     except Exception as error:
         # Decoders raise whatever hostile bytes lead them to: OSError, SyntaxError, ValueError, struct.error, ...
-        raise Refusal(-1102) from error
+        raise Refusal(ReturnCode.SDK_IMAGE_DECODE_FAILED) from error
 
 
 def _load(image: Image.Image, longest_side: int) -> Picture:

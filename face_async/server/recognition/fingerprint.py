@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from face_async.errors import ReturnCode
 from face_async.server.recognition.face import Face, decode, distances
 from face_async.server.refusal import Refusal
 
@@ -44,7 +45,7 @@ class FingerprintRecognizer:
         # Bilinear resizing weighs all pixels of a cell and some of its neighbors, so borders of cells do not matter.
         cells = np.asarray(decoded.image.resize((_GRID, _GRID), Image.Resampling.BILINEAR), np.float64)
         if cells.std(axis=(0, 1)).max() < _LEAST_CONTRAST:
-            raise Refusal(-1101)
+            raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
         return Face(0, 0, float(decoded.width), float(decoded.height), embedding=_embedding(cells))
 
     def similarities(self, probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from attrs import frozen
 
+from face_async.errors import ReturnCode
 from face_async.server.recognition import DUPLICATE_SIMILARITY
 from face_async.server.refusal import Refusal
 from face_async.server.storage.gallery import EMBEDDING_DTYPE, Gallery, GalleryCache
@@ -57,7 +58,7 @@ class Addition:
     With -1312 the ``face_id`` is that of the face which is almost the same; with any other code it is empty.
     """
 
-    code: int
+    code: ReturnCode
     face_id: str = ""
 
 
@@ -224,11 +225,11 @@ class Store:
                 if isinstance(face, Refusal):
                     addition = Addition(face.code)
                 elif count >= max_faces:
-                    addition = Addition(-1309)
+                    addition = Addition(ReturnCode.ERROR_FACE_NUM_EXCEED)
                 elif twin := known.twin(face):
-                    addition = Addition(-1312, twin)
+                    addition = Addition(ReturnCode.ERROR_SAME_FACE_ADDED, twin)
                 else:
-                    addition = Addition(0, _insert_face(db, person, face, tag, recognizer))
+                    addition = Addition(ReturnCode.OK, _insert_face(db, person, face, tag, recognizer))
                     known.add(addition.face_id, face)
                     count += 1
                 additions.append(addition)
@@ -249,7 +250,7 @@ class Store:
                 if db.execute("DELETE FROM faces WHERE face_id = ? AND person = ?", (face_id, person)).rowcount
             ]
             if not deleted:
-                raise Refusal(-1305)
+                raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
             _touch_groups(db, person)
             return deleted
 
@@ -267,7 +268,7 @@ class Store:
                 (appid, face_id),
             ).fetchone()
         if row is None:
-            raise Refusal(-1305)
+            raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
         item = dict(zip(_FACE_COLUMNS, row, strict=True))
         return {"face_id": face_id, **item, "glass": bool(item["glass"])}
 
@@ -352,19 +353,19 @@ def _column(db: sqlite3.Connection, query: str, *values: object) -> list[str]:
 def _person(db: sqlite3.Connection, appid: str, person_id: str) -> int:
     row = db.execute("SELECT id FROM persons WHERE appid = ? AND person_id = ?", (appid, person_id)).fetchone()
     if row is None:
-        raise Refusal(-1303)
+        raise Refusal(ReturnCode.ERROR_PERSON_NOT_EXISTED)
     return int(row[0])
 
 
 def _require_new(db: sqlite3.Connection, appid: str, person_id: str) -> None:
     if db.execute("SELECT 1 FROM persons WHERE appid = ? AND person_id = ?", (appid, person_id)).fetchone():
-        raise Refusal(-1302)
+        raise Refusal(ReturnCode.ERROR_PERSON_EXISTED)
 
 
 def _group(db: sqlite3.Connection, appid: str, group_id: str) -> tuple[int, int]:
     row = db.execute("SELECT id, version FROM groups WHERE appid = ? AND group_id = ?", (appid, group_id)).fetchone()
     if row is None:
-        raise Refusal(-1306)
+        raise Refusal(ReturnCode.ERROR_GROUP_NOT_EXISTED)
     return int(row[0]), int(row[1])
 
 
@@ -377,13 +378,13 @@ def _require_room_for_groups(db: sqlite3.Connection, appid: str, group_ids: Sequ
     existing = set(_column(db, "SELECT group_id FROM groups WHERE appid = ?", appid))
     new = len(set(group_ids) - existing)
     if new and len(existing) + new > max_groups:
-        raise Refusal(-1311)
+        raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
 
 
 def _join(db: sqlite3.Connection, group: int, person: int, max_persons: int) -> None:
     (count,) = db.execute("SELECT count(*) FROM memberships WHERE grp = ?", (group,)).fetchone()
     if count >= max_persons:
-        raise Refusal(-1310)
+        raise Refusal(ReturnCode.ERROR_PERSON_NUM_EXCEED)
     db.execute("INSERT INTO memberships (grp, person) VALUES (?, ?)", (group, person))
     db.execute("UPDATE groups SET version = version + 1 WHERE id = ?", (group,))
 
@@ -401,7 +402,7 @@ def _face_ids(db: sqlite3.Connection, person: int) -> list[str]:
 def _require_room(db: sqlite3.Connection, person: int, max_faces: int) -> int:
     (count,) = db.execute("SELECT count(*) FROM faces WHERE person = ?", (person,)).fetchone()
     if count >= max_faces:
-        raise Refusal(-1309)
+        raise Refusal(ReturnCode.ERROR_FACE_NUM_EXCEED)
     return int(count)
 
 
