@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from face_async.server import Recognizer
 
-Picture: TypeAlias = bytes | Path
+PictureSource: TypeAlias = bytes | Path
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 KINDS = ", ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
@@ -60,7 +60,7 @@ class Copy:
     height: int
 
 
-def smaller_copy(picture: Picture, longest_side: int) -> Copy | None:
+def smaller_copy(picture: PictureSource, longest_side: int) -> Copy | None:
     """Return an upright JPEG of at most ``longest_side`` pixels either way, None when the picture cannot be read.
 
     The copy leaves behind what cameras write beside the picture: where, when and with what it was taken.

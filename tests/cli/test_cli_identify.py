@@ -1,4 +1,4 @@
-"""Identifying folders of pictures: lines, JSON and CSV that come as the findings do, and a page to look at."""
+"""Identifying folders of pictures: lines, JSON and CSV that come one by one, and a page to look at."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from strict_html import Parsed
 
 from face_async import Candidate, TransportError
-from face_async.cli.identify import report as found_report
-from face_async.cli.identify.found import Found, Tally, Verdict
+from face_async.cli.identify import report as report_module
+from face_async.cli.identify.identification import Identification, Tally, Verdict
 from face_async.cli.identify.output import CSV_COLUMNS
 from face_async.cli.identify.report import Enrolled, Report
 from face_async.cli.pictures import Box, FaceBoxes, pictures_below, smaller_copy
@@ -161,13 +161,13 @@ def _names(probes: Path) -> list[str]:
 class TestThePage:
     @pytest.fixture
     def make(self, tmp_path):
-        """Make the page of some findings."""
+        """Make the page of some identifications."""
 
-        def make(*findings: Found, complete: bool = True, enrolled: Path | None = None) -> Parsed:
+        def make(*pictures: Identification, complete: bool = True, enrolled: Path | None = None) -> Parsed:
             path = tmp_path / "page.html"
             report = Report(path, group_ids=["staff"], threshold=75, enrolled=enrolled)
-            for found in findings:
-                report.add(found)
+            for identified in pictures:
+                report.add(identified)
             report.close(complete=complete)
             return Parsed(path.read_text("utf-8"))
 
@@ -178,7 +178,7 @@ class TestThePage:
         (tmp_path / "people" / "ada" / "1.jpg").write_bytes(draw_portrait(ADA))
         (tmp_path / "people" / "grace.jpg").write_bytes(draw_portrait(1))
         candidates = [Candidate(person_id=whom, face_id="1", confidence=50) for whom in ("ada", "grace", "..", "joan")]
-        parsed = make(Found(str(ada), candidates), enrolled=tmp_path / "people")
+        parsed = make(Identification(str(ada), candidates), enrolled=tmp_path / "people")
         assert [value for name, value in parsed.attributes if name == "alt"][1:] == ["enrolled: ada", "enrolled: grace"]
 
     def test_enrolled_pictures_lie_in_the_folder_that_was_named(self, tmp_path):
@@ -188,10 +188,10 @@ class TestThePage:
         assert [enrolled.picture_of(whom) for whom in ("..", ".", "../secret", "")] == [None] * 4
 
     def test_shows_the_first_of_many_and_counts_the_rest(self, make, ada, monkeypatch):
-        monkeypatch.setattr(found_report, "_MOST_CARDS", 2)
-        monkeypatch.setattr(found_report, "_MOST_FAILURES", 3)
-        good = Found(str(ada), [Candidate(person_id="ada", face_id="1", confidence=99)], threshold=75)
-        bad = Found(str(ada), error=service_error(-1101, endpoint="identify"))
+        monkeypatch.setattr(report_module, "_MAX_CARDS", 2)
+        monkeypatch.setattr(report_module, "_MAX_FAILURES", 3)
+        good = Identification(str(ada), [Candidate(person_id="ada", face_id="1", confidence=99)], threshold=75)
+        bad = Identification(str(ada), error=service_error(-1101, endpoint="identify"))
         parsed = make(*4 * [good], *5 * [bad])
         assert parsed.tags.count("article") == 2
         assert parsed.tags.count("img") == 5
@@ -200,14 +200,14 @@ class TestThePage:
         assert "5, the first 3 shown" in parsed.text
 
     def test_says_when_it_is_not_of_all_pictures(self, make, ada):
-        assert "0 of 1 recognized, then stopped" in make(Found(str(ada)), complete=False).text
+        assert "0 of 1 recognized, then stopped" in make(Identification(str(ada)), complete=False).text
 
     def test_of_a_url_has_no_picture(self, make):
-        assert "img" not in make(Found("https://example.com/a.jpg")).tags
+        assert "img" not in make(Identification("https://example.com/a.jpg")).tags
 
     def test_frames_the_face_where_it_is(self, make, ada, monkeypatch):
         monkeypatch.setattr(FaceBoxes, "find", lambda _self, _picture: Box(80, 32, 160, 64.0))
-        parsed = make(Found(str(ada)))
+        parsed = make(Identification(str(ada)))
         assert ("style", "left:25.0%;top:10.0%;width:50.0%;height:20.0%") in parsed.attributes
 
 
@@ -243,15 +243,17 @@ class TestTheTally:
             service_error(-1101, endpoint="identify"),
             TransportError("x", endpoint="identify", maybe_applied=False),
         ):
-            tally.add(Found("a.jpg", error=error))
-        tally.add(Found("b.jpg"))
+            tally.add(Identification("a.jpg", error=error))
+        tally.add(Identification("b.jpg"))
         assert tally.exit == 3
         assert tally.counts == {Verdict.RECOGNIZED: 0, Verdict.UNKNOWN: 1, Verdict.FAILED: 2}
 
     def test_names_a_few_pictures_for_each_reason(self):
         tally = Tally()
         for number in range(5):
-            tally.add(Found(f"{number}.jpg", error=service_error(-1101, f"said {number}", endpoint="identify")))
+            tally.add(
+                Identification(f"{number}.jpg", error=service_error(-1101, f"said {number}", endpoint="identify"))
+            )
         (line,) = tally.failures()
         assert line.startswith("5 failed: no face was found")
         assert line.endswith("(-1101): 0.jpg, 1.jpg, 2.jpg and 2 more")
@@ -259,7 +261,7 @@ class TestTheTally:
     def test_keeps_a_bounded_number_of_reasons(self):
         tally = Tally()
         for number in range(500):
-            tally.add(Found("a.jpg", error=ValueError(f"odd {number}")))
+            tally.add(Identification("a.jpg", error=ValueError(f"odd {number}")))
         reasons = list(tally.failures())
         assert len(reasons) == 51
         assert reasons[0].startswith("450 failed: other reasons")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from strict_html import Parsed
 
-from face_async.cli.demo.findings import Findings, Trial
-from face_async.cli.demo.people import Person
-from face_async.cli.demo.report import page
+from face_async.cli.demo.people import Participant
+from face_async.cli.demo.report import write_report
+from face_async.cli.demo.result import DemoResult, Trial
 from face_async.errors import service_error
 from face_async.models import Candidate
 from face_async.portraits import draw_portrait
@@ -17,14 +18,14 @@ from face_async.session import Stats
 HOSTILE = "</h2><script>alert(1)</script>\"'&\x1b"
 
 
-def _findings(name: str) -> Findings:
-    ada = Person("ada", name, "staff", (draw_portrait(0),), (draw_portrait(0, shot=1),))
-    grace = Person("grace", "Grace", "staff", (draw_portrait(1),), (b"no picture",))
+def _result(name: str) -> DemoResult:
+    ada = Participant("ada", name, "staff", (draw_portrait(0),), (draw_portrait(0, shot=1),))
+    grace = Participant("grace", "Grace", "staff", (draw_portrait(1),), (b"no picture",))
     candidates = (
         Candidate(person_id="ada", face_id="1", confidence=97.25),
         Candidate(person_id=HOSTILE, face_id="unknown", confidence=120.0),
     )
-    return Findings(
+    return DemoResult(
         people=(ada, grace),
         faces={"1": ada.enrolled[0]},
         trials=(
@@ -39,8 +40,19 @@ def _findings(name: str) -> Findings:
     )
 
 
-def test_the_page_is_whole_and_shows_every_probe():
-    parsed = Parsed(page(_findings("Ada")))
+@pytest.fixture
+def page(tmp_path):
+    """Write the page of a result; return its text."""
+
+    def write(result: DemoResult) -> str:
+        write_report(tmp_path / "page.html", result)
+        return (tmp_path / "page.html").read_text("utf-8")
+
+    return write
+
+
+def test_the_page_is_whole_and_shows_every_probe(page):
+    parsed = Parsed(page(_result("Ada")))
     assert parsed.open == []
     assert parsed.tags.count("article") == 4
     assert parsed.tags.count("img") == 3  # Ada's probe, and her face wherever she is a candidate
@@ -50,8 +62,8 @@ def test_the_page_is_whole_and_shows_every_probe():
     assert "-1102" in parsed.text
 
 
-def test_the_page_needs_nothing_from_anywhere():
-    text = page(_findings("Ada"))
+def test_the_page_needs_nothing_from_anywhere(page):
+    text = page(_result("Ada"))
     parsed = Parsed(text)
     assert not {"script", "link", "iframe", "object", "base", "form"} & set(parsed.tags)
     references = [value for name, value in parsed.attributes if name in {"src", "href", "srcset", "action", "data"}]
@@ -61,8 +73,8 @@ def test_the_page_needs_nothing_from_anywhere():
     assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in parsed.attributes
 
 
-def test_hostile_names_are_text():
-    text = page(_findings(HOSTILE))
+def test_hostile_names_are_text(page):
+    text = page(_result(HOSTILE))
     parsed = Parsed(text)
     assert "script" not in parsed.tags
     assert "\x1b" not in text

@@ -1,4 +1,4 @@
-"""``demo``: everything at once, on a local server over real http: enroll people, then recognize them."""
+"""``demo``: enroll people on a local server over http, then recognize them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import anyio
 import typer
 from rich.text import Text
 
-from face_async.cli.demo.findings import Findings, Trial
 from face_async.cli.demo.people import drawn_people, photographed_people
 from face_async.cli.demo.report import write_report
+from face_async.cli.demo.result import DemoResult, Trial
 from face_async.cli.exits import Exit, one_line
 from face_async.cli.options import AsJson, Recognizer, RecognizerName
 from face_async.cli.output import foreign, say, say_json, say_table, tell
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from face_async.cli.demo.people import Person
-    from face_async.cli.pictures import Picture
+    from face_async.cli.demo.people import Participant
+    from face_async.cli.pictures import PictureSource
 
-# Recognition is what takes the time: more at once would only wait in the server, and its answers be late.
+# Recognition takes most of the time: more requests at once would only wait in the server, and time out.
 _AT_ONCE = 16
 _TIMEOUT = 60.0
 _DEADLINE = 300.0
@@ -56,31 +56,31 @@ def demo(
     """
     if photos is None:
         with live_progress() as progress:
-            cast = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
+            participants = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
     else:
-        cast = photographed_people(photos)
-        _remark_on(cast)
-    findings = anyio.run(perform, [person for person in cast if person.enrolled], recognizer.value)
+        participants = photographed_people(photos)
+        _remark_on(participants)
+    result = anyio.run(perform, [person for person in participants if person.enrolled], recognizer.value)
     if as_json:
-        say_json(_as_json(findings))
+        say_json(_as_json(result))
     else:
-        _say_trials(findings)
-        say(findings.summary)
+        _say_trials(result)
+        say(result.summary)
     if report is not None:
-        write_report(report, findings)
+        write_report(report, result)
         tell(f"wrote {report}")
-    raise typer.Exit(Exit.OK if findings.all_right else Exit.NO)
+    raise typer.Exit(Exit.OK if result.all_right else Exit.NO)
 
 
-async def perform(people: Sequence[Person], recognizer: str) -> Findings:
-    """Enroll people on a server of their own, and have it recognize their probes."""
+async def perform(people: Sequence[Participant], recognizer: str) -> DemoResult:
+    """Enroll people on a new server, and identify their probes there."""
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
     from face_async.server import Store, create_app, serve_in_background  # noqa: PLC0415
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
 
     credentials = random_credentials()
-    with Store() as store, closing(make_recognizer(recognizer)) as eyes:
-        app = create_app(store, credentials=credentials, recognizer=eyes)
+    with Store() as store, closing(make_recognizer(recognizer)) as chosen:
+        app = create_app(store, credentials=credentials, recognizer=chosen)
         async with (
             serve_in_background(app) as server,
             FaceSession(
@@ -94,16 +94,16 @@ async def perform(people: Sequence[Person], recognizer: str) -> Findings:
         ):
             started = time.perf_counter()
             with live_progress() as progress:
-                enrolled = await _enrol(session, people, progress)
+                enrolled = await _enroll(session, people, progress)
                 trials = await _identify_all(session, people, progress)
             seconds = time.perf_counter() - started
-            return Findings(people, enrolled, trials, eyes.name, seconds, session.stats)
+            return DemoResult(people, enrolled, trials, chosen.name, seconds, session.stats)
 
 
-async def _enrol(session: FaceSession, people: Sequence[Person], progress: Progress) -> dict[str, Picture]:
+async def _enroll(session: FaceSession, people: Sequence[Participant], progress: Progress) -> dict[str, PictureSource]:
     """Create the people and add their pictures; return face id -> picture."""
 
-    async def create(person: Person) -> None:
+    async def create(person: Participant) -> None:
         await session.new_person(person.person_id, [person.group_id], person_name=person.name)
 
     async with anyio.create_task_group() as tasks:
@@ -111,7 +111,7 @@ async def _enrol(session: FaceSession, people: Sequence[Person], progress: Progr
             tasks.start_soon(create, person)
 
     pairs = [(person.person_id, picture) for person in people for picture in person.enrolled]
-    faces: dict[str, Picture] = {}
+    faces: dict[str, PictureSource] = {}
     bar = progress.add_task("enrolling", total=len(pairs))
     async with session.add_faces(pairs, max_at_once=_AT_ONCE) as outcomes:
         async for outcome in outcomes:
@@ -128,7 +128,7 @@ async def _enrol(session: FaceSession, people: Sequence[Person], progress: Progr
     return faces
 
 
-async def _identify_all(session: FaceSession, people: Sequence[Person], progress: Progress) -> list[Trial]:
+async def _identify_all(session: FaceSession, people: Sequence[Participant], progress: Progress) -> list[Trial]:
     """Identify every probe in its person's group, all groups at once, and the last probe in all groups."""
     probes = [(person, probe) for person in people for probe in person.probes]
     group_ids = list(dict.fromkeys(person.group_id for person in people))
@@ -145,10 +145,10 @@ async def _identify_all(session: FaceSession, people: Sequence[Person], progress
                 trials[place] = Trial(*probes[place], group_id, candidates, outcome.error)
                 progress.advance(bar)
 
-    async def in_all_groups(person: Person, probe: Picture) -> None:
-        found = await session.identify_in_groups(probe, group_ids)
-        error = next(iter(found.errors.values()), None)
-        trials[len(probes)] = Trial(person, probe, "all groups", found.candidates, error)
+    async def in_all_groups(person: Participant, probe: PictureSource) -> None:
+        answer = await session.identify_in_groups(probe, group_ids)
+        error = next(iter(answer.errors.values()), None)
+        trials[len(probes)] = Trial(person, probe, "all groups", answer.candidates, error)
         progress.advance(bar)
 
     async with anyio.create_task_group() as tasks:
@@ -159,7 +159,7 @@ async def _identify_all(session: FaceSession, people: Sequence[Person], progress
     return [trials[place] for place in sorted(trials)]
 
 
-def _remark_on(people: Sequence[Person]) -> None:
+def _remark_on(people: Sequence[Participant]) -> None:
     for person in people:
         if not person.enrolled:
             tell(f"{printable(person.name)} has no picture to enroll, and takes no part")
@@ -167,26 +167,26 @@ def _remark_on(people: Sequence[Person]) -> None:
             tell(f"{printable(person.name)} has a single picture: enrolled, but there is none to recognize")
 
 
-def _label(picture: Picture) -> str:
+def _label(picture: PictureSource) -> str:
     return printable(str(picture)) if isinstance(picture, Path) else "a drawn picture"
 
 
-def _say_trials(findings: Findings) -> None:
+def _say_trials(result: DemoResult) -> None:
     rows: list[tuple[str | Text, ...]] = []
-    for trial in findings.trials:
+    for trial in result.trials:
         verdict = Text("right", "green") if trial.right else Text("wrong", "bold red")
         if trial.best is not None:
-            found = findings.names.get(trial.best.person_id, trial.best.person_id)
+            name = result.names.get(trial.best.person_id, trial.best.person_id)
             confidence = f"{trial.best.confidence:.1f}"
         else:
-            found, confidence = "nobody" if trial.error is None else one_line(trial.error), ""
-        rows.append((trial.person.name, trial.where, foreign(found), confidence, verdict))
+            name, confidence = "nobody" if trial.error is None else one_line(trial.error), ""
+        rows.append((trial.person.name, trial.where, foreign(name), confidence, verdict))
     say_table(("who it is", "searched in", "who was found", "confidence", ""), rows)
 
 
-def _as_json(findings: Findings) -> dict[str, object]:
+def _as_json(result: DemoResult) -> dict[str, object]:
     return {
-        "recognized": findings.recognized,
+        "recognized": result.recognized,
         "probes": [
             {
                 "person_id": trial.person.person_id,
@@ -197,13 +197,13 @@ def _as_json(findings: Findings) -> dict[str, object]:
                 "right": trial.right,
                 "error": None if trial.error is None else one_line(trial.error),
             }
-            for trial in findings.trials
+            for trial in result.trials
         ],
-        "people": len(findings.people),
-        "faces": len(findings.faces),
-        "requests": findings.stats.requests,
-        "retries": findings.stats.retries,
-        "bytes_sent": findings.stats.bytes_sent,
-        "seconds": round(findings.seconds, 3),
-        "recognizer": findings.recognizer,
+        "people": len(result.people),
+        "faces": len(result.faces),
+        "requests": result.stats.requests,
+        "retries": result.stats.retries,
+        "bytes_sent": result.stats.bytes_sent,
+        "seconds": round(result.seconds, 3),
+        "recognizer": result.recognizer,
     }

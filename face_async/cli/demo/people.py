@@ -1,4 +1,4 @@
-"""Who takes part in a demo: people drawn in code, or people from a folder of photographs."""
+"""The people of a demo: drawn in code, or from a folder of photographs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from face_async.cli.pictures import Picture
+    from face_async.cli.pictures import PictureSource
 
 GROUPS = ("engineering", "science")
 
@@ -28,25 +28,25 @@ _LONGEST_ID = 64
 
 
 @frozen
-class Person:
-    """A person of the demo.
+class Participant:
+    """A person who takes part in a demo.
 
     Attributes:
         person_id: An id that every service takes: ASCII letters, digits and hyphens.
-        name: The name to show.
-        group_id: The group that the person is put in.
-        enrolled: The pictures that the service gets to know the person by.
+        name: A name to show.
+        group_id: The person's group.
+        enrolled: The pictures to enroll.
         probes: Other pictures of the person, to be recognized.
     """
 
     person_id: str
     name: str
     group_id: str
-    enrolled: tuple[Picture, ...]
-    probes: tuple[Picture, ...]
+    enrolled: tuple[PictureSource, ...]
+    probes: tuple[PictureSource, ...]
 
 
-def drawn_people(count: int, *, faces: int) -> Iterator[Person]:
+def drawn_people(count: int, *, faces: int) -> Iterator[Participant]:
     """Draw people, with ``faces`` pictures to enroll and one more as the probe each."""
     from face_async.portraits import draw_portrait  # noqa: PLC0415 - slow to import: numpy and pillow
 
@@ -54,7 +54,7 @@ def drawn_people(count: int, *, faces: int) -> Iterator[Person]:
         turn, place = divmod(number, len(_NAMES))
         name = f"{_NAMES[place]} {turn + 1}" if turn else _NAMES[place]
         shots = tuple(draw_portrait(number, shot=shot) for shot in range(faces + 1))
-        yield Person(
+        yield Participant(
             person_id=name.lower().replace(" ", "-"),
             name=name,
             group_id=_group(number, count),
@@ -63,7 +63,7 @@ def drawn_people(count: int, *, faces: int) -> Iterator[Person]:
         )
 
 
-def photographed_people(folder: Path) -> list[Person]:
+def photographed_people(folder: Path) -> list[Participant]:
     """Return the people whose names are the sub-folders' and whose pictures lie in them.
 
     Pictures called ``probe…`` are probes; without any, the last one by name is. A person's only picture is enrolled. A
@@ -74,7 +74,7 @@ def photographed_people(folder: Path) -> list[Person]:
         OSError: The folder cannot be read.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    people: list[Person] = []
+    people: list[Participant] = []
     taken: set[str] = set()
     for number, home in enumerate(folders):
         enrolled, probes = _split(sorted(_pictures(home)))
@@ -83,7 +83,9 @@ def photographed_people(folder: Path) -> list[Person]:
         # A name that is no UTF-8 can be on a disk, but not in a request.
         name = home.name.encode(errors="replace").decode()
         group_id = _group(number, len(folders))
-        people.append(Person(person_id, name, group_id, *(tuple(map(_sendable, part)) for part in (enrolled, probes))))
+        people.append(
+            Participant(person_id, name, group_id, *(tuple(map(_sendable, part)) for part in (enrolled, probes)))
+        )
     if not any(person.enrolled for person in people):
         raise ValueError(f"{folder} has no sub-folders, one a person, with pictures ({KINDS}) in them")
     return people
@@ -105,12 +107,12 @@ def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]
     return tuple(path for path in pictures if path not in probes), probes
 
 
-def _sendable(path: Path) -> Picture:
+def _sendable(path: Path) -> PictureSource:
     """Return the picture as it is, or smaller when it is too large for a request, as a camera's own are."""
     try:
         return path if path.stat().st_size <= FITTING_BYTES else fit_image(path, max_bytes=FITTING_BYTES)
     except LimitError:
-        return path  # it is told of when it is not sent
+        return path  # enrolling it will fail, and say why
 
 
 def _safe_id(name: str, number: int, taken: set[str]) -> str:

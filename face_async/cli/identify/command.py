@@ -1,4 +1,4 @@
-"""``identify``: who is it? One picture, some, or folders full of them."""
+"""``identify``: recognize the persons in one picture, in some, or in whole folders."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from attrs import frozen
 from face_async.bulk.api import GroupsResult
 from face_async.bulk.fitting import fitted, max_image_bytes
 from face_async.bulk.outcomes import Outcomes
-from face_async.cli.identify.found import Found, Tally
-from face_async.cli.identify.output import All, Csv, Failures, Json, Lines, Output, Table
+from face_async.cli.identify.identification import Identification, Tally
+from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
 from face_async.cli.identify.report import Report
 from face_async.cli.options import (
     SAME_PERSON,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from face_async.models import IdentifyResult
     from face_async.session import FaceSession
 
-_PATIENCE = 10  # pictures in a row without an answer, after which there will be none for the others either
+_MAX_UNANSWERED = 10  # pictures in a row without an answer, after which the others would have none either
 
 
 def identify(
@@ -76,35 +76,38 @@ def identify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whom of one or more groups each picture shows; the exit code is 1 unless all are recognized.
+    """Recognize the persons of one or more groups in pictures; the exit code is 1 unless all are recognized.
 
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
     probes = Probes(tuple(images))
     search = Search(group_ids, threshold, at_once, fit)
     tally = Tally()
-    with All(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs, live_progress(quiet=quiet) as progress:
+    with (
+        Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
+        live_progress(quiet=quiet) as progress,
+    ):
         if csv is not None:
             outputs.include(Csv(csv))
         if report is not None:
             outputs.include(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
         bar = progress.add_task("recognizing", total=probes.count())
 
-        def take(found: Found) -> None:
-            tally.add(found)
-            outputs.add(found)
+        def take(identified: Identification) -> None:
+            tally.add(identified)
+            outputs.add(identified)
             progress.advance(bar)
 
-        async def look(session: FaceSession) -> None:
+        async def identify_all(session: FaceSession) -> None:
             await search.run(session, probes, take)
 
-        ask(look, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
+        ask(identify_all, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
     raise typer.Exit(tally.exit)
 
 
 def _on_the_terminal(probes: Probes, *, quiet: bool, as_json: bool) -> list[Output]:
-    """Return what shows findings there: failures below everything else."""
+    """Return the outputs on the terminal. They are closed last to first: failures come below everything else."""
     outputs: list[Output] = [] if probes.folders else [Failures()]
     if as_json:
         outputs.append(Json())
@@ -125,7 +128,7 @@ def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: boo
 
 @frozen
 class Probes:
-    """The pictures that are named, and those in the folders that are named.
+    """The pictures that the arguments name, and those in folders that they name.
 
     Attributes:
         names: Files, URLs and folders.
@@ -135,7 +138,7 @@ class Probes:
 
     @property
     def folders(self) -> bool:
-        """Whether there is a folder among them."""
+        """Whether one of them is a folder."""
         return any(map(_is_folder, self.names))
 
     def __iter__(self) -> Iterator[str]:
@@ -146,10 +149,10 @@ class Probes:
                 yield name
 
     def count(self) -> int:
-        """Return how many there are.
+        """Return the number of pictures.
 
         Raises:
-            ValueError: A folder has none.
+            ValueError: A folder has no pictures.
             OSError: A folder cannot be read.
         """
         return sum(map(_count, self.names))
@@ -157,18 +160,25 @@ class Probes:
 
 @frozen
 class Search:
-    """How each picture is searched for."""
+    """How to search for the person in a picture.
+
+    Attributes:
+        group_ids: The groups to search.
+        threshold: The confidence, 0 to 100, from which on it is the same person.
+        at_once: Pictures under way at once.
+        fit: Whether to make pictures smaller that are too large for a request.
+    """
 
     group_ids: Sequence[str]
     threshold: float
     at_once: int
     fit: bool
 
-    async def run(self, session: FaceSession, probes: Probes, take: Callable[[Found], None]) -> None:
-        """Search for all pictures, and hand over what is found in the order of the pictures.
+    async def run(self, session: FaceSession, probes: Probes, take: Callable[[Identification], None]) -> None:
+        """Search for the persons in all pictures, and hand on each identification, in the order of the pictures.
 
         Raises:
-            FaceError: It would be the same for all other pictures.
+            FaceError: An error that all other pictures would meet, too.
         """
 
         async def search(image: str) -> IdentifyResult | GroupsResult:
@@ -180,20 +190,21 @@ class Search:
         unanswered = 0
         async with Outcomes(search, probes, max_at_once=self.at_once, ordered=True) as outcomes:
             async for outcome in outcomes:
-                found = self._found(outcome)
-                unanswered = unanswered + 1 if isinstance(found.error, TransportError) else 0
-                if found.error is not None and (unanswered > _PATIENCE or self._concerns_all(found.error)):
-                    raise found.error
-                # Copies of pictures are made for the page, and faces looked for: not in the event loop.
-                await anyio.to_thread.run_sync(take, found)
+                identified = self._identified(outcome)
+                error = identified.error
+                unanswered = unanswered + 1 if isinstance(error, TransportError) else 0
+                if error is not None and (unanswered > _MAX_UNANSWERED or self._concerns_all(error)):
+                    raise error
+                # For the report pictures are copied, and faces located: too slow for the event loop.
+                await anyio.to_thread.run_sync(take, identified)
 
-    def _found(self, outcome: Outcome[str, IdentifyResult | GroupsResult]) -> Found:
+    def _identified(self, outcome: Outcome[str, IdentifyResult | GroupsResult]) -> Identification:
         result, error = outcome.result, outcome.error
         if isinstance(result, GroupsResult):
-            # A group that could not be searched may be the one that the person is in: then the answer is not known.
+            # The person may be in a group that could not be searched.
             error = next(iter(result.errors.values()), None)
         candidates = () if result is None else result.candidates
-        return Found(outcome.item, candidates, error, threshold=self.threshold)
+        return Identification(outcome.item, candidates, error, threshold=self.threshold)
 
     def _concerns_all(self, error: FaceError | ValueError) -> bool:
         if isinstance(error, NotFoundError) and error.code == ReturnCode.ERROR_GROUP_NOT_EXISTED:

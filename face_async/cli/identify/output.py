@@ -1,4 +1,4 @@
-"""Where findings go, each as it comes: to a table, to lines, to JSON, to CSV. All are context managers."""
+"""Where identifications go, each as it comes: to a table, to lines, to JSON, to CSV. All are context managers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from face_async.cli.exits import one_line
-from face_async.cli.identify.found import Verdict
+from face_async.cli.identify.identification import Verdict
 from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from face_async.cli.identify.found import Found
+    from face_async.cli.identify.identification import Identification
 
 _STYLES = {Verdict.RECOGNIZED: "green", Verdict.UNKNOWN: "dim", Verdict.FAILED: "red"}
 _PERSON_WIDTH = 24
+_LONGEST_PATH = 1_000
 
 CSV_COLUMNS = ("picture", "verdict", "rank", "person_id", "confidence", "face_id", "tag", "error")
 
 
 class Output(AbstractContextManager["Output"]):
-    """Takes findings one by one, and completes what it makes of them when its block is left, even by an error."""
+    """Takes identifications one by one, and completes its output when its block is left, even by an error."""
 
     @abstractmethod
-    def add(self, found: Found) -> None:
-        """Take one."""
+    def add(self, identified: Identification) -> None:
+        """Take an identification."""
 
     def close(self, *, complete: bool) -> None:
-        """Complete what was made; ``complete`` says whether all findings have come."""
+        """Complete the output; ``complete`` says whether all identifications have come."""
 
     def __enter__(self) -> Self:
         return self
@@ -49,8 +50,8 @@ class Output(AbstractContextManager["Output"]):
         self.close(complete=kind is None)
 
 
-class All(Output):
-    """Several outputs as one; once it is closed, nothing is taken: the thread that adds may outlive an interrupt."""
+class Outputs(Output):
+    """Several outputs as one. Once closed, it takes nothing: the thread that adds may outlive an interrupt."""
 
     def __init__(self, outputs: Iterable[Output]) -> None:
         self._outputs = list(outputs)
@@ -58,17 +59,17 @@ class All(Output):
         self._closed = False
 
     def include(self, output: Output) -> None:
-        """Have one more."""
+        """Add an output."""
         self._outputs.append(output)
 
-    def add(self, found: Found) -> None:
-        """Hand one on to each."""
+    def add(self, identified: Identification) -> None:
+        """Hand an identification on to each output."""
         with self._turn:
             for output in () if self._closed else self._outputs:
-                output.add(found)
+                output.add(identified)
 
     def close(self, *, complete: bool) -> None:
-        """Close them all, the last one first."""
+        """Close all outputs, the last one first."""
         with self._turn, ExitStack() as stack:
             self._closed = True
             for output in self._outputs:
@@ -76,20 +77,20 @@ class All(Output):
 
 
 class Table(Output):
-    """A table of all candidates at the end, for a handful of pictures."""
+    """A table of all candidates at the end, for a few pictures."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str | Text, ...]] = []
 
-    def add(self, found: Found) -> None:
-        """Take one."""
-        if not found.candidates and found.error is None:
-            self._rows.append((found.image, Text("nobody", "dim"), "", "", ""))
-        for place, candidate in enumerate(found.candidates):
-            style = "dim" if candidate.confidence < found.threshold else "bold green" if place == 0 else ""
+    def add(self, identified: Identification) -> None:
+        """Take an identification."""
+        if not identified.candidates and identified.error is None:
+            self._rows.append((identified.image, Text("nobody", "dim"), "", "", ""))
+        for place, candidate in enumerate(identified.candidates):
+            style = "dim" if candidate.confidence < identified.threshold else "bold green" if place == 0 else ""
             self._rows.append(
                 (
-                    found.image if place == 0 else "",
+                    identified.image if place == 0 else "",
                     foreign(candidate.person_id, style),
                     Text(f"{candidate.confidence:.1f}", style),
                     candidate.face_id,
@@ -98,25 +99,25 @@ class Table(Output):
             )
 
     def close(self, *, complete: bool) -> None:
-        """Print it."""
-        del complete  # an error says itself that there is more
+        """Print the table."""
+        del complete  # the error says that the table is not complete
         if self._rows:
             say_table(("picture", "person", "confidence", "face", "tag"), self._rows)
 
 
 class Failures(Output):
-    """A line on stderr for each failure, at the end, for a handful of pictures."""
+    """A line on stderr for each failure, at the end, for a few pictures."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
 
-    def add(self, found: Found) -> None:
-        """Take one."""
-        if found.error is not None:
-            self._lines.append(f"{printable(found.image)}: {one_line(found.error)}")
+    def add(self, identified: Identification) -> None:
+        """Take an identification."""
+        if identified.error is not None:
+            self._lines.append(f"{printable(identified.image)}: {one_line(identified.error)}")
 
     def close(self, *, complete: bool) -> None:
-        """Tell of them."""
+        """Print the lines."""
         del complete  # as above
         for line in self._lines:
             tell(line)
@@ -128,30 +129,29 @@ class Lines(Output):
     def __init__(self) -> None:
         self._console = Console(soft_wrap=True, highlight=False)
 
-    def add(self, found: Found) -> None:
-        """Take one."""
-        best = found.candidates[0] if found.candidates else None
+    def add(self, identified: Identification) -> None:
+        """Take an identification."""
+        best = identified.candidates[0] if identified.candidates else None
         confidence = "" if best is None else f"{best.confidence:.1f}"
-        whom = found.reason if found.error is not None else "nobody" if best is None else best.person_id
-        line = (
-            f"{found.verdict:10}  {confidence:>5}  {printable(whom):{_PERSON_WIDTH}}  {printable(found.image, 1_000)}"
-        )
-        # Printed by way of sys.stdout, which a live display may have put itself in front of.
+        result = identified.reason if identified.error is not None else "nobody" if best is None else best.person_id
+        image = printable(identified.image, _LONGEST_PATH)
+        line = f"{identified.verdict:10}  {confidence:>5}  {printable(result):{_PERSON_WIDTH}}  {image}"
+        # Through sys.stdout, which a live display may have replaced by its own.
         with self._console.capture() as colored:
-            self._console.print(Text(line, _STYLES[found.verdict]))
+            self._console.print(Text(line, _STYLES[identified.verdict]))
         say(colored.get(), end="")
 
 
 class Json(Output):
-    """One document, ``{"images": [...]}``, written as the findings come: one picture a line."""
+    """One document, ``{"images": [...]}``, written as the identifications come: one picture a line."""
 
     def __init__(self) -> None:
         self._begun = False
 
-    def add(self, found: Found) -> None:
-        """Take one."""
+    def add(self, identified: Identification) -> None:
+        """Take an identification."""
         # In ASCII, which every terminal and pipe can carry.
-        say(("," if self._begun else '{"images": [') + "\n" + json.dumps(_fields(found)), end="")
+        say(("," if self._begun else '{"images": [') + "\n" + json.dumps(_fields(identified)), end="")
         self._begun = True
 
     def close(self, *, complete: bool) -> None:
@@ -173,25 +173,25 @@ class Csv(Output):
         self._writer = csv.writer(self._file)
         self._writer.writerow(CSV_COLUMNS)
 
-    def add(self, found: Found) -> None:
-        """Take one."""
-        error = "" if found.error is None else one_line(found.error)
-        if not found.candidates:
-            self._writer.writerow((found.image, found.verdict, "", "", "", "", "", error))
-        for rank, candidate in enumerate(found.candidates, 1):
-            whom = (candidate.person_id, candidate.confidence, candidate.face_id, candidate.tag)
-            self._writer.writerow((found.image, found.verdict, rank, *whom, error))
+    def add(self, identified: Identification) -> None:
+        """Take an identification."""
+        error = "" if identified.error is None else one_line(identified.error)
+        if not identified.candidates:
+            self._writer.writerow((identified.image, identified.verdict, "", "", "", "", "", error))
+        for rank, candidate in enumerate(identified.candidates, 1):
+            fields = (candidate.person_id, candidate.confidence, candidate.face_id, candidate.tag)
+            self._writer.writerow((identified.image, identified.verdict, rank, *fields, error))
 
     def close(self, *, complete: bool) -> None:
         """Close the file."""
-        del complete  # rows need no end
+        del complete  # a CSV has no end to write
         self._file.close()
 
 
-def _fields(found: Found) -> dict[str, object]:
+def _fields(identified: Identification) -> dict[str, object]:
     return {
-        "image": found.image,
-        "recognized": found.verdict is Verdict.RECOGNIZED,
+        "image": identified.image,
+        "recognized": identified.verdict is Verdict.RECOGNIZED,
         "candidates": [
             {
                 "person_id": candidate.person_id,
@@ -199,7 +199,7 @@ def _fields(found: Found) -> dict[str, object]:
                 "confidence": candidate.confidence,
                 "tag": candidate.tag,
             }
-            for candidate in found.candidates
+            for candidate in identified.candidates
         ],
-        "error": None if found.error is None else one_line(found.error),
+        "error": None if identified.error is None else one_line(identified.error),
     }

@@ -1,7 +1,7 @@
-"""The report of identified pictures: each with its face framed, beside the candidates, as one page.
+"""The report of identified pictures: each with a frame around its face, beside the candidates, as one page.
 
-It is written as the findings come: cards wait in temporary files. Of what would be too much for a browser the first
-part is shown, and the rest is counted.
+Cards are made while pictures are identified, and kept in temporary files until the page is written. Of more pictures
+than a browser can show, the first ones are shown, and the others counted.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from face_async.cli.html.page import Card, Rank, card, figure, foot, head, reason_group, section
-from face_async.cli.identify.found import Found, Tally, Verdict
+from face_async.cli.html.page import Card, Rank, Section, card, failures, page
+from face_async.cli.identify.identification import Identification, Tally, Verdict
 from face_async.cli.identify.output import Output
 from face_async.cli.pictures import FaceBoxes, pictures_below
 from face_async.images import is_url
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     from face_async.models import Candidate
 
-_MOST_CARDS = 500  # of each section; about 20 kB each
-_MOST_FAILURES = 24  # pictures shown for each reason
-_THUMBNAIL_SIDE = 240  # pixels
+_MAX_CARDS = 500  # in each section; a card has about 20 kB
+_MAX_FAILURES = 24  # pictures shown for each reason
 
 
 class Report(Output):
@@ -36,107 +35,108 @@ class Report(Output):
 
     Args:
         path: Where to write it.
-        group_ids: Where was searched.
-        threshold: From which confidence on it is the same person.
+        group_ids: The groups that are searched.
+        threshold: The confidence from which on it is the same person.
         enrolled: A folder with enrolled pictures: a sub-folder or a picture for each person, named by the id.
 
     Raises:
         OSError: The file cannot be written, or the folder not be read.
-        ImportError: There is nothing to make smaller copies of pictures with.
+        ImportError: Pillow is missing, which makes smaller copies of pictures, or Jinja2, which makes the page.
     """
 
     def __init__(self, path: Path, *, group_ids: Sequence[str], threshold: float, enrolled: Path | None) -> None:
-        import_module("PIL")  # better missed now than at the first picture
-
-        self._known = Enrolled(enrolled)
-        self._page = path.open("w", encoding="utf-8")
+        for needed in ("PIL", "jinja2"):
+            import_module(needed)  # better missed now than after the first picture
+        self._enrolled = Enrolled(enrolled)
+        self._file = path.open("w", encoding="utf-8")
         self._group_ids = group_ids
         self._threshold = threshold
         self._boxes = FaceBoxes()
         self._tally = Tally()
-        self._sections = {verdict: _Waiting() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNIZED)}
-        self._failures: dict[str, list[str]] = {}
+        self._cards = {verdict: _StoredCards() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNIZED)}
+        self._failures: dict[str, list[tuple[Path | None, str]]] = {}
 
-    def add(self, found: Found) -> None:
-        """Make a card of it, unless there are enough."""
-        reason = self._tally.add(found)
-        if found.verdict is Verdict.FAILED:
+    def add(self, identified: Identification) -> None:
+        """Make a card of a picture, unless there are enough."""
+        reason = self._tally.add(identified)
+        if identified.verdict is Verdict.FAILED:
             shown = self._failures.setdefault(reason, [])
-            if len(shown) < _MOST_FAILURES:
-                shown.append(figure(_file(found), found.image, description="failed", side=_THUMBNAIL_SIDE))
-        elif (waiting := self._sections[found.verdict]).count < _MOST_CARDS:
-            waiting.add(card(self._card(found)))
+            if len(shown) < _MAX_FAILURES:
+                shown.append((_file(identified), identified.image))
+        elif (stored := self._cards[identified.verdict]).count < _MAX_CARDS:
+            stored.add(card(self._card(identified)))
 
     def close(self, *, complete: bool) -> None:
-        """Write the page, of what has come."""
-        with self._page as page:
-            page.writelines(self._pieces(complete=complete))
-        for waiting in self._sections.values():
-            waiting.file.close()
-        self._boxes.close()
-
-    def _pieces(self, *, complete: bool) -> Iterator[str]:
+        """Write the page."""
         tally = self._tally
         title = f"{tally.counts[Verdict.RECOGNIZED]:,} of {tally.pictures:,} recognized"
-        figures = {
+        summary = {
             **{verdict.value: f"{count:,}" for verdict, count in tally.counts.items()},
             "searched in": ", ".join(self._group_ids),
             "threshold": f"{self._threshold:g}",
             "seconds": f"{tally.seconds:.1f}",
         }
-        yield head(title if complete else f"{title}, then stopped", figures)
-        yield from self._section(Verdict.UNKNOWN, "Unknown")
-        yield from self._failed()
-        yield from self._section(Verdict.RECOGNIZED, "Recognized")
-        seen_by = f"Frames around faces are this machine's, by {self._boxes.name}." if self._boxes.name else ""
-        yield foot("face-async identify", seen_by)
-
-    def _section(self, verdict: Verdict, title: str) -> Iterator[str]:
-        count, waiting = self._tally.counts[verdict], self._sections[verdict]
-        waiting.file.seek(0)
-        lead = f"The first {waiting.count:,} are shown." if waiting.count < count else ""
-        yield from section(title, count, waiting.file, lead=lead)
-
-    def _failed(self) -> Iterator[str]:
-        groups = (
-            reason_group(reason, count, self._failures[reason]) for reason, count, _ in self._tally.most_frequent()
+        finder = self._boxes.name
+        remark = f"The frames around faces were found on this machine, by {finder}." if finder else ""
+        pieces = page(
+            title if complete else f"{title}, then stopped",
+            summary,
+            self._sections(),
+            command="face-async identify",
+            remark=remark,
         )
-        yield from section("Failed", self._tally.counts[Verdict.FAILED], groups, kind="reasons")
+        with self._file as file:
+            file.writelines(pieces)
+        for stored in self._cards.values():
+            stored.file.close()
+        self._boxes.close()
 
-    def _card(self, found: Found) -> Card:
-        picture = _file(found)
-        where = Path(found.image)
+    def _sections(self) -> Iterator[Section]:
+        yield self._cards_of(Verdict.UNKNOWN)
+        reasons = (failures(reason, count, self._failures[reason]) for reason, count, _ in self._tally.most_frequent())
+        yield Section("Failed", self._tally.counts[Verdict.FAILED], reasons, kind="reasons")
+        yield self._cards_of(Verdict.RECOGNIZED)
+
+    def _cards_of(self, verdict: Verdict) -> Section:
+        count, stored = self._tally.counts[verdict], self._cards[verdict]
+        stored.file.seek(0)
+        lead = f"The first {stored.count:,} are shown." if stored.count < count else ""
+        return Section(verdict.capitalize(), count, stored.file, lead)
+
+    def _card(self, identified: Identification) -> Card:
+        picture = _file(identified)
+        where = Path(identified.image)
         return Card(
-            title=where.name or found.image,
+            title=where.name or identified.image,
             note="" if picture is None or where.parent == Path() else str(where.parent),
-            verdict=found.verdict,
-            tone="good" if found.verdict is Verdict.RECOGNIZED else "open",
+            verdict=identified.verdict,
+            tone="good" if identified.verdict is Verdict.RECOGNIZED else "open",
             picture=picture,
             box=None if picture is None else self._boxes.find(picture),
-            ranks=[self._rank(candidate, place, found) for place, candidate in enumerate(found.candidates)],
+            ranks=[self._rank(candidate, place, identified) for place, candidate in enumerate(identified.candidates)],
             threshold=self._threshold,
         )
 
-    def _rank(self, candidate: Candidate, place: int, found: Found) -> Rank:
-        it_is = place == 0 and found.verdict is Verdict.RECOGNIZED
+    def _rank(self, candidate: Candidate, place: int, identified: Identification) -> Rank:
+        same = place == 0 and identified.verdict is Verdict.RECOGNIZED
         return Rank(
             candidate.person_id,
             candidate.confidence,
-            "same" if it_is else "further",
+            "same" if same else "further",
             note=candidate.tag,
-            picture=self._known.picture_of(candidate.person_id),
+            picture=self._enrolled.picture_of(candidate.person_id),
         )
 
 
 @define
-class _Waiting:
-    """Cards that wait for the page to be written."""
+class _StoredCards:
+    """Cards that wait in a temporary file for the page to be written."""
 
     file: IO[str] = field(factory=lambda: tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115 - it is closed with the report
     count: int = 0
 
-    def add(self, piece: str) -> None:
-        self.file.write(piece)
+    def add(self, html: str) -> None:
+        self.file.write(html)
         self.count += 1
 
 
@@ -158,5 +158,5 @@ class Enrolled:
         return next(pictures_below(home), None) if home is not None and home.is_dir() else home
 
 
-def _file(found: Found) -> Path | None:
-    return None if is_url(found.image) else Path(found.image)
+def _file(identified: Identification) -> Path | None:
+    return None if is_url(identified.image) else Path(identified.image)

@@ -1,4 +1,4 @@
-"""What identifying pictures found out: one picture's outcome, and the counts of all."""
+"""The result of identifying one picture, and the counts of all."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from face_async.errors import FaceError
     from face_async.models import Candidate
 
-_EXAMPLES = 3  # how many pictures are named for a reason
-_MOST_REASONS = 50  # more are told of together: a server may say something new each time
-_ELSE = "other reasons"
+_EXAMPLES = 3  # pictures that are named for each reason
+_MAX_REASONS = 50  # the others are counted together: a server may give a new reason each time
+_OTHER_REASONS = "other reasons"
 
 
 class Verdict(enum.StrEnum):
-    """How it went for a picture."""
+    """Whether the person in a picture was recognized."""
 
     RECOGNIZED = "recognized"
     UNKNOWN = "unknown"
@@ -31,14 +31,14 @@ class Verdict(enum.StrEnum):
 
 
 @frozen
-class Found:
-    """Whom one picture may show, or why that is not known.
+class Identification:
+    """The candidates for the person in one picture, or why there are none.
 
     Attributes:
         image: The picture's path or URL.
-        candidates: Whom it may show, most confident first.
-        error: Why it could not be searched for, or not everywhere.
-        threshold: From which confidence on it is the same person.
+        candidates: The candidates, most confident first.
+        error: Why not all groups could be searched.
+        threshold: The confidence, 0 to 100, from which on it is the same person.
     """
 
     image: str
@@ -48,7 +48,7 @@ class Found:
 
     @property
     def verdict(self) -> Verdict:
-        """How it went; a picture that was not searched for everywhere has failed, whatever was found elsewhere."""
+        """The verdict; ``FAILED`` after any error, as the person may be in the group that could not be searched."""
         if self.error is not None:
             return Verdict.FAILED
         known = bool(self.candidates) and self.candidates[0].confidence >= self.threshold
@@ -56,14 +56,14 @@ class Found:
 
     @property
     def exit(self) -> Exit:
-        """The exit code that this picture alone deserves."""
+        """The exit code for this picture alone."""
         if self.error is not None:
             return exit_code(self.error)
         return Exit.OK if self.verdict is Verdict.RECOGNIZED else Exit.NO
 
     @property
     def reason(self) -> str:
-        """Why it failed, in words that all pictures that failed for this reason share."""
+        """Why it failed, in words that are the same for all pictures that failed for this reason; "" if it did not."""
         match self.error:
             case None:
                 return ""
@@ -80,9 +80,9 @@ class Tally:
     """The counts of all pictures so far.
 
     Attributes:
-        counts: How many there were of each verdict.
-        reasons: Why pictures failed: how often, and the first few of them.
-        exit: The exit code that they deserve together: the gravest.
+        counts: The number of pictures by verdict.
+        reasons: Why pictures failed: for each reason their number, and the first few of them.
+        exit: The exit code for all pictures together: the highest.
     """
 
     counts: dict[Verdict, int] = field(factory=lambda: dict.fromkeys(Verdict, 0))
@@ -97,24 +97,26 @@ class Tally:
 
     @property
     def pictures(self) -> int:
-        """How many pictures there were."""
+        """The number of pictures."""
         return sum(self.counts.values())
 
-    def add(self, found: Found) -> str:
-        """Count a picture, and return the reason that it is counted under if it failed."""
-        self.counts[found.verdict] += 1
-        self.exit = max(self.exit, found.exit)
-        if found.error is None:
+    def add(self, identified: Identification) -> str:
+        """Count a picture; return the reason that it is counted under, "" unless it failed."""
+        self.counts[identified.verdict] += 1
+        self.exit = max(self.exit, identified.exit)
+        reason = identified.reason
+        if not reason:
             return ""
-        reason = found.reason if len(self.reasons) < _MOST_REASONS or found.reason in self.reasons else _ELSE
+        if len(self.reasons) >= _MAX_REASONS and reason not in self.reasons:
+            reason = _OTHER_REASONS
         count, examples = self.reasons.get(reason, (0, []))
         if count < _EXAMPLES:
-            examples.append(printable(found.image))
+            examples.append(printable(identified.image))
         self.reasons[reason] = count + 1, examples
         return reason
 
     def most_frequent(self) -> list[tuple[str, int, list[str]]]:
-        """Return all reasons with their counts and first pictures, the most frequent first."""
+        """Return each reason with its count and its first pictures, the most frequent one first."""
         rows = ((reason, count, examples) for reason, (count, examples) in self.reasons.items())
         return sorted(rows, key=lambda row: -row[1])
 

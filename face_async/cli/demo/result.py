@@ -1,4 +1,4 @@
-"""What a demo found out: for its table, its JSON and its page."""
+"""The result of a demo: for its table, its JSON and its page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from face_async.cli.demo.people import Person
-    from face_async.cli.pictures import Picture
+    from face_async.cli.demo.people import Participant
+    from face_async.cli.pictures import PictureSource
     from face_async.errors import FaceError
     from face_async.models import Candidate
     from face_async.session import Stats
@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 
 @frozen
 class Trial:
-    """One probe, and whom the service saw in it."""
+    """One probe, and the persons whom the service took it for.
 
-    person: Person
-    probe: Picture
+    Attributes:
+        person: The person whom it shows.
+        probe: The picture.
+        where: The group that was searched, or "all groups".
+        candidates: The answer, most confident first.
+        error: Why there is no answer.
+    """
+
+    person: Participant
+    probe: PictureSource
     where: str
     candidates: Sequence[Candidate] = ()
     error: FaceError | ValueError | None = None
@@ -38,20 +46,20 @@ class Trial:
 
 
 @frozen
-class Findings:
-    """All that a demo found out.
+class DemoResult:
+    """The result of a demo.
 
     Attributes:
         people: Everybody who was enrolled.
         faces: What was enrolled: face id -> picture.
         trials: One per probe.
-        recognizer: Who looked at the pictures.
-        seconds: How long enrolling and recognizing took together.
-        stats: What the session did meanwhile.
+        recognizer: The name of the recognizer.
+        seconds: Seconds that enrolling and recognizing took together.
+        stats: The session's requests and bytes.
     """
 
-    people: Sequence[Person]
-    faces: Mapping[str, Picture] = field(repr=False)
+    people: Sequence[Participant]
+    faces: Mapping[str, PictureSource] = field(repr=False)
     trials: Sequence[Trial]
     recognizer: str
     seconds: float
