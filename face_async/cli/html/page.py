@@ -140,7 +140,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": _base64, "percent": _percent, "smaller_copy": _smaller_copy}
+    environment.globals.update(base64=_base64, percent=_percent, smaller_copy=_smaller_copy)
     return environment
 
 
