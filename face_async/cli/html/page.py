@@ -140,7 +140,8 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(base64=_base64, percent=_percent, smaller_copy=_smaller_copy)
+    functions: dict[str, object] = environment.globals  # pyright: ignore[reportAssignmentType]  # more than the default
+    functions.update(base64=_base64, percent=_percent, smaller_copy=_smaller_copy)
     return environment
 
 
