@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -31,7 +32,7 @@ from face_async.server.pictures import FaceFinder
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,8 +82,8 @@ def create_app(
     guard = Guard(credentials, replay_protection=replay_protection, clock=clock)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     finder = FaceFinder(chosen, fetcher)
-    service = Service(store, guard, finder, limits, faults)
-    routes = [Route(f"/face/{name}", service.endpoint(name), methods=["POST"]) for name in HANDLERS]
+    endpoints = Endpoints(store, guard, finder, limits, faults)
+    routes = [Route(f"/face/{name}", endpoints.endpoint(name), methods=["POST"]) for name in HANDLERS]
     app = Starlette(routes=routes, middleware=[Middleware(_Dated, clock=clock)])
     if chosen is not recognizer:
         weakref.finalize(app, chosen.close)  # without lifespan events there is no other end
@@ -90,8 +91,8 @@ def create_app(
 
 
 @frozen
-class Service:
-    """What all endpoints share."""
+class Endpoints:
+    """The endpoints of one application, and what they share."""
 
     store: Store
     guard: Guard
@@ -106,24 +107,18 @@ class Service:
             session_id = secrets.token_hex(16)
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
             try:
-                return envelope(ReturnCode.OK, {**await self._perform(name, request), **session})
+                with _failures_refused(name, session_id):
+                    return envelope(ReturnCode.OK, {**await self._perform(name, request, session_id), **session})
             except Refusal as refusal:
                 return envelope(refusal.code, {**refusal.data, **session})
             except ScriptedAnswer as scripted:
                 return scripted.fault.response(session)
             except ClientDisconnect:
                 return Response(status_code=400)  # for the log; nobody is there to read it
-            except sqlite3.Error:
-                logger.exception("%s: the database failed (session %s)", name, session_id)
-                return envelope(ReturnCode.STORAGE_ERROR, session)
-            except Exception:
-                # Whatever it was, the client learns no more than that; the log has it all.
-                logger.exception("%s: internal error (session %s)", name, session_id)
-                return envelope(ReturnCode.INTERNAL_ERROR, session)
 
         return answer
 
-    async def _perform(self, name: str, request: Request) -> dict[str, object]:
+    async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.
         signature = self.guard.admit(request.headers.get("authorization", ""))
         form = await read_form(request, self.limits.max_request_bytes)
@@ -131,9 +126,27 @@ class Service:
         appid, bucket = parameters.target()
         self.guard.check_target(signature, appid, bucket)
         call = Call(appid, parameters, self.store, self.finder, self.limits)
-        if self.faults is not None:
-            return await self.faults.perform(name, HANDLERS[name], call)
-        return await HANDLERS[name](call)
+
+        async def handle(call: Call) -> dict[str, object]:
+            with _failures_refused(name, session_id):
+                return await HANDLERS[name](call)
+
+        return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
+
+
+@contextlib.contextmanager
+def _failures_refused(name: str, session_id: str) -> Generator[None]:
+    """Log whatever fails inside, and raise the refusal by which the client learns of it, and of no more than that."""
+    try:
+        yield
+    except (Refusal, ScriptedAnswer, ClientDisconnect):
+        raise
+    except sqlite3.Error:
+        logger.exception("%s: the database failed (session %s)", name, session_id)
+        raise Refusal(ReturnCode.STORAGE_ERROR) from None
+    except Exception:
+        logger.exception("%s: internal error (session %s)", name, session_id)
+        raise Refusal(ReturnCode.INTERNAL_ERROR) from None
 
 
 @frozen

@@ -1,11 +1,11 @@
-"""One scripted fault, and the answer that it gives in place of the endpoint's."""
+"""One scripted fault, and its answer in place of the endpoint's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from types import NoneType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from attrs import field, fields, frozen
 from starlette.responses import HTMLResponse, Response
@@ -15,48 +15,67 @@ from face_async.server.envelope import envelope
 from face_async.server.handlers import HANDLERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attrs import Attribute
     from starlette.types import Receive, Scope, Send
 
 _STATUSES = frozenset(range(200, 600)) - {204, 304}
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "endpoint": (str, NoneType),
-    "times": (int,),
-    "code": (int, NoneType),
-    "status": (int, NoneType),
-    "headers": (Mapping, NoneType),
-    "after": (bool,),
-    "drop_request": (bool,),
-    "drop_response": (bool,),
-    "partial": (int, NoneType),
-    "late": (int, NoneType),
-    "delay": (int, float),
-}
+
+_Validator: TypeAlias = "Callable[[Fault, Attribute[Any], Any], None]"  # Any: as attrs declares validators
+
+
+def _of(*kinds: type, least: int | None = None) -> _Validator:
+    """Return a validator for values of one of these types that are finite, and at least ``least`` unless None."""
+
+    def check(_: Fault, attribute: Attribute[Any], value: object) -> None:
+        # True is an int in Python, but a mistake here.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{attribute.name} must be {names}, not {value!r}")
+        if least is not None and isinstance(value, int | float) and not least <= value < math.inf:
+            raise ValueError(f"{attribute.name} must be {least} or more, not {value}")
+
+    return check
 
 
 @frozen
 class Fault:
-    """One entry of the script; its attributes are the arguments of :meth:`Faults.add`.
+    """One entry of the script of faults.
+
+    Attributes:
+        endpoint: The specification's name of an endpoint, such as ``"identify"``; None for any.
+        times: How many requests meet the fault, 1 or more.
+        code: The code of the answer.
+        status: The HTTP status of the answer, 200 to 599.
+        headers: Further headers of the answer.
+        after: Whether the effect happens before that answer; otherwise it does not happen.
+        drop_request: Whether the connection breaks before the effect, which does not happen.
+        drop_response: Whether the connection breaks after the effect.
+        partial: The effect is that of the first ``partial`` pictures, 0 or more; for addface alone.
+        late: The effect happens before the ``late``-th of the requests that follow, whatever they are, 1 or more.
+        delay: Seconds that pass before effect and answer; with ``late``, before the answer. A client in process that
+            does not wait for them cancels the request: no effect. On a socket the server goes on.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument is out of its range, or contradicts another one.
     """
 
-    endpoint: str | None = None
-    times: int = field(default=1, kw_only=True)
-    code: int | None = field(default=None, kw_only=True)
-    status: int | None = field(default=None, kw_only=True)
-    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
-    after: bool = field(default=False, kw_only=True)
-    drop_request: bool = field(default=False, kw_only=True)
-    drop_response: bool = field(default=False, kw_only=True)
-    partial: int | None = field(default=None, kw_only=True)
-    late: int | None = field(default=None, kw_only=True)
-    delay: float = field(default=0.0, kw_only=True)
+    endpoint: str | None = field(default=None, validator=_of(str, NoneType))
+    times: int = field(default=1, kw_only=True, validator=_of(int, least=1))
+    code: int | None = field(default=None, kw_only=True, validator=_of(int, NoneType))
+    status: int | None = field(default=None, kw_only=True, validator=_of(int, NoneType))
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True, validator=_of(Mapping, NoneType))
+    after: bool = field(default=False, kw_only=True, validator=_of(bool))
+    drop_request: bool = field(default=False, kw_only=True, validator=_of(bool))
+    drop_response: bool = field(default=False, kw_only=True, validator=_of(bool))
+    partial: int | None = field(default=None, kw_only=True, validator=_of(int, NoneType, least=0))
+    late: int | None = field(default=None, kw_only=True, validator=_of(int, NoneType, least=1))
+    delay: float = field(default=0.0, kw_only=True, validator=_of(int, float, least=0))
 
     def __attrs_post_init__(self) -> None:
-        self._check_types()
-        self._check_ranges()
+        self._check_values()
         self._check_combination()
 
     def __repr__(self) -> str:
@@ -65,7 +84,7 @@ class Fault:
 
     @property
     def answers(self) -> bool:
-        """Whether something else than the endpoint's own answer comes back."""
+        """Whether the endpoint's own answer is replaced."""
         return self.code is not None or self.status is not None or self.drop_request or self.drop_response
 
     @property
@@ -81,27 +100,16 @@ class Fault:
             return HTMLResponse(f"<html><body><h1>{self.status}</h1></body></html>", self.status, self.headers)
         return _LostAnswer()
 
-    def _check_types(self) -> None:
-        for name, kinds in _TYPES.items():
-            value: object = getattr(self, name)
-            # True counts as an int for Python, but as a slip here.
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise TypeError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
+    def _check_values(self) -> None:
         for text in (text for item in (self.headers or {}).items() for text in item):
             if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
                 raise TypeError(f'headers must map str to str, such as {{"Retry-After": "3"}}, not {self.headers!r}')
-
-    def _check_ranges(self) -> None:
         if self.endpoint is not None and self.endpoint not in HANDLERS:
             raise ValueError(f"endpoint must be one of {', '.join(HANDLERS)}, not {self.endpoint!r}")
         if self.code is not None and self.code not in CODES:
             raise ValueError(f"code must be one of the table face_async.CODES, not {self.code}")
         if self.status is not None and self.status not in _STATUSES:
             raise ValueError(f"status must be 200 to 599, and one that comes with a body, not {self.status}")
-        for name, least in (("times", 1), ("partial", 0), ("late", 1), ("delay", 0)):
-            value: float | None = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise ValueError(f"{name} must be {least} or more, not {value}")
 
     def _check_combination(self) -> None:
         if not self.answers and not self.delay:
@@ -125,6 +133,7 @@ class ScriptedAnswer(Exception):  # noqa: N818 - it travels to the answer; nothi
     def __init__(self, fault: Fault) -> None:
         super().__init__(repr(fault))
         self.fault = fault
+        self.code = fault.code
 
 
 class AnswerLostError(ConnectionError):

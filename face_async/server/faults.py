@@ -1,7 +1,7 @@
-"""Scripted faults: what the local server is to do wrong in a test, to which request, and how often.
+"""Scripted faults: the mistakes that the local server makes in a test, for which requests, and how often.
 
 ======================================== ==========================================================================
-``faults.add("addface", ...)``           What the next such request meets
+``faults.add("addface", ...)``           The next such request
 ======================================== ==========================================================================
 ``code=15``                              the code, any of the table :data:`~face_async.errors.CODES`; nothing is done
 ``status=503``                           that HTTP status with a page of HTML; nothing is done
@@ -18,11 +18,11 @@
 ``delay=0.5``                            half a second passes first; goes with all of these, and alone
 ======================================== ==========================================================================
 
-``times=3`` gives the same to three requests. Faults of one endpoint are met in the order in which they were added, one
-by each request; those without an endpoint by whichever request comes next. Only requests that are let in meet them:
-one that has a bad signature, or that cannot be read, is refused as always and leaves the script as it is. What an
-effect itself would be refused with is lost with its answer. ``faults.clock_skew = 3600`` sets the server's clock an
-hour ahead, for its judgement of signatures and in its Date headers.
+``times=3`` does the same to three requests. Faults of one endpoint are met in the order in which they were added, one
+by each request; those without an endpoint by the next request, whatever it is. Only requests with a good signature and
+a readable body meet faults; others are refused as always, and the script stays as it is. If an effect before or after
+a fault's answer is itself refused, nobody learns of it. ``faults.clock_skew = 3600`` sets the server's clock an hour
+ahead, for the check of signatures and in Date headers.
 
 On a socket a broken connection is an answer that ends after its headers. In process the application raises
 :class:`AnswerLostError`, which :class:`face_async.testing.FaceServer` turns into what a client sees on a socket.
@@ -33,7 +33,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import anyio
 from attrs import evolve
@@ -42,7 +42,7 @@ from face_async.server.fault import AnswerLostError, Fault, ScriptedAnswer
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from face_async.server.handlers import Call
 
@@ -50,15 +50,33 @@ __all__ = ["AnswerLostError", "Fault", "Faults", "ScriptedAnswer"]
 
 Effect: TypeAlias = "Callable[[], Awaitable[dict[str, object]]]"
 Handler: TypeAlias = "Callable[[Call], Awaitable[dict[str, object]]]"
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class _Late:
-    """An effect whose answer is long gone, and how many requests from now it happens."""
+    """An effect that happens after its answer: before the ``requests``-th of the requests that follow."""
 
     def __init__(self, fault: Fault, requests: int, effect: Effect) -> None:
         self.fault = fault
         self.requests = requests
         self.effect = effect
+
+
+def _taking_arguments_of(
+    make: Callable[P, T],
+) -> Callable[[Callable[[S, T], None]], Callable[Concatenate[S, P], None]]:
+    """Return a decorator for methods: they take the arguments that make their argument, which are declared once."""
+
+    def decorate(method: Callable[[S, T], None]) -> Callable[Concatenate[S, P], None]:
+        def made(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            method(self, make(*args, **kwargs))
+
+        made.__doc__ = method.__doc__
+        return made
+
+    return decorate
 
 
 class Faults:
@@ -74,65 +92,27 @@ class Faults:
         self._late: list[_Late] = []
         self._lock = threading.Lock()
 
-    def add(
-        self,
-        endpoint: str | None = None,
-        *,
-        times: int = 1,
-        code: int | None = None,
-        status: int | None = None,
-        headers: Mapping[str, str] | None = None,
-        after: bool = False,
-        drop_request: bool = False,
-        drop_response: bool = False,
-        partial: int | None = None,
-        late: int | None = None,
-        delay: float = 0.0,
-    ) -> None:
-        """Add to the script; the table above says what goes together.
+    @_taking_arguments_of(Fault)
+    def add(self, fault: Fault) -> None:
+        """Add a fault to the script.
 
-        Args:
-            endpoint: The specification's name of an endpoint, such as ``"identify"``; None for any.
-            times: How many requests meet the fault, 1 or more.
-            code: The code of the answer.
-            status: The HTTP status of the answer, 200 to 599.
-            headers: Further headers of the answer.
-            after: The effect happens before that answer, which otherwise comes in its place.
-            drop_request: The connection breaks before the effect, which does not happen.
-            drop_response: The connection breaks after the effect.
-            partial: The effect is that of the first so many pictures, 0 or more; addface alone.
-            late: The effect happens before the so manieth of the requests that follow, whatever they are, 1 or more.
-            delay: Seconds that pass before effect and answer; with ``late``, before the answer. A client in process
-                that does not wait for them takes the request with it: no effect. On a socket the server goes on.
+        Takes the arguments of :class:`Fault`; the table above says what goes together.
 
         Raises:
             TypeError: An argument has the wrong type.
             ValueError: An argument is out of its range, or contradicts another one.
         """
-        fault = Fault(
-            endpoint,
-            times=times,
-            code=code,
-            status=status,
-            headers=headers,
-            after=after,
-            drop_request=drop_request,
-            drop_response=drop_response,
-            partial=partial,
-            late=late,
-            delay=delay,
-        )
         with self._lock:
             self._script.append(fault)
 
     @property
     def pending(self) -> tuple[Fault, ...]:
-        """What is still to come: faults that no request has met yet, and late effects that have not happened."""
+        """The rest of the script: faults that no request has met yet, and late effects that have not happened."""
         with self._lock:
             return (*self._script, *(evolve(late.fault, times=1) for late in self._late))
 
     def clear(self) -> None:
-        """Forget the whole script; late effects will not happen, and the clock is right."""
+        """Forget the whole script: late effects will not happen, and the clock is right again."""
         with self._lock:
             self._script.clear()
             self._late.clear()
@@ -145,17 +125,22 @@ class Faults:
         await _apply([late.effect for late in due])
 
     def skewed(self, clock: Callable[[], float]) -> Callable[[], float]:
-        """Return a clock that goes wrong by :attr:`clock_skew`; for the server."""
+        """Return a clock that is :attr:`clock_skew` ahead; for the server."""
         return lambda: clock() + self.clock_skew
 
     async def perform(self, endpoint: str, handler: Handler, call: Call) -> dict[str, object]:
-        """Answer a call by its handler, or as the script says; for the server.
+        """Answer a call by its handler, or as the script says; for the server, and for recorders to override.
+
+        Args:
+            endpoint: The specification's name of the endpoint.
+            handler: Performs a call, and raises nothing but ``Refusal``.
+            call: The request.
 
         Raises:
             ScriptedAnswer: A fault answers.
             Refusal: The handler refuses.
         """
-        with anyio.CancelScope(shield=True):  # those are not this client's to cancel
+        with anyio.CancelScope(shield=True):  # effects of other requests, which this client must not cancel
             await _apply(self._due())
         fault = self._take(endpoint)
         if fault is None:
@@ -182,7 +167,7 @@ class Faults:
         return None
 
     def _due(self) -> list[Effect]:
-        """Count a request that has come in, and return the late effects whose time it is."""
+        """Count a request that has come in, and return the late effects that are due before it."""
         with self._lock:
             for late in self._late:
                 late.requests -= 1
@@ -193,14 +178,14 @@ class Faults:
 
 async def _apply(effects: Iterable[Effect]) -> None:
     for effect in effects:
-        with contextlib.suppress(Refusal):  # that would have been the answer which nobody gets
+        with contextlib.suppress(Refusal):  # a fault answers instead
             await effect()
 
 
 def _first_pictures(call: Call, count: int) -> Call:
-    """Return the call as if its request had only the first so many pictures, whether sent or by URL."""
+    """Return the call as if its request had only the first ``count`` pictures, whether sent or by URL."""
     form = call.parameters.form
-    pictures = {name: found[:count] for name, found in form.pictures.items()}
+    pictures = {name: contents[:count] for name, contents in form.pictures.items()}
     values = dict(form.fields)
     urls = values.get("urls")
     if isinstance(urls, list):

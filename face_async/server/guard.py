@@ -1,12 +1,12 @@
-"""Who may call: the checks of a request's signature, codes 4 to 16."""
+"""The checks of a request's signature: codes 4 to 16."""
 
 from __future__ import annotations
 
-import heapq
 import threading
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
+from cachetools import TLRUCache
 
 from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
@@ -45,7 +45,7 @@ class Account:
 
 
 class Guard:
-    """Lets requests in, or refuses them.
+    """Admits requests, or refuses them.
 
     Args:
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
@@ -67,11 +67,11 @@ class Guard:
         self._buckets: dict[str, set[str]] = {}
         for account in accounts:
             self._buckets.setdefault(account.appid, set()).update(account.buckets)
-        self._seen = SeenSignatures() if replay_protection else None
+        self._seen = SeenSignatures(clock) if replay_protection else None
         self._clock = clock
 
     def admit(self, authorization: str) -> Signature:
-        """Return what a good Authorization value says; all that can be told before the body is read.
+        """Check an Authorization value, before the body is read, and return the signature in it.
 
         Raises:
             Refusal: 4, 5, 10, 11, 12, 14, 9 or 13, in this order of checks.
@@ -84,9 +84,8 @@ class Guard:
             raise Refusal(ReturnCode.SIGNATURE_MALFORMED) from None
         if not verify(signature, self._credentials(signature)):
             raise Refusal(ReturnCode.SIGNATURE_MISMATCH)
-        now = self._clock()
-        self._check_time(signature, now)
-        if self._seen is not None and not self._seen.add(signature, now):
+        self._check_time(signature, self._clock())
+        if self._seen is not None and not self._seen.add(signature):
             raise Refusal(ReturnCode.REPLAY_ATTACK)
         return signature
 
@@ -132,31 +131,21 @@ class SeenSignatures:
     """Remembers signatures until they expire.
 
     Args:
-        capacity: How many are remembered; beyond it, those are forgotten first that expire first, because
-            they are of least use to a thief.
+        clock: Unix time in seconds.
+        capacity: How many signatures are remembered; beyond it, the one that came first is forgotten.
     """
 
-    def __init__(self, capacity: int = 100_000) -> None:
-        self._capacity = capacity
-        self._digests: set[bytes] = set()
-        self._by_expiry: list[tuple[int, bytes]] = []
+    def __init__(self, clock: Callable[[], float], capacity: int = 100_000) -> None:
+        # A signature is still good in the second in which it expires.
+        self._expiries = TLRUCache[bytes, int, float](capacity, lambda _digest, expiry, _now: expiry + 1, clock)
         self._lock = threading.Lock()
 
-    def add(self, signature: Signature, now: float) -> bool:
+    def add(self, signature: Signature) -> bool:
         """Remember a signature; return whether it is new."""
         with self._lock:
-            while self._by_expiry and self._by_expiry[0][0] < now:
-                self._forget_first()
-            if signature.digest in self._digests:
-                return False
-            self._digests.add(signature.digest)
-            heapq.heappush(self._by_expiry, (signature.expires, signature.digest))
-            if len(self._digests) > self._capacity:
-                self._forget_first()
-            return True
+            is_new = signature.digest not in self._expiries
+            self._expiries[signature.digest] = signature.expires
+            return is_new
 
     def __len__(self) -> int:
-        return len(self._digests)
-
-    def _forget_first(self) -> None:
-        self._digests.discard(heapq.heappop(self._by_expiry)[1])
+        return len(self._expiries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -173,16 +172,8 @@ class _Recorder(Faults):
         self.calls.append(recorded)
         try:
             data = await super().perform(endpoint, handler, call)
-        except Refusal as refusal:
-            recorded.code = refusal.code
-            raise
-        except ScriptedAnswer as scripted:
-            recorded.code = scripted.fault.code
-            raise
-        except Exception as error:
-            recorded.code = (
-                ReturnCode.STORAGE_ERROR if isinstance(error, sqlite3.Error) else ReturnCode.INTERNAL_ERROR
-            )  # as the application answers it
+        except (Refusal, ScriptedAnswer) as answer:
+            recorded.code = answer.code
             raise
         recorded.code = ReturnCode.OK
         return data

@@ -253,6 +253,15 @@ async def test_a_late_effect_meets_the_world_as_it_is_by_then(caller, faults, st
     assert ["ada"] == persons(store)
 
 
+async def test_a_late_effect_that_crashes_costs_no_other_request(caller, faults, store):
+    """The log has it; the request before which it happens is answered as ever."""
+    await caller.new_person("ada")
+    faults.add("addface", drop_response=True, late=1)
+    with pytest.raises(AnswerLostError):
+        await caller.add_faces("ada", b"crash")
+    assert ["staff"] == (await caller.ok("getgroupids"))["group_ids"]
+
+
 async def test_a_late_effect_may_be_a_part_of_a_batch(caller, faults, store):
     """What was told of the effect holds whenever it happens."""
     await caller.new_person("ada")

@@ -126,13 +126,25 @@ async def test_a_forged_signature_does_not_burn_the_true_one(store):
 
 def test_seen_signatures_are_bounded_and_forgotten_when_they_expire(anyio_backend):
     """Memory for replays does not grow without end."""
-    seen = SeenSignatures(capacity=3)
+    now = NOW
+    seen = SeenSignatures(lambda: now, capacity=3)
     signatures = [parse(authorization(now=NOW, lifetime=100 + index)) for index in range(4)]
-    assert all(seen.add(signature, NOW) for signature in signatures)
+    assert all(seen.add(signature) for signature in signatures)
     assert len(seen) == 3
-    assert not seen.add(signatures[3], NOW)
-    assert seen.add(parse(authorization(now=NOW + 500)), NOW + 500)
+    now = signatures[3].expires  # and good until the end of this second
+    assert not seen.add(signatures[3])
+    now += 1
+    assert seen.add(parse(authorization(now=now)))
     assert len(seen) == 1
+
+
+def test_a_signature_of_long_life_drives_no_other_out_of_the_memory(anyio_backend):
+    """Each is remembered for as many further ones as there is room for."""
+    seen = SeenSignatures(lambda: NOW, capacity=3)
+    lasting = [parse(authorization(now=NOW, lifetime=MAX_LIFETIME)) for _ in range(3)]
+    brief = parse(authorization(now=NOW))
+    assert all(seen.add(signature) for signature in lasting)
+    assert [seen.add(brief), seen.add(brief)] == [True, False]
 
 
 async def test_the_signature_is_checked_before_the_body_is_read(caller):
