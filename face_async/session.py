@@ -40,6 +40,11 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 """The documented host (Spec: 2). Its vendor has retired it: point ``base_url`` at a server of your own."""
 
+ACCOUNT_VARIABLES = ("FACE_ASYNC_APPID", "FACE_ASYNC_BUCKET", "FACE_ASYNC_SECRET_ID", "FACE_ASYNC_SECRET_KEY")
+BASE_URL_VARIABLE = "FACE_ASYNC_BASE_URL"
+HTTP_VARIABLE = "FACE_ASYNC_HTTP"
+"""Together with the two before, all environment variables that are read."""
+
 _ENDPOINTS = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 
 
@@ -62,6 +67,42 @@ class Stats:
     connections: int = 0
     seconds_queued: float = 0.0
     throttle: ThrottleState = field(factory=ThrottleState)
+
+
+@frozen
+class Project:
+    """An appid with one of its buckets, and a key to it.
+
+    Attributes:
+        appid: The project's id.
+        bucket: The name of an image space of the project.
+        credentials: The key pair to sign with.
+    """
+
+    appid: str
+    bucket: str
+    credentials: Credentials
+
+    @classmethod
+    def from_env(cls) -> Self | None:
+        """Return the project that :data:`ACCOUNT_VARIABLES` describe, None when none of them is set.
+
+        Raises:
+            ValueError: Only some of them are set, or one has a value that cannot be used.
+        """
+        missing = [name for name in ACCOUNT_VARIABLES if not os.environ.get(name)]
+        if missing == list(ACCOUNT_VARIABLES):
+            return None
+        if missing:
+            raise ValueError(f"set the environment variables {', '.join(missing)} as well")
+        appid, bucket, secret_id, secret_key = ACCOUNT_VARIABLES
+        # The values stand in no variable here: a traceback that shows variables would show them.
+        return cls(os.environ[appid], os.environ[bucket], Credentials(os.environ[secret_id], os.environ[secret_key]))
+
+    def environment(self, base_url: str) -> dict[str, str]:
+        """Return the environment variables that lead :meth:`FaceSession.from_env` to this project at a base URL."""
+        values = (self.appid, self.bucket, self.credentials.secret_id, self.credentials.secret_key)
+        return {**dict(zip(ACCOUNT_VARIABLES, values, strict=True)), BASE_URL_VARIABLE: base_url}
 
 
 class SessionOptions(TypedDict, total=False):
@@ -123,7 +164,7 @@ class FaceSession(BulkApi):
         check_token("bucket", bucket)
         if not isinstance(credentials, Credentials):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise TypeError("credentials must be Credentials(secret_id, secret_key)")
-        where = _check_base_url(base_url, allow_insecure=allow_insecure)
+        where = check_base_url(base_url, allow_insecure=allow_insecure)
         self._address = Address(appid, bucket, credentials, *where)
         self._options = CallOptions(timeout, deadline, retry)
         self._limits = limits
@@ -143,14 +184,12 @@ class FaceSession(BulkApi):
         Raises:
             ValueError: A variable is missing, or has a value that cannot be used.
         """
-        names = [f"FACE_ASYNC_{name}" for name in ("APPID", "BUCKET", "SECRET_ID", "SECRET_KEY")]
-        missing = [name for name in names if not os.environ.get(name)]
-        if missing:
-            raise ValueError(f"set the environment variables {', '.join(missing)}")
-        appid, bucket, secret_id, secret_key = (os.environ[name] for name in names)
-        options.setdefault("base_url", os.environ.get("FACE_ASYNC_BASE_URL") or DEFAULT_BASE_URL)
-        options.setdefault("http", cast("Http", os.environ.get("FACE_ASYNC_HTTP") or "httpx"))
-        return cls(appid, bucket, Credentials(secret_id, secret_key), **options)
+        project = Project.from_env()
+        if project is None:
+            raise ValueError(f"set the environment variables {', '.join(ACCOUNT_VARIABLES)}")
+        options.setdefault("base_url", os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL)
+        options.setdefault("http", cast("Http", os.environ.get(HTTP_VARIABLE) or "httpx"))
+        return cls(project.appid, project.bucket, project.credentials, **options)
 
     def with_options(
         self,
@@ -313,8 +352,12 @@ class FaceSession(BulkApi):
         return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}
 
 
-def _check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
-    """Return the base URL without a trailing slash, and the value of the Host header."""
+def check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
+    """Check a base URL; return it without a trailing slash, and the value of the Host header.
+
+    Raises:
+        ValueError: It is no http or https URL, has more in it than an address, or would send secrets unencrypted.
+    """
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"base_url must be an http or https URL, not {base_url!r}")

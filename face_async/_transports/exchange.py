@@ -96,7 +96,7 @@ def _reason(error: Exception) -> str:
         case httpx.TimeoutException():
             return "the server took too long"
         case httpx.ConnectError():
-            return f"cannot connect: {_innermost(error)}"
+            return f"cannot connect: {innermost(error)}"
         case httpx.RemoteProtocolError():
             return "the server broke HTTP or closed the connection early"
         case httpx.NetworkError():
@@ -105,8 +105,8 @@ def _reason(error: Exception) -> str:
             return f"the request failed ({type(error).__name__})"
 
 
-def _innermost(error: BaseException) -> str:
-    """Return the first words in a chain of errors: trio's own have none."""
-    while not str(error) and (cause := error.__cause__ or error.__context__):
-        error = cause
-    return str(error) or type(error).__name__
+def innermost(error: BaseException) -> str:
+    """Return the words of the error that others were raised from; of several, such as one an address, the first's."""
+    while (cause := error.__cause__ or error.__context__) or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

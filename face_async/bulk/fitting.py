@@ -5,7 +5,6 @@ Needs Pillow for pictures that do not fit already: ``pip install 'face_async[ser
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,10 +13,12 @@ from anyio.lowlevel import RunVar
 from attrs import evolve
 
 from face_async.errors import ImageRefusedError
-from face_async.images import ImageFile, ImageUrl, as_image
+from face_async.images import ImageFile, ImageUrl, as_image, processors
 from face_async.limits import ServiceLimits, check_image
 
 if TYPE_CHECKING:
+    import os
+
     from face_async.images import ImageSource, Picture
 
 FORM_BYTES = 8_192
@@ -122,6 +123,6 @@ def _processors() -> anyio.CapacityLimiter:
     try:
         return _limiter.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        limiter = anyio.CapacityLimiter(processors())
         _limiter.set(limiter)
         return limiter

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from face_async._version import __version__
-from face_async.cli.delete import delete
 from face_async.cli.demo.command import demo
 from face_async.cli.doctor.command import doctor
 from face_async.cli.enroll.command import enroll, merge_journals
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
 from face_async.cli.identify.command import identify
-from face_async.cli.look import faces, groups, info, persons
 from face_async.cli.output import OneLineLog, say
 from face_async.cli.recognize import compare, verify
+from face_async.cli.records import delete, faces, groups, info, persons
 from face_async.cli.serve import serve
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ app = typer.Typer(
     cls=OneLineErrors,
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # OneLineErrors speaks to users; a bug deserves Python's own traceback
+    pretty_exceptions_enable=False,  # errors that users can meet become one line; a bug shows Python's own traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -53,10 +52,10 @@ def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
 def face_async(
     *,
     version: Annotated[  # noqa: ARG001 - its callback does the work
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Recognize faces: with a service, or with the local server that comes along.
+    """Recognize faces: with a service, or with the local server of this package.
 
     With the variables FACE_ASYNC_APPID, _BUCKET, _SECRET_ID, _SECRET_KEY and _BASE_URL set, commands use that service.
 

@@ -1,4 +1,4 @@
-"""Exit codes, and one line on stderr for every error that a user can meet."""
+"""Exit codes, and errors as one line on stderr."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LONGEST_LINE = 1_000
 
 
 class Exit(enum.IntEnum):
-    """What the exit code of a command means."""
+    """The exit codes of all commands, each with its meaning."""
 
     meaning: str
 
     def __new__(cls, code: int, meaning: str) -> Self:
-        """Make a code that knows its meaning."""
+        """Make a code with its meaning."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -39,10 +39,10 @@ EXIT_CODES = "Exit codes:\n\n" + "\n\n".join(f"{code.value}  {code.meaning}" for
 
 
 class OneLineErrors(TyperGroup):
-    """The group of all commands: it turns the errors of any into one line and an exit code."""
+    """The group of all commands; an error of any becomes one line and an exit code."""
 
     def invoke(self, ctx: Any) -> object:
-        """Run the command that was asked for; ``ctx`` is click's context, whose home depends on typer's version."""
+        """Run a command; ``ctx`` is click's context, which versions of typer import from different modules."""
         try:
             return cast("object", super().invoke(ctx))
         except BrokenPipeError:
@@ -57,13 +57,13 @@ class OneLineErrors(TyperGroup):
 
 
 def fail(line: str, code: Exit = Exit.USAGE) -> typer.Exit:
-    """Say one line, and return what to raise in order to end with ``code``."""
+    """Print one line, and return the exception that ends the command with ``code``."""
     tell(line)
     return typer.Exit(code)
 
 
 def exit_code(error: Exception) -> Exit:
-    """Return the exit code that an error deserves."""
+    """Return the exit code for an error."""
     match error:
         case ServiceError():  # first: a server's refusal of a limit is a LimitError, too
             return Exit.NO
@@ -74,7 +74,7 @@ def exit_code(error: Exception) -> Exit:
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error says, in one line."""
+    """Return the message of an error as one line."""
     if isinstance(error, ModuleNotFoundError):
         return f"the module {error.name} is missing; install 'face_async[all]'"
     if isinstance(error, OSError) and error.strerror:
@@ -83,12 +83,12 @@ def one_line(error: Exception) -> str:
 
 
 def _first(error: Exception) -> Exception:
-    """Return the first error of a group of groups; tasks that fail together mostly fail for one reason."""
+    """Return the first error of nested groups: tasks that fail together nearly always fail for one reason."""
     while isinstance(error, ExceptionGroup):
         error = cast("ExceptionGroup[Exception]", error).exceptions[0]
     return error
 
 
 def _is_ours(error: Exception) -> bool:
-    """Return whether a module of this package is missing, which no extra would mend."""
+    """Return whether a module of this package is missing, which no extra would bring."""
     return isinstance(error, ImportError) and (error.name or "").startswith("face_async")

@@ -1,4 +1,4 @@
-"""What goes to the terminal: tables, JSON, and lines with foreign text made harmless."""
+"""Output on the terminal: tables, JSON, and lines with foreign text made harmless."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from face_async.models import Result
 
 _LONGEST_CELL = 500
-_WIDTH_OF_A_PIPE = 200  # nobody resizes a pipe: what reads it shall find one line per row
+_WIDTH_OF_A_PIPE = 200  # so that a program that reads the output finds one line per row
 
 
 def tell(line: str) -> None:
-    """Say one line to the person at the terminal, on stderr; never wrapped, so that it stays one."""
+    """Print one line on stderr, for the person at the terminal; it is never wrapped."""
     print(f"face-async: {line}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal's module
 
 
 class OneLineLog(logging.Handler):
-    """Tells of every log record in one line; the embedded server's errors would otherwise come as tracebacks."""
+    """Prints every log record as one line; the embedded server's errors would otherwise come as tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of a record."""
+        """Print a record."""
         reason = record.exc_info[1] if record.exc_info else None
         tell(printable(record.getMessage() + (f": {reason!r}" if reason else ""), _LONGEST_CELL))
 
@@ -58,7 +58,7 @@ def say_ids(name: str, ids: Iterable[str], *, as_json: bool) -> None:
 
 
 def say_result(result: Result, *, as_json: bool) -> None:
-    """Print all that a result says of its subject: names and values."""
+    """Print the fields of a result: names and values."""
     values = fields_of(result)
     if as_json:
         say_json(values)
@@ -67,7 +67,7 @@ def say_result(result: Result, *, as_json: bool) -> None:
 
 
 def fields_of(result: Result) -> dict[str, object]:
-    """Return a result's own fields, without what only describes its way here."""
+    """Return the fields of a result but those of the call: ``session_id`` and ``meta``."""
     return attrs.asdict(result, filter=lambda attribute, _: attribute.name not in {"session_id", "meta"})
 
 
@@ -82,7 +82,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> N
 
 
 def wide_console() -> Console:
-    """Return stdout, as wide as the terminal is, or wide enough where there is none."""
+    """Return a console on stdout: as wide as the terminal, or wide enough where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH_OF_A_PIPE)
 
@@ -92,5 +92,5 @@ def _in_a_cell(value: object) -> str:
 
 
 def foreign(text: str, style: str = "") -> Text:
-    """Return text that came from elsewhere as a cell: no markup, no control characters."""
+    """Return text from elsewhere as a cell: no markup, no control characters."""
     return Text(printable(text, _LONGEST_CELL), style=style)

@@ -1,4 +1,4 @@
-"""Pictures that commands show and send: where they lie, smaller copies of them, and where the face is in them."""
+"""Pictures that commands show and send: in folders, as smaller copies, and the faces in them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PictureSource: TypeAlias = bytes | Path
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 KINDS = ", ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
-"""What counts as a picture in a folder, to be said to users."""
+"""The file suffixes of pictures, for messages."""
 
 
 def is_picture(name: str) -> bool:
-    """Return whether a file's name says that it is a picture."""
+    """Return whether a file is a picture by its name; hidden files are none."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")  # noqa: PTH122 - a name, no path
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
     """Yield all pictures in a folder and its sub-folders, sorted by name, those of a folder before its sub-folders'.
 
-    What is hidden is passed over, and links to folders are not followed. No more than one folder's names are in
-    memory.
+    Hidden files and folders are left out, and links to folders are not followed. Memory holds the names of one folder
+    and of its parents.
 
     Raises:
         OSError: A folder cannot be read.
@@ -63,7 +63,7 @@ class Copy:
 def smaller_copy(picture: PictureSource, longest_side: int) -> Copy | None:
     """Return an upright JPEG of at most ``longest_side`` pixels either way, None when the picture cannot be read.
 
-    The copy leaves behind what cameras write beside the picture: where, when and with what it was taken.
+    The copy has none of the data that cameras add to a picture: place, time and model.
     """
     from PIL import Image, ImageOps  # noqa: PLC0415 - slow to import, and few commands need it
 
@@ -84,7 +84,7 @@ def smaller_copy(picture: PictureSource, longest_side: int) -> Copy | None:
 
 @frozen
 class Box:
-    """Where a face is, in pixels of the upright picture."""
+    """The place of a face, in pixels of the upright picture."""
 
     x: float
     y: float
@@ -93,36 +93,36 @@ class Box:
 
 
 class FaceBoxes:
-    """Finds faces with this machine's own eyes, as no answer of the service says where it saw one.
+    """Finds faces on this machine, as the service does not say where in the picture a face is.
 
-    That needs dlib; without it, nothing is found.
+    It needs dlib, and finds none without it.
     """
 
     def __init__(self) -> None:
-        self._eyes: Recognizer | None = None
+        self._recognizer: Recognizer | None = None
         with contextlib.suppress(ImportError):
             from face_async.server import recognizer  # noqa: PLC0415 - slow to import
 
-            self._eyes = recognizer("dlib")
+            self._recognizer = recognizer("dlib")
 
     @property
     def name(self) -> str:
-        """Who finds them, "" for nobody."""
-        return "" if self._eyes is None else self._eyes.name
+        """The name of the recognizer that finds them, "" without one."""
+        return "" if self._recognizer is None else self._recognizer.name
 
     def find(self, picture: Path) -> Box | None:
-        """Return where the largest face is, None when that is not known. It blocks."""
-        if self._eyes is None:
+        """Return the place of the largest face, None when none is found. It blocks."""
+        if self._recognizer is None:
             return None
         from face_async.server.refusal import Refusal  # noqa: PLC0415 - as above
 
         try:
-            face = self._eyes.find_face(picture.read_bytes())
+            face = self._recognizer.find_face(picture.read_bytes())
         except (Refusal, OSError):
             return None
         return Box(face.x, face.y, face.width, face.height)
 
     def close(self) -> None:
-        """Give back what is held."""
-        if self._eyes is not None:
-            self._eyes.close()
+        """Close the recognizer."""
+        if self._recognizer is not None:
+            self._recognizer.close()

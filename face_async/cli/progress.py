@@ -1,4 +1,4 @@
-"""The live display of commands that take a while: on stderr, and only where somebody looks at it."""
+"""The live display of commands that take a while: on stderr, and on a terminal only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
-    """Return a display that shows itself on a terminal only, and leaves nothing behind."""
+    """Return a display that is shown on a terminal only, and removed at its end."""
     terminal = Console(stderr=True)
     # Console.is_terminal is also true when the environment forces colors into a file.
     shown = sys.stderr.isatty() and not terminal.is_dumb_terminal and not quiet
@@ -24,7 +24,7 @@ def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
         console=Console(stderr=True, width=max(1, terminal.width - len("^C"))) if shown else terminal,
         transient=True,
         disable=not shown,
-        # What is printed meanwhile goes above the display; but never off its way into a file.
+        # Lines that are printed meanwhile go above the display; output into a file stays there.
         redirect_stdout=sys.stdout.isatty(),
         expand=bool(columns),
     )
@@ -42,17 +42,17 @@ def _usual_columns() -> tuple[ProgressColumn, ...]:
 
 
 class DoneColumn(ProgressColumn):
-    """How many are done, of how many."""
+    """The number of things done, and of all if that is known."""
 
     def render(self, task: Task) -> Text:
-        """Return it."""
+        """Return the column of a task."""
         return Text(f"{task.completed:,.0f}/{task.total:,.0f}" if task.total is not None else f"{task.completed:,.0f}")
 
 
 class _Speed(ProgressColumn):
-    """How many are done in a second, of late."""
+    """The number of things done in a second, of late."""
 
     def render(self, task: Task) -> Text:
-        """Return it."""
+        """Return the column of a task."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.1f}/s" if speed < 10 else f"{speed:,.0f}/s", style="dim")  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""``verify``, ``compare``: is it, are they?"""
+"""``verify`` and ``compare``: recognize one person."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from face_async.cli.options import (
     BaseUrl,
     Db,
     PersonId,
-    Recognizer,
     RecognizerName,
+    RecognizerOption,
     Threshold,
     ask,
 )
@@ -30,7 +30,7 @@ def verify(
     *,
     db: Db = None,
     base_url: BaseUrl = None,
-    recognizer: Recognizer = RecognizerName.AUTO,
+    recognizer: RecognizerOption = RecognizerName.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether a picture shows a person; the exit code is 1 if it does not."""
@@ -50,10 +50,10 @@ def compare(
     threshold: Threshold = SAME_PERSON,
     db: Db = None,
     base_url: BaseUrl = None,
-    recognizer: Recognizer = RecognizerName.AUTO,
+    recognizer: RecognizerOption = RecognizerName.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how alike the faces of two pictures are; the exit code is 1 if they rather show two persons."""
+    """Compare the faces of two pictures; the exit code is 1 if they seem to show two persons."""
     result = ask(lambda session: session.compare(image_a, image_b), db=db, base_url=base_url, recognizer=recognizer)
     same = result.similarity >= threshold
     if as_json:

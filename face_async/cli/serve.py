@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from face_async.cli.options import DEFAULT_DB, Recognizer, RecognizerName, Service, configured_service
+from face_async.cli.options import DEFAULT_DB, RecognizerName, RecognizerOption
 from face_async.cli.output import say, tell
+from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 def serve(
     *,
     db: Annotated[
-        Path, typer.Option("--db", metavar="PATH", help="The database; made when it is missing.")
+        Path, typer.Option("--db", metavar="PATH", help="The database; created if it is missing.")
     ] = DEFAULT_DB,
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="The port; 0 takes a free one.")] = 8600,
-    recognizer: Recognizer = RecognizerName.AUTO,
+    recognizer: RecognizerOption = RecognizerName.AUTO,
     replay_protection: Annotated[
-        bool, typer.Option("--replay-protection", help="Take every signature once only.")
+        bool, typer.Option("--replay-protection", help="Accept every signature only once.")
     ] = False,
     allow_url: Annotated[
         list[str] | None,
@@ -35,48 +36,41 @@ def serve(
 ) -> None:
     """Run the local server until Ctrl-C, and print the environment that uses it.
 
-    The account is the environment's: FACE_ASYNC_APPID, FACE_ASYNC_BUCKET, FACE_ASYNC_SECRET_ID and
-    FACE_ASYNC_SECRET_KEY. Without them it is made up for this run and printed, ready to paste, and only this machine
-    can reach the server.
+    The account is that of the environment: FACE_ASYNC_APPID, FACE_ASYNC_BUCKET, FACE_ASYNC_SECRET_ID and
+    FACE_ASYNC_SECRET_KEY. Without them a random one is made for this run and printed, ready to paste, and only this
+    machine can reach the server.
     """
     from face_async.server import Account, Store, create_app  # noqa: PLC0415 - slow to import, so only here
     from face_async.server import serve as run  # noqa: PLC0415
 
-    configured = configured_service()
+    configured = Project.from_env()
     if configured is None and not _is_loopback(host):
-        raise ValueError(f"{host} can be reached from elsewhere: set FACE_ASYNC_APPID and so on to an account first")
-    service = configured or _made_up()
+        raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
+    project = configured or _random_project()
     with Store(db) as store:
         app = create_app(
             store,
-            credentials=[Account(service.appid, (service.bucket,), service.credentials)],
+            credentials=[Account(project.appid, (project.bucket,), project.credentials)],
             recognizer=recognizer.value,
             replay_protection=replay_protection,
             url_allow_list=allow_url or (),
         )
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # a server's log may be long
-        run(app, host=host, port=port, on_ready=_announce(service, made_up=configured is None, db=db))
+        run(app, host=host, port=port, on_ready=_announce(project, configured=configured is not None, db=db))
     tell("stopped")
 
 
-def _made_up() -> Service:
+def _random_project() -> Project:
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - as above
 
-    return Service(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
+    return Project(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
 
 
-def _announce(service: Service, *, made_up: bool, db: Path) -> Callable[[str], None]:
+def _announce(project: Project, *, configured: bool, db: Path) -> Callable[[str], None]:
     def announce(base_url: str) -> None:
-        environment = {"BASE_URL": base_url}
-        if made_up:
-            environment |= {
-                "APPID": service.appid,
-                "BUCKET": service.bucket,
-                "SECRET_ID": service.credentials.secret_id,
-                "SECRET_KEY": service.credentials.secret_key,
-            }
+        environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
         for name, value in environment.items():
-            say(f"export FACE_ASYNC_{name}={shlex.quote(value)}")
+            say(f"export {name}={shlex.quote(value)}")
         tell(f"serving {db} on {base_url}; Ctrl-C stops it")
 
     return announce

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from face_async.errors import (
     ServiceError,
     TransportError,
 )
-from face_async.images import ImageUrl, Picture, is_url
+from face_async.images import ImageUrl, Picture, is_url, processors
 from face_async.ingest.journal import State, Unit, stamp_of
 from face_async.limits import check_image, check_request_size
 
@@ -72,7 +71,7 @@ class PhotoReader:
         self._limits = limits
         self._fit = fit
         # More pictures at once than processors take no less time, and much memory.
-        self._fitters = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self._fitters = anyio.CapacityLimiter(processors())
 
     async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[Photo], list[Unit]]:
         """Read the pictures of units; return those that can be sent, and the units of those that cannot.

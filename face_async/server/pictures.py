@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,6 +10,7 @@ from anyio.lowlevel import RunVar
 from attrs import frozen
 
 from face_async.errors import ReturnCode
+from face_async.images import processors
 from face_async.server.parameters import PictureUrl
 from face_async.server.refusal import Refusal
 
@@ -62,6 +62,6 @@ def _recognition_limiter() -> anyio.CapacityLimiter:
     try:
         return _limiter.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        limiter = anyio.CapacityLimiter(processors())
         _limiter.set(limiter)
         return limiter

@@ -15,7 +15,7 @@ from face_async.server import Faults, Store, create_app, serve_in_background
 from face_async.server.faults import AnswerLostError, ScriptedAnswer
 from face_async.server.handlers import HANDLERS
 from face_async.server.refusal import Refusal
-from face_async.session import FaceSession, SessionOptions
+from face_async.session import FaceSession, Project, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from face_async.server import Recognizer
     from face_async.server.faults import Handler
     from face_async.server.handlers import Call
-    from face_async.signature import Credentials
 
 __all__ = ["FaceServer", "RecordedCall"]
 
@@ -78,7 +77,7 @@ class FaceServer:
     ) -> None:
         self.appid = LOCAL_APPID
         self.bucket = LOCAL_BUCKET
-        self.credentials: Credentials = random_credentials()
+        self.credentials = random_credentials()
         self.limits = limits
         self._recorder = _Recorder()
         self.faults: Faults = self._recorder
@@ -125,13 +124,7 @@ class FaceServer:
         Args:
             base_url: What :meth:`serve` yielded.
         """
-        return {
-            "FACE_ASYNC_APPID": self.appid,
-            "FACE_ASYNC_BUCKET": self.bucket,
-            "FACE_ASYNC_SECRET_ID": self.credentials.secret_id,
-            "FACE_ASYNC_SECRET_KEY": self.credentials.secret_key,
-            "FACE_ASYNC_BASE_URL": base_url,
-        }
+        return Project(self.appid, self.bucket, self.credentials).environment(base_url)
 
     def calls(self, endpoint: str | None = None) -> list[RecordedCall]:
         """Return the calls so far, retries included, in the order in which they came in.

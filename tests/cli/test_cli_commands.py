@@ -97,7 +97,7 @@ def test_delete_wants_yes_where_nobody_can_be_asked(say):
 
 
 def test_delete_asks_on_a_terminal(say, monkeypatch):
-    monkeypatch.setattr("face_async.cli.delete._is_terminal", lambda: True)
+    monkeypatch.setattr("face_async.cli.records._is_terminal", lambda: True)
     said = say("delete", "ada", given="n\n")
     assert said.code == 1
     assert said.err.endswith("nothing deleted\n")

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sqlite3
 import ssl
 import sys
 import time
 from contextlib import closing
 from email.utils import formatdate
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import anyio
 import pytest
 from doubles import envelope
 from raw_server import CERTIFICATE, RawServer, answer, black_hole
 
+import face_async
 from face_async import Answer, ServiceLimits
 from face_async.cli.doctor import checks_service
 from face_async.cli.doctor.checks import EXTRAS, check_installation
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
+from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE
 
 SECRET = "exampleSecretKey"
 
@@ -221,6 +226,11 @@ class TestTheEnvironment:
         assert found["variables"][0] == "warning"
         assert "FACE_ASYNC_SECRETKEY" in found["variables"][1]
 
+    def test_no_text_names_a_variable_that_is_not_read(self):
+        texts = [path.read_text("utf-8") for path in Path(face_async.__file__).parent.rglob("*.py")]
+        named = {name for text in texts for name in re.findall(r"FACE_ASYNC_[A-Z_]*[A-Z]", text)}
+        assert named == {*ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE}
+
     def test_a_library_that_there_is_not(self, examine, monkeypatch):
         monkeypatch.setenv("FACE_ASYNC_HTTP", "carrier pigeon")
         assert examine()[0] == 2
@@ -289,10 +299,29 @@ class TestTheInstallation:
         assert "typer" in extras[0].said
 
     def test_names_what_is_missing_from_an_extra(self, monkeypatch):
-        monkeypatch.setattr("face_async.cli.doctor.checks._version", lambda name: None if name == "uvloop" else "1")
+        def installed(name: str) -> str:
+            if name == "uvloop":
+                raise PackageNotFoundError(name)
+            return version(name)
+
+        monkeypatch.setattr("face_async.cli.doctor.checks.version", installed)
         speed = list(check_installation())[-1]
-        assert speed.said.startswith("not installed, uvloop missing")
+        assert speed.said.startswith("not installed, wants uvloop>=0.21;")
+
+    def test_names_what_is_too_old_for_an_extra(self, monkeypatch):
+        old = {"typer": "0.1"}
+        monkeypatch.setattr("face_async.cli.doctor.checks.version", lambda name: old.get(name) or version(name))
+        cli = list(check_installation())[1]
+        assert cli.said.startswith("not installed, wants typer>=0.15;")
+
+    def test_wants_nothing_that_is_for_other_systems(self, monkeypatch):
+        lines = ["httpx", "uvloop; extra == 'speed' and platform_system == 'Nowhere'", "typer; extra == 'cli'"]
+        monkeypatch.setattr("face_async.cli.doctor.checks.requires", lambda _: lines)
+        assert [check.said for check in check_installation()][-1] == ""
 
     def test_says_when_it_is_no_package(self, monkeypatch):
-        monkeypatch.setattr("face_async.cli.doctor.checks._requirements", dict)
+        def missing(name: str) -> list[str]:
+            raise PackageNotFoundError(name)
+
+        monkeypatch.setattr("face_async.cli.doctor.checks.requires", missing)
         assert [check.verdict for check in check_installation()] == ["ok", "warning"]

@@ -119,7 +119,7 @@ class TestAFolder:
         (tmp_path / "faces.db").unlink()
         said = enroll("people", "--journal", "j")
         assert said.code == 2
-        assert "delete the journal to begin anew" in said.err
+        assert "delete the journal to start from the beginning" in said.err
 
 
 class TestWhatCannotBeEnrolled:

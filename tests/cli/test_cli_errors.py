@@ -147,7 +147,7 @@ def test_a_missing_extra_is_named(say, monkeypatch):
     assert said.err == "face-async: the module uvicorn is missing; install 'face_async[all]'\n"
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich"])
+@pytest.mark.parametrize("missing", ["packaging", "rich", "typer"])
 def test_without_the_extra_cli_one_line_says_what_to_install(missing, monkeypatch):
     for name in list(sys.modules):
         if name.startswith("face_async.cli."):
@@ -155,7 +155,7 @@ def test_without_the_extra_cli_one_line_says_what_to_install(missing, monkeypatc
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SystemExit) as stop:
         main()
-    assert stop.value.code == "face-async: the command line needs typer and rich; install 'face_async[cli]'"
+    assert stop.value.code == f"face-async: the command line needs {missing}; install 'face_async[cli]'"
 
 
 def test_exit_codes_of_errors():

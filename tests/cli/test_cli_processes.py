@@ -188,7 +188,7 @@ def test_ctrl_c_finishes_what_is_under_way_and_keeps_the_rest_for_the_next_run(s
     told = json.loads(out)
     _, finishing, left = err.splitlines()
     assert stopped.returncode == 130
-    assert finishing == "face-async: finishing what is under way; Ctrl-C again stops at once"
+    assert finishing == "face-async: finishing the requests under way; Ctrl-C again stops at once"
     assert left.startswith(f"face-async: stopped with {told['pending']} pictures left; the same command goes on")
     assert (told["ambiguous"], told["done"] + told["pending"]) == (0, 12)
     assert 0 < told["done"] < 12

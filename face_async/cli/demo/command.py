@@ -15,7 +15,7 @@ from face_async.cli.demo.people import drawn_people, photographed_people
 from face_async.cli.demo.report import write_report
 from face_async.cli.demo.result import DemoResult, Trial
 from face_async.cli.exits import Exit, one_line
-from face_async.cli.options import AsJson, Recognizer, RecognizerName
+from face_async.cli.options import AsJson, RecognizerName, RecognizerOption
 from face_async.cli.output import foreign, say, say_json, say_table, tell
 from face_async.cli.progress import live_progress
 from face_async.errors import printable
@@ -43,7 +43,7 @@ def demo(
         Path | None,
         typer.Option("--photos", metavar="FOLDER", help="Use photographs: one sub-folder a person, named after them."),
     ] = None,
-    recognizer: Recognizer = RecognizerName.AUTO,
+    recognizer: RecognizerOption = RecognizerName.AUTO,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with all pictures, too.")
     ] = None,

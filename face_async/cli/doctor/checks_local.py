@@ -1,4 +1,4 @@
-"""The doctor's checks of the embedded local server: its recognizer, its database, and a call to it."""
+"""The checks of the embedded local server: its recognizer, its database, and a call to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from face_async.cli.doctor.checks import Verdict, ok, warning, wrong
+from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.doctor.checks_service import check_limits
 from face_async.cli.exits import Exit, one_line
 
@@ -17,67 +17,69 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from face_async.cli.doctor.checks import Check
-    from face_async.cli.options import Target
+    from face_async.cli.doctor.checks import CheckResult
+    from face_async.cli.options import ServiceChoice
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-async def check_local(target: Target, db: Path, groups: int) -> AsyncIterator[Check]:
-    """Yield what there is to say of the embedded local server; its database is not made when it is missing."""
+async def check_local(service: ServiceChoice, db: Path, groups: int) -> AsyncIterator[CheckResult]:
+    """Check the embedded local server, up to the first failure; its database is not created if it is missing."""
     try:
         import_module("face_async.local")  # which needs the extra
     except ImportError as error:
         yield wrong("server", one_line(error), "or configure a service", Exit.USAGE)
         return
-    recognizer = target.recognizer.value
-    eyes = _check_recognizer(recognizer)
-    yield eyes
-    if eyes.verdict is Verdict.WRONG:
+    recognizer = service.recognizer.value
+    usable = _check_recognizer(recognizer)
+    yield usable
+    if usable.verdict is CheckVerdict.WRONG:
         return
-    for check in _check_database(db, recognizer):
-        yield check
-        if check.verdict is Verdict.WRONG:
+    for result in _check_database(db, recognizer):
+        yield result
+        if result.verdict is CheckVerdict.WRONG:
             return
-    if db.exists():  # noqa: ASYNC240 - it was looked at a moment ago
-        async with target.open() as session:
-            async for check in check_limits(session, groups):
-                yield check
+    if db.exists():  # noqa: ASYNC240 - it was opened a moment ago
+        async with service.open() as session:
+            async for result in check_limits(session, groups):
+                yield result
 
 
-def _check_recognizer(name: str) -> Check:
+def _check_recognizer(name: str) -> CheckResult:
     from face_async.portraits import draw_portrait  # noqa: PLC0415 - as above
     from face_async.server import recognizer  # noqa: PLC0415
     from face_async.server.refusal import Refusal  # noqa: PLC0415
 
     try:
-        with closing(recognizer(name)) as eyes:
+        with closing(recognizer(name)) as tried:
             portrait = draw_portrait(0)
-            eyes.find_face(portrait)  # which may load models
+            tried.find_face(portrait)  # which may load models
             started = time.perf_counter()
-            eyes.find_face(portrait)
-            said = f"{eyes.name} finds the face in a drawn picture, in {1_000 * (time.perf_counter() - started):.0f} ms"
+            tried.find_face(portrait)
+            said = (
+                f"{tried.name} finds the face in a drawn picture, in {1_000 * (time.perf_counter() - started):.0f} ms"
+            )
     except (ImportError, Refusal, OSError, RuntimeError) as error:
-        return wrong("recognizer", str(error), "install 'face_async[recognition]' anew", Exit.USAGE)
-    if name == "auto" and eyes.name == "fingerprint":
+        return wrong("recognizer", str(error), "install 'face_async[recognition]' again", Exit.USAGE)
+    if name == "auto" and tried.name == "fingerprint":
         return warning(
             "recognizer",
-            "fingerprint, which compares whole pictures and knows no faces",
+            "fingerprint, which compares whole pictures and does not recognize faces",
             "install 'face_async[recognition]' for real recognition",
         )
     return ok("recognizer", said)
 
 
-def _check_database(db: Path, recognizer: str) -> Iterator[Check]:
+def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
     from face_async.server import Store, StoreError  # noqa: PLC0415 - as above
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
     from face_async.server.storage.schema import SCHEMA_VERSION  # noqa: PLC0415
 
     if not db.exists():
         if os.access(db.parent, os.W_OK):
-            yield ok("database", f"{db} is not there yet; the first command makes it")
+            yield ok("database", f"{db} is not there yet; the first command creates it")
         else:
-            yield wrong("database", f"{db} is not there, and cannot be made", "name another with --db", Exit.USAGE)
+            yield wrong("database", f"{db} is not there, and cannot be created", "name another with --db", Exit.USAGE)
         return
     try:
         with Store(db) as store:
@@ -91,9 +93,9 @@ def _check_database(db: Path, recognizer: str) -> Iterator[Check]:
     )
     if status.st_mode & _OTHERS:
         yield warning("database", "other users of this machine may open it", f"chmod 600 {db}")
-    with closing(make_recognizer(recognizer)) as eyes:
-        strange = {name: count for name, count in counts.items() if name != eyes.name}
-        mine = eyes.name
+    with closing(make_recognizer(recognizer)) as chosen:
+        mine = chosen.name
+    strange = {name: count for name, count in counts.items() if name != mine}
     if strange:
         which = ", ".join(f"{count:,} by {name}" for name, count in strange.items())
         mend = f"add them again with {mine}, or say --recognizer {next(iter(strange))}"

@@ -1,4 +1,4 @@
-"""The doctor's checks of a service: the way to it, the clock, the signature, the limits."""
+"""The checks of a service: its address and connection, the clock, the signature, the limits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from face_async._transports.exchange import trusted_authorities
+from face_async._transports.exchange import innermost, trusted_authorities
 from face_async.bulk.outcomes import Outcomes
-from face_async.cli.doctor.checks import Verdict, ok, warning, wrong
+from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.errors import FaceError, ReturnCode, ServiceError
 from face_async.session import DEFAULT_BASE_URL
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from anyio.abc import SocketStream
 
     from face_async._transports.base import Answer
-    from face_async.cli.doctor.checks import Check
-    from face_async.cli.options import Target
+    from face_async.cli.doctor.checks import CheckResult
+    from face_async.cli.options import ServiceChoice
     from face_async.session import FaceSession
 
 _CONNECT_SECONDS = 10.0
 _DEADLINE = 20.0
 _ROUND_TRIPS = 3
-_DAYS_LEFT = 21  # of a certificate, from which on it is time to renew it
-_SKEW_SECONDS, _MOST_SKEW_SECONDS = 30, 240  # a signature is good for 300
+_DAYS_LEFT = 21  # of a certificate; with fewer left it should be renewed
+_SKEW_SECONDS, _MAX_SKEW_SECONDS = 30, 240  # a signature is good for 300
 _NEARLY_FULL = 0.9
 
 MENDS: Mapping[int, str] = {
@@ -63,26 +63,26 @@ MENDS: Mapping[int, str] = {
 """What to do about a code that a signed call without parameters may get."""
 
 
-async def check_service(target: Target, groups: int) -> AsyncIterator[Check]:
-    """Yield what there is to say of the service that the environment describes, up to what stops all the rest."""
-    address = urlsplit(target.base_url or DEFAULT_BASE_URL)
+async def check_service(service: ServiceChoice, groups: int) -> AsyncIterator[CheckResult]:
+    """Check the service that the environment names, up to the failure that makes further checks impossible."""
+    address = urlsplit(service.base_url or DEFAULT_BASE_URL)
     host, secure = address.hostname or "", address.scheme == "https"
-    async for check in _check_way(host, address.port or (443 if secure else 80), secure=secure):
-        yield check
-        if check.verdict is Verdict.WRONG:
+    async for result in _check_connection(host, address.port or (443 if secure else 80), secure=secure):
+        yield result
+        if result.verdict is CheckVerdict.WRONG:
             return
-    async with target.open() as session:
+    async with service.open() as session:
         quick = session.with_options(deadline=_DEADLINE)
-        async for check in _check_answers(quick):
-            yield check
-            if check.verdict is Verdict.WRONG and check.topic != "clock":
+        async for result in _check_answers(quick):
+            yield result
+            if result.verdict is CheckVerdict.WRONG and result.topic != "clock":
                 return
-        async for check in check_limits(quick, groups):
-            yield check
+        async for result in check_limits(quick, groups):
+            yield result
 
 
-async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check]:
-    """Yield how near the account is to the service's limits; ``groups`` of the groups are counted, a call each."""
+async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[CheckResult]:
+    """Check how near the account is to the service's limits; ``groups`` of the groups are counted, a call each."""
     limits = session.limits
     try:
         group_ids = await session.get_group_ids()
@@ -113,15 +113,15 @@ async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check
         yield ok("persons", said)
 
 
-async def _check_way(host: str, port: int, *, secure: bool) -> AsyncIterator[Check]:
+async def _check_connection(host: str, port: int, *, secure: bool) -> AsyncIterator[CheckResult]:
     if not _is_address(host):
         try:
-            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            infos = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             mend = "check the host in FACE_ASYNC_BASE_URL, and this machine's name server"
             yield wrong("dns", f"{host} has no address: {error.strerror or error}", mend, Exit.NO_ANSWER)
             return
-        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in infos))
         yield ok("dns", f"{host} is {', '.join(addresses)}")
     started = time.perf_counter()
     try:
@@ -133,7 +133,7 @@ async def _check_way(host: str, port: int, *, secure: bool) -> AsyncIterator[Che
         return
     except OSError as error:
         mend = "check host and port in FACE_ASYNC_BASE_URL, and whether the server runs"
-        yield wrong("connection", f"port {port} takes no connections: {_innermost(error)}", mend, Exit.NO_ANSWER)
+        yield wrong("connection", f"port {port} takes no connections: {innermost(error)}", mend, Exit.NO_ANSWER)
         return
     async with stream:
         yield ok("connection", f"port {port} took a connection in {_milliseconds(time.perf_counter() - started)}")
@@ -141,7 +141,7 @@ async def _check_way(host: str, port: int, *, secure: bool) -> AsyncIterator[Che
             yield await _check_tls(stream, host)
 
 
-async def _check_tls(stream: SocketStream, host: str) -> Check:
+async def _check_tls(stream: SocketStream, host: str) -> CheckResult:
     try:
         with anyio.fail_after(_CONNECT_SECONDS):
             tls = await TLSStream.wrap(stream, hostname=host, ssl_context=trusted_authorities())
@@ -158,7 +158,7 @@ async def _check_tls(stream: SocketStream, host: str) -> Check:
     return ok("tls", said) if days >= _DAYS_LEFT else warning("tls", said, "renew it")
 
 
-async def _check_answers(session: FaceSession) -> AsyncIterator[Check]:
+async def _check_answers(session: FaceSession) -> AsyncIterator[CheckResult]:
     trips: list[float] = []
     skews: list[float | None] = []
     for _ in range(_ROUND_TRIPS):
@@ -174,20 +174,20 @@ async def _check_answers(session: FaceSession) -> AsyncIterator[Check]:
     yield check_clock(skews[trips.index(min(trips))])
 
 
-def check_clock(skew: float | None) -> Check:
-    """Return what there is to say of two clocks; ``skew`` is how many seconds the server's is ahead."""
+def check_clock(skew: float | None) -> CheckResult:
+    """Check two clocks; ``skew`` is how many seconds the server's is ahead, None when that is not known."""
     if skew is None:
         return warning("clock", "the server does not say what time it has", "compare the two clocks by hand")
     if abs(skew) <= _SKEW_SECONDS:
         return ok("clock", "this machine's and the server's agree")
     said = f"this machine's is {abs(skew):,.0f} s {'behind' if skew > 0 else 'ahead of'} the server's"
-    if abs(skew) <= _MOST_SKEW_SECONDS:
+    if abs(skew) <= _MAX_SKEW_SECONDS:
         return warning("clock", said, "set it before signatures expire, as with 'timedatectl set-ntp true'")
     return wrong("clock", said, "signatures cannot be good: set it, as with 'timedatectl set-ntp true'", Exit.NO)
 
 
 def skew_of(answer: Answer, local: float) -> float | None:
-    """Return how many seconds the server's clock is ahead, None when it does not say."""
+    """Return how many seconds the server's clock is ahead by the Date header, None without a good one."""
     dates = [value for name, value in answer.headers.items() if name.lower() == "date"]
     try:
         return parsedate_to_datetime(dates[0]).timestamp() - local
@@ -195,7 +195,7 @@ def skew_of(answer: Answer, local: float) -> float | None:
         return None
 
 
-def _refused(error: FaceError) -> Check:
+def _refused(error: FaceError) -> CheckResult:
     if isinstance(error, ServiceError):
         return wrong("signature", one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
     mend = "something else than this API answers at FACE_ASYNC_BASE_URL: check host, port and path"
@@ -212,10 +212,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the first words in a chain of errors: those of all addresses that were tried come as a group."""
-    while (cause := error.__cause__) or isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""``doctor``: look at everything that has to be right, and say what is not and how to mend it."""
+"""``doctor``: check everything that can be wrong, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from face_async.cli.doctor.checks import Check, Verdict, check_installation, check_variables
+from face_async.cli.doctor.checks import CheckResult, CheckVerdict, check_installation, check_variables
 from face_async.cli.doctor.checks_local import check_local
 from face_async.cli.doctor.checks_service import check_service
 from face_async.cli.exits import Exit
-from face_async.cli.options import AsJson, BaseUrl, Db, Recognizer, RecognizerName, Target
+from face_async.cli.options import AsJson, BaseUrl, Db, RecognizerName, RecognizerOption, ServiceChoice
 from face_async.cli.output import say_json, wide_console
 from face_async.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_STYLES = {Verdict.OK: "green", Verdict.WARNING: "bold yellow", Verdict.WRONG: "bold red"}
+_STYLES = {CheckVerdict.OK: "green", CheckVerdict.WARNING: "bold yellow", CheckVerdict.WRONG: "bold red"}
 _LONGEST_TEXT = 1_000
 _TOPIC_WIDTH = len("extra recognition")
 
@@ -30,7 +30,7 @@ def doctor(
     *,
     db: Db = None,
     base_url: BaseUrl = None,
-    recognizer: Recognizer = RecognizerName.AUTO,
+    recognizer: RecognizerOption = RecognizerName.AUTO,
     groups: Annotated[
         int, typer.Option("--groups", metavar="N", min=0, help="Count the persons of so many groups, a call each.")
     ] = 20,
@@ -38,52 +38,54 @@ def doctor(
 ) -> None:
     """Check configuration, connection, clock, signature, limits and installation; nothing is changed.
 
-    Every check is one line: ok, warning or wrong, and how to mend it. The exit code is 0 unless something is wrong;
-    then it is 2 for the configuration or the installation, 3 for the connection, 1 for what the service refuses.
+    Every check is one line: ok, warning or wrong, and what to do about it. The exit code is 0 unless something is
+    wrong; then it is 2 for the configuration or the installation, 3 for the connection, 1 for a refusal by the service.
     """
     console = wide_console()
-    checks: list[Check] = []
+    results: list[CheckResult] = []
 
-    async def look() -> None:
-        async for check in _examine(db, base_url, recognizer, groups):
-            checks.append(check)
+    async def check_all() -> None:
+        async for result in _check_all(db, base_url, recognizer, groups):
+            results.append(result)
             if not as_json:
-                console.print(_row(check))
+                console.print(_row(result))
 
-    anyio.run(look)
-    # The first thing that is wrong is the cause of what follows.
-    code = next((check.exit for check in checks if check.verdict is Verdict.WRONG), Exit.OK)
+    anyio.run(check_all)
+    # The first failure is the cause of those that follow.
+    code = next((result.exit for result in results if result.verdict is CheckVerdict.WRONG), Exit.OK)
     if as_json:
-        say_json({"healthy": code is Exit.OK, "checks": [check.fields for check in checks]})
+        say_json({"healthy": code is Exit.OK, "checks": [result.fields for result in results]})
     raise typer.Exit(code)
 
 
-async def _examine(
+async def _check_all(
     db: Path | None, base_url: str | None, recognizer: RecognizerName, groups: int
-) -> AsyncIterator[Check]:
-    for check in check_installation():
-        yield check
+) -> AsyncIterator[CheckResult]:
+    for result in check_installation():
+        yield result
     variables = check_variables(base_url)
-    for check in variables:
-        yield check
-    if any(check.verdict is Verdict.WRONG for check in variables) and db is None:
+    for result in variables:
+        yield result
+    if any(result.verdict is CheckVerdict.WRONG for result in variables) and db is None:
         return
-    target = Target.asked_for(db, base_url, recognizer)
-    if target.database is not None:
-        checks = check_local(target, target.database, groups)
+    service = ServiceChoice.of(db, base_url, recognizer)
+    if service.database is not None:
+        results = check_local(service, service.database, groups)
     else:
-        checks = check_service(target, groups)
-    async for check in checks:
-        yield check
+        results = check_service(service, groups)
+    async for result in results:
+        yield result
 
 
-def _row(check: Check) -> Table:
+def _row(result: CheckResult) -> Table:
     row = Table.grid(padding=(0, 2, 0, 0))
     row.add_column(width=7)
     row.add_column(width=_TOPIC_WIDTH)
     row.add_column(overflow="fold")
-    text = Text(printable(check.said, _LONGEST_TEXT))
-    if check.mend:
-        text.append(f"; {printable(check.mend, _LONGEST_TEXT)}", "bold" if check.verdict is Verdict.WRONG else "")
-    row.add_row(Text(check.verdict, _STYLES[check.verdict]), Text(check.topic), text)
+    text = Text(printable(result.said, _LONGEST_TEXT))
+    if result.mend:
+        text.append(
+            f"; {printable(result.mend, _LONGEST_TEXT)}", "bold" if result.verdict is CheckVerdict.WRONG else ""
+        )
+    row.add_row(Text(result.verdict, _STYLES[result.verdict]), Text(result.topic), text)
     return row

@@ -1,4 +1,4 @@
-"""``enroll`` and ``merge-journals``: enroll whole folders and manifests, in runs that may be killed at any time."""
+"""``enroll`` and ``merge-journals``: enroll folders and manifests, in runs that may be killed at any time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from attrs import define, evolve, field, frozen
 from face_async._call.throttle import Throttle
 from face_async.cli.enroll.output import Display, as_json, say_summary, tell_differences
 from face_async.cli.exits import Exit, exit_code, fail, one_line
-from face_async.cli.options import AsJson, BaseUrl, Db, Fit, Quiet, Recognizer, RecognizerName, Target, run_with
+from face_async.cli.options import (
+    AsJson,
+    BaseUrl,
+    Db,
+    FitOption,
+    Quiet,
+    RecognizerName,
+    RecognizerOption,
+    ServiceChoice,
+    run_with,
+)
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError
 from face_async.ingest import Difference, Ingestion, Summary, ingest, retry_failed, verify
 from face_async.ingest import merge_journals as make_one_journal
+from face_async.session import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,20 +57,24 @@ def enroll(
     ] = None,
     journal: Annotated[
         Path | None,
-        typer.Option("--journal", metavar="PATH", help="What is done so far; beside the source unless told otherwise."),
+        typer.Option(
+            "--journal", metavar="PATH", help="The record of what is enrolled; beside the source unless it is given."
+        ),
     ] = None,
     shard: Annotated[
         str, typer.Option("--shard", metavar="RANK/WORLD", help="Enroll a part of the people only, such as 0/4 to 3/4.")
     ] = "0/1",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but send, and say what would be sent.")] = False,
-    retry: Annotated[bool, typer.Option("--retry-failed", help="Try again what has failed, and nothing else.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing, and say what would be sent.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry-failed", help="Enroll only pictures that have failed before.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--verify", help="Compare the service with the journal afterwards; 1 if they differ.")
     ] = False,
     failures: Annotated[
         Path | None, typer.Option("--failures", metavar="FILE.csv", help="Write what was not enrolled, and why.")
     ] = None,
-    fit: Fit = False,
+    fit: FitOption = False,
     no_pack: Annotated[bool, typer.Option("--no-pack", help="Send every picture in a request of its own.")] = False,
     at_once: Annotated[
         int | None,
@@ -68,35 +83,35 @@ def enroll(
             metavar="N",
             min=1,
             max=1_000,
-            help=f"How many requests are under way at once: {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
+            help=f"Requests under way at once: {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
         ),
     ] = None,
     db: Db = None,
     base_url: BaseUrl = None,
-    recognizer: Recognizer = RecognizerName.AUTO,
+    recognizer: RecognizerOption = RecognizerName.AUTO,
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
-    """Enroll the pictures of a folder or manifest, each once, however often this is killed and begun again.
+    """Enroll the pictures of a folder or manifest, each once, however often this is killed and started again.
 
-    The same command goes on where the last one ended. Ctrl-C finishes what is under way, a second one does not. The
-    exit code is 1 unless every picture is enrolled.
+    The same command continues where the last one ended. After Ctrl-C it finishes the requests under way; a second one
+    stops it at once. The exit code is 1 unless every picture is enrolled.
     """
-    target = Target.asked_for(db, base_url, recognizer)
+    service = ServiceChoice.of(db, base_url, recognizer)
     parts = _shard(shard)
-    journal = journal or _default_journal(source, target, parts)
+    journal = journal or _default_journal(source, service, parts)
     if dry_run and (retry or check):
         raise ValueError("--dry-run goes with neither --retry-failed nor --verify")
-    _check(source, group_ids or (), target, journal, retry=retry)
-    if dry_run and target.database is not None and not target.database.exists():
-        target = evolve(target, database=Path(":memory:"))  # nor is a database made for nothing
+    _check(source, group_ids or (), service, journal, retry=retry)
+    if dry_run and service.database is not None and not service.database.exists():
+        service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
     elif not quiet:
-        target.announce()
-    concurrency = at_once or (_AT_ONCE if target.database is None else _AT_ONCE_EMBEDDED)
+        service.announce()
+    concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
     plan = Plan(source, journal, tuple(group_ids or ()), parts, concurrency, fit, not no_pack, dry_run, retry)
     work = Work(plan, quiet=quiet, failures=failures, check=check)
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
-    run_with(target, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
+    run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
     _conclude(work, quiet=quiet, json=json)
 
 
@@ -105,14 +120,26 @@ def merge_journals(
     *,
     into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
 ) -> None:
-    """Make one journal of the journals of several shards, to go on with without --shard."""
+    """Make one journal of the journals of several shards, to continue without --shard."""
     make_one_journal(journals, into)
     tell(f"wrote {into}")
 
 
 @frozen
 class Plan:
-    """What is to be enrolled, and how."""
+    """The pictures to enroll, and how.
+
+    Attributes:
+        source: The folder or manifest.
+        journal: The journal of the run.
+        group_ids: The groups of new persons.
+        shard: The part of the persons to enroll: its rank, and the number of parts.
+        at_once: Requests under way at once.
+        fit: Whether to make pictures smaller that are too large for a request.
+        pack: Whether to send several pictures of a person in one request.
+        dry_run: Whether to send nothing.
+        retry: Whether to enroll only pictures that have failed before.
+    """
 
     source: Path
     journal: Path
@@ -152,17 +179,17 @@ class Plan:
 
 @define
 class Work:
-    """A run from its beginning to its end, and what came of it.
+    """A run from its beginning to its end, and its result.
 
     Attributes:
-        plan: What is to be done.
-        quiet: Whether nothing but errors is to be said.
+        plan: The pictures to enroll, and how.
+        quiet: Whether to print errors only.
         failures: Where to write what was not enrolled.
         check: Whether to compare the service with the journal afterwards.
-        summary: How the run stands.
-        error: What ended it early.
-        signals: How often it was told to stop.
-        differences: What the service and the journal differ in.
+        summary: The counts of the run.
+        error: The error that ended it early.
+        signals: The number of Ctrl-C.
+        differences: The differences between the service and the journal.
     """
 
     plan: Plan
@@ -175,7 +202,7 @@ class Work:
     differences: list[Difference] = field(factory=list[Difference], init=False)
 
     async def run(self, session: FaceSession) -> None:
-        """Do it all, or as much as is possible before a second Ctrl-C."""
+        """Enroll all pictures, or as many as is possible before a second Ctrl-C."""
         with Display(lambda: session.stats.throttle, quiet=self.quiet) as display:
             async with self.plan.begin(session, display) as run, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heed_signals, run, tasks.cancel_scope)
@@ -193,7 +220,7 @@ class Work:
 
     async def _heed_signals(self, run: Ingestion, everything: anyio.CancelScope) -> None:
         """Stop the run at the first Ctrl-C, and everything at the second."""
-        # Where the event loop knows no signals, as on Windows, the first one ends everything.
+        # Where event loops handle no signals, as on Windows, the first one ends everything.
         with (
             contextlib.suppress(NotImplementedError),
             anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received,
@@ -204,11 +231,11 @@ class Work:
                     everything.cancel()
                     return
                 run.stop()
-                tell("finishing what is under way; Ctrl-C again stops at once")
+                tell("finishing the requests under way; Ctrl-C again stops at once")
 
 
 def _conclude(work: Work, *, quiet: bool, json: bool) -> None:
-    """Say what came of it, and exit."""
+    """Print the result, and exit."""
     summary = work.summary
     if json:
         say_json(as_json(summary, work.differences if work.check else None))
@@ -230,31 +257,31 @@ def _conclude(work: Work, *, quiet: bool, json: bool) -> None:
 def _shard(text: str) -> tuple[int, int]:
     rank, slash, world = text.partition("/")
     if not slash or not rank.isdecimal() or not world.isdecimal():
-        raise ValueError(f"--shard wants RANK/WORLD, such as 0/4, not {text!r}")
+        raise ValueError(f"--shard needs RANK/WORLD, such as 0/4, not {text!r}")
     return int(rank), int(world)
 
 
-def _default_journal(source: Path, target: Target, shard: tuple[int, int]) -> Path:
+def _default_journal(source: Path, service: ServiceChoice, shard: tuple[int, int]) -> Path:
     """Return where the journal is: beside the source, or in the working folder if nothing can be written there.
 
-    Its name says which service it is about: what one knows is news to another.
+    Its name has the appid or the database in it: each service needs a journal of its own.
     """
-    where = os.environ["FACE_ASYNC_APPID"] if target.database is None else target.database.stem
+    where = os.environ[ACCOUNT_VARIABLES[0]] if service.database is None else service.database.stem
     part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
-    found = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, away from where it was found
-    home = found.parent if os.access(found.parent, os.W_OK) else Path.cwd()
-    return Path(os.path.relpath(home / f"{found.name}.{where}{part}.journal"))
+    place = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links to another folder
+    home = place.parent if os.access(place.parent, os.W_OK) else Path.cwd()
+    return Path(os.path.relpath(home / f"{place.name}.{where}{part}.journal"))
 
 
-def _check(source: Path, group_ids: Sequence[str], target: Target, journal: Path, *, retry: bool) -> None:
-    """Refuse what would enroll nobody."""
-    source.stat()  # which says that it is not there
+def _check(source: Path, group_ids: Sequence[str], service: ServiceChoice, journal: Path, *, retry: bool) -> None:
+    """Refuse arguments that would enroll nobody."""
+    source.stat()  # raises an error if it is not there
     if source.is_dir() and not group_ids and not retry:
-        raise ValueError("say --group GROUP: a folder does not tell where to put its people")
+        raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
     if retry and not journal.exists():
         raise ValueError(f"there is no journal {journal}, so nothing has failed yet")
-    if target.database is not None and journal.exists() and not target.database.exists():
+    if service.database is not None and journal.exists() and not service.database.exists():
         raise ValueError(
-            f"{journal} tells of faces in a database {target.database} that is not there: "
-            "delete the journal to begin anew, or name the right database"
+            f"{journal} tells of faces in a database {service.database} that is not there: "
+            "delete the journal to start from the beginning, or name the right database"
         )

@@ -1,4 +1,4 @@
-"""What an enrollment shows: a live line while it runs, and a summary at its end."""
+"""The output of an enrollment: a live line while it runs, and a summary at its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from face_async._call.throttle import ThrottleState
     from face_async.ingest import Difference, Summary
 
-_WINDOW = 10.0  # seconds that a live speed is the mean of
+_WINDOW = 10.0  # seconds over which the speed is averaged
 _LINE_EVERY = 60.0  # seconds between lines where there is no terminal
 _MOST_DIFFERENCES = 20
 
@@ -34,22 +34,22 @@ _WORDS = {
     "refused": "the file is empty, a GIF, or cannot be read",
     "no-answer": "the service gave no answer",
     "bad-answer": "the service's answer could not be understood",
-    "invalid": "the row has something in it that no request may have",
+    "invalid": "the row has a value that no request may have",
 }
-"""What the words mean that stand in the journal where the service has no code."""
+"""The words in the journal where there is no return code -> their meaning."""
 
 _OTHER_ROWS = {
-    "row": "a row or file that is no picture of anybody",
+    "row": "a row or file that is not a picture of a person",
     "same": "the same picture as another of the person",
     "doubt": "may have been added: the next run finds out",
 }
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows how a run stands: a live line on a terminal, a line a minute elsewhere.
+    """Shows the progress of a run: a live line on a terminal, a line a minute elsewhere.
 
     Args:
-        throttle: Tells how much is under way.
+        throttle: Returns the state of the throttle.
         quiet: Whether to show nothing.
     """
 
@@ -83,14 +83,14 @@ class Display(AbstractContextManager["Display"]):
         self._progress.stop()
 
     def show(self, summary: Summary) -> None:
-        """Show how a run stands now."""
+        """Show the progress of a run."""
         if self._quiet:
             return
         if summary.away != self._away:
             self._away = summary.away
             if summary.away is not None:
                 tell(f"waiting for the service: {summary.away}")
-            elif summary.phase in {"listing", "sending"}:  # one that stops has only ceased to wait
+            elif summary.phase in {"listing", "sending"}:  # a run that is stopped only ends its waiting
                 tell("the service is back")
         total = summary.total if summary.phase != "listing" else None
         completed = summary.done + summary.failed if total is not None else summary.listed
@@ -132,7 +132,7 @@ class Display(AbstractContextManager["Display"]):
 
 
 def say_summary(summary: Summary, *, dry_run: bool) -> None:
-    """Print what a run has come to: counts, and why pictures were not enrolled."""
+    """Print the result of a run: counts, and why pictures were not enrolled."""
     if dry_run:
         say(f"{summary.pending:,} of {summary.total:,} pictures would be sent, {summary.done:,} are enrolled already")
     else:
@@ -149,7 +149,7 @@ def say_summary(summary: Summary, *, dry_run: bool) -> None:
 
 
 def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[str, object]:
-    """Return a summary for programs; with differences if the service was compared with the journal."""
+    """Return a summary as JSON; with differences if the service was compared with the journal."""
     told: dict[str, object] = {
         "total": summary.total,
         "complete": summary.complete,
@@ -164,7 +164,7 @@ def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[
 
 
 def tell_differences(differences: Sequence[Difference]) -> None:
-    """Tell in what the service differs from the journal."""
+    """Print the differences between the service and the journal."""
     for difference in differences[:_MOST_DIFFERENCES]:
         tell(f"{printable(difference.person_id)}: {_what_differs(difference)}")
     if len(differences) > _MOST_DIFFERENCES:

@@ -17,7 +17,6 @@ import contextlib
 import importlib
 import importlib.util
 import math
-import os
 import subprocess
 import sys
 import weakref
@@ -29,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from face_async.errors import ReturnCode
+from face_async.images import processors
 from face_async.server.recognition.face import Face, decode, distances
 from face_async.server.refusal import Refusal
 
@@ -67,7 +67,7 @@ class DlibRecognizer:
     name = "dlib"
 
     def __init__(self) -> None:
-        self._lanes = [_Lane() for _ in range(min(os.cpu_count() or 1, _MAX_LANES))]
+        self._lanes = [_Lane() for _ in range(min(processors(), _MAX_LANES))]
         self._idle: LifoQueue[_Lane] = LifoQueue()  # last in, first out: no more lanes are opened than are used
         for lane in self._lanes:
             self._idle.put(lane)
