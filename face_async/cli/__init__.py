@@ -27,9 +27,10 @@ def main() -> None:
     try:
         from face_async.cli._app import app  # noqa: PLC0415 - packages of the extra may be missing
     except ModuleNotFoundError as error:
-        if error.name not in {"packaging", "rich", "typer"}:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"packaging", "rich", "typer"}:
             raise
-        sys.exit(f"face-async: the command line needs {error.name}; install 'face_async[cli]'")
+        sys.exit(f"face-async: the command line needs {missing}; install 'face_async[cli]'")
     except KeyboardInterrupt:
         # As in exits.py, which may not be imported yet.
         sys.stderr.write("face-async: interrupted\n")
