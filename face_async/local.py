@@ -1,4 +1,4 @@
-"""A session on the local server's application, in this process: nothing to configure, nothing to start."""
+"""A session on the local server, in this process: nothing to configure, nothing to start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCAL_BUCKET = "local"
 
 
 def random_credentials() -> Credentials:
-    """Return credentials that nobody else has."""
+    """Return random credentials."""
     return Credentials(f"AKID{secrets.token_hex(16)}", secrets.token_hex(16))
 
 

@@ -70,7 +70,7 @@ class Stats:
 
 
 @frozen
-class Project:
+class ProjectAccess:
     """An appid with one of its buckets, and a key to it.
 
     Attributes:
@@ -184,7 +184,7 @@ class FaceSession(BulkApi):
         Raises:
             ValueError: A variable is missing, or has a value that cannot be used.
         """
-        project = Project.from_env()
+        project = ProjectAccess.from_env()
         if project is None:
             raise ValueError(f"set the environment variables {', '.join(ACCOUNT_VARIABLES)}")
         options.setdefault("base_url", os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL)

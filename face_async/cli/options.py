@@ -11,7 +11,7 @@ import typer
 from attrs import frozen
 
 from face_async.cli.output import tell
-from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, FaceSession, Project, SessionOptions
+from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, FaceSession, ProjectAccess, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,7 +78,7 @@ class ServiceChoice:
         Raises:
             ValueError: The environment has only a part of an account.
         """
-        if db is None and Project.from_env() is not None:
+        if db is None and ProjectAccess.from_env() is not None:
             return cls(None, base_url, recognizer)
         if db is None and base_url:
             raise ValueError(f"{base_url} needs an account: set {', '.join(ACCOUNT_VARIABLES)}")

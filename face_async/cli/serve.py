@@ -1,4 +1,4 @@
-"""``serve``: the local server as a program."""
+"""``serve``: run the local server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from face_async.cli.options import DEFAULT_DB, RecognizerName, RecognizerOption
 from face_async.cli.output import say, tell
-from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, Project
+from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def serve(
     from face_async.server import Account, Store, create_app  # noqa: PLC0415 - slow to import, so only here
     from face_async.server import serve as run  # noqa: PLC0415
 
-    configured = Project.from_env()
+    configured = ProjectAccess.from_env()
     if configured is None and not _is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
     project = configured or _random_project()
@@ -55,18 +55,20 @@ def serve(
             replay_protection=replay_protection,
             url_allow_list=allow_url or (),
         )
-        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # a server's log may be long
+        logging.basicConfig(
+            format="%(asctime)s %(name)s: %(message)s", force=True
+        )  # a server's log may have long lines
         run(app, host=host, port=port, on_ready=_announce(project, configured=configured is not None, db=db))
     tell("stopped")
 
 
-def _random_project() -> Project:
+def _random_project() -> ProjectAccess:
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - as above
 
-    return Project(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
+    return ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
 
 
-def _announce(project: Project, *, configured: bool, db: Path) -> Callable[[str], None]:
+def _announce(project: ProjectAccess, *, configured: bool, db: Path) -> Callable[[str], None]:
     def announce(base_url: str) -> None:
         environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
         for name, value in environment.items():

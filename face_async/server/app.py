@@ -1,4 +1,4 @@
-"""The application: 13 routes, and one way from a request to its envelope."""
+"""The application: 13 routes, and the steps from a request to its answer."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def create_app(
     It needs no lifespan events, and may be served by several event loops at once.
 
     Args:
-        store: Where everything is kept; whoever opened it closes it, after the last request.
+        store: The database; whoever opened it closes it, after the last request.
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
         limits: The service's limits.
-        recognizer: What tells faces apart: ``"dlib"``, ``"fingerprint"``, ``"auto"`` (dlib where it is installed)
+        recognizer: What compares faces: ``"dlib"``, ``"fingerprint"``, ``"auto"`` (dlib where it is installed)
             or a recognizer of your own, which you close.
-        faults: What is to go wrong, for tests; None: nothing.
+        faults: Scripted faults, for tests; None for none.
         replay_protection: Whether a signature is good for one request only (code 13).
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
@@ -86,7 +86,7 @@ def create_app(
     routes = [Route(f"/face/{name}", endpoints.endpoint(name), methods=["POST"]) for name in HANDLERS]
     app = Starlette(routes=routes, middleware=[Middleware(_Dated, clock=clock)])
     if chosen is not recognizer:
-        weakref.finalize(app, chosen.close)  # without lifespan events there is no other end
+        weakref.finalize(app, chosen.close)  # without lifespan events nothing else tells the end
     return app
 
 
@@ -114,7 +114,7 @@ class Endpoints:
             except ScriptedAnswer as scripted:
                 return scripted.fault.response(session)
             except ClientDisconnect:
-                return Response(status_code=400)  # for the log; nobody is there to read it
+                return Response(status_code=400)  # for the log; the client has gone
 
         return answer
 
@@ -136,7 +136,7 @@ class Endpoints:
 
 @contextlib.contextmanager
 def _failures_refused(name: str, session_id: str) -> Generator[None]:
-    """Log whatever fails inside, and raise the refusal by which the client learns of it, and of no more than that."""
+    """Log a failure inside, and raise a refusal instead: its code is all that the client learns."""
     try:
         yield
     except (Refusal, ScriptedAnswer, ClientDisconnect):
@@ -151,7 +151,7 @@ def _failures_refused(name: str, session_id: str) -> Generator[None]:
 
 @frozen
 class _Dated:
-    """Dates every answer by the clock that judges signatures, so that a client can set its own by it."""
+    """Adds to every answer a Date by the clock that checks signatures, so that clients can correct their own."""
 
     app: ASGIApp
     clock: Callable[[], float]

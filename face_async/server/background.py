@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _BACKLOG = 2_048
-_KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections: uvicorn's 5 cuts pooled ones off at work
-_GRACE_SECONDS = 5  # for requests in work when the server is told to stop
+_KEEP_ALIVE_SECONDS = (
+    75  # longer than clients keep idle connections: uvicorn's 5 would close pooled ones that clients are about to use
+)
+_GRACE_SECONDS = 5  # for requests under way when the server is told to stop
 _MAX_HEADER_BYTES = 32_768
 
 
 @frozen
 class RunningServer:
-    """A server that takes requests.
+    """A server that accepts requests.
 
     Attributes:
         base_url: Such as ``"http://127.0.0.1:8600"``.
@@ -76,13 +78,13 @@ def serve(
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return; to be called in the main thread.
 
-    Requests in work are finished first; a second SIGINT does not wait for them.
+    Requests under way are finished first; a second SIGINT does not wait for them.
 
     Args:
         app: What :func:`create_app` returned.
         host: Where to listen; loopback unless told otherwise.
         port: The port; 0 takes a free one.
-        on_ready: Called with the base URL once requests are taken.
+        on_ready: Called with the base URL once requests are accepted.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -101,7 +103,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Tells when it takes requests."""
+    """Calls ``on_ready`` when it accepts requests."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
@@ -115,7 +117,7 @@ class _Server(uvicorn.Server):
 def _run(server: _Server, listener: socket.socket, started: Future[None]) -> None:
     try:
         server.run(sockets=[listener])
-    except BaseException as error:  # noqa: BLE001 - a thread has nobody above it: who waits for the start gets it
+    except BaseException as error:  # noqa: BLE001 - a thread has no caller: the task that waits for the start gets it
         if not started.done():
             started.set_exception(error)
 

@@ -1,4 +1,4 @@
-"""The shape that every answer has (Spec: 2)."""
+"""The JSON envelope of every answer (Spec: 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures by URL: fetched only from hosts that the operator listed, and never from inside by a trick of naming."""
+"""Pictures by URL: fetched only from listed hosts, and by a name never from a private address."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Fetcher:
     Args:
         allow_list: Hosts that may be fetched from; empty means none.
         max_bytes: The largest picture.
-        timeout: Seconds for one picture, all in all.
+        timeout: Seconds for one whole picture.
 
     Raises:
         ValueError: An entry of the list cannot be read.
@@ -88,7 +88,7 @@ class Fetcher:
         """Return the bytes at ``url``.
 
         Raises:
-            Refusal: -1308, whatever is wrong; the log says what.
+            Refusal: -1308 for any failure; the log has the reason.
         """
         try:
             with anyio.fail_after(self._timeout):
@@ -113,7 +113,7 @@ class Fetcher:
         """Return the address to connect to: a public one, unless the list names the very address."""
         host = _host(target)
         if _address(host) is not None:
-            return host  # it matched an entry, and only an entry that is this address matches an address
+            return host  # listed itself: no other entry matches an address
         infos = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         addresses = [str(info[4][0]) for info in infos]
         for text in addresses:
@@ -123,7 +123,7 @@ class Fetcher:
         return addresses[0]
 
     async def _get(self, target: httpx.URL, address: str) -> bytes:
-        # The connection goes to the address that was checked: the name is not asked for a second time.
+        # The connection goes to the address that was checked: a second look-up could return another one.
         request = httpx.Request(
             "GET",
             target.copy_with(host=address),

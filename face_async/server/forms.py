@@ -1,6 +1,6 @@
 """A request's body as parameters and pictures: JSON and multipart/form-data, as every official client writes them.
 
-What the official clients do to multipart, and so what is accepted: text parts with a filename (Python), pictures
+What official clients send as multipart, and so what is accepted: text parts with a filename (Python), pictures
 without one (PHP), a Content-Length in every part and the word ``null`` for an absent name or tag (Java), parts
 without a Content-Type (Python, PHP), and the stray semicolon after ``name="appid"`` of the specification's samples.
 Whether a part is a picture is therefore decided by its name alone.
@@ -39,7 +39,7 @@ _INDEXED = re.compile(r"(\w+)\[(\d{1,6})\]", re.ASCII)
 
 @frozen
 class Form:
-    """What a request carries. Nothing is checked yet but that it could be read.
+    """The content of a request: read, and not yet checked.
 
     Attributes:
         fields: Parameters by name; a list where the name was indexed or repeated. JSON may hold any type.
@@ -56,7 +56,7 @@ async def read_form(request: Request, max_bytes: int) -> Form:
     Raises:
         Refusal: 3 when it cannot be read as its Content-Type says, 21 for text that is not UTF-8, 23 when it is
             larger than ``max_bytes``.
-        ClientDisconnect: It ended before its end.
+        ClientDisconnect: The connection ended before the body did.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type == b"application/json":
@@ -91,9 +91,9 @@ async def _read_multipart(request: Request, boundary: bytes, max_bytes: int) -> 
 
 
 async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], object]) -> None:
-    """Hand the body on as it arrives, never more than ``max_bytes`` of it.
+    """Pass the body to ``write`` as it arrives, at most ``max_bytes`` of it.
 
-    What is refused is read on for a while and thrown away, since many clients send all before they read the answer.
+    After a refusal the body is still read up to a limit, since many clients send all of it before they read the answer.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):  # noqa: PLR2004 - int() of a line is slow
@@ -136,7 +136,7 @@ class _Parts:
         self._header_value = bytearray()
         self._name = ""
         self._content = bytearray()
-        self._found: dict[str, list[tuple[int | None, bytes]]] = {}
+        self._contents: dict[str, list[tuple[int | None, bytes]]] = {}
 
     def parser(self, boundary: bytes) -> MultipartParser:
         return MultipartParser(
@@ -155,18 +155,18 @@ class _Parts:
         )
 
     def form(self) -> Form:
-        """Return what was gathered; a body without its closing delimiter was cut short."""
+        """Return the form; a body without its closing delimiter was cut short."""
         if not self._complete:
             raise Refusal(ReturnCode.BAD_REQUEST)
         fields: dict[str, object] = {}
         pictures: dict[str, list[bytes]] = {}
-        for name, found in self._found.items():
-            contents = [content for _, content in sorted(found, key=lambda item: item[0] or 0)]
+        for name, indexed in self._contents.items():
+            contents = [content for _, content in sorted(indexed, key=lambda item: item[0] or 0)]
             if name in _PICTURES:
                 pictures[name] = contents
                 continue
             texts = [_text(content) for content in contents]
-            single = len(found) == 1 and found[0][0] is None
+            single = len(indexed) == 1 and indexed[0][0] is None
             if not (single and name in _NULL_FIELDS and texts[0] == "null"):
                 fields[name] = texts[0] if single else texts
         return Form(fields, pictures)
@@ -188,9 +188,9 @@ class _Parts:
     def _end(self) -> None:
         if not self._name:
             raise Refusal(ReturnCode.BAD_REQUEST)
-        indexed = _INDEXED.fullmatch(self._name)
-        name, index = (indexed[1], int(indexed[2])) if indexed else (self._name, None)
-        self._found.setdefault(name, []).append((index, bytes(self._content)))
+        match = _INDEXED.fullmatch(self._name)
+        name, index = (match[1], int(match[2])) if match else (self._name, None)
+        self._contents.setdefault(name, []).append((index, bytes(self._content)))
 
     def _finish(self) -> None:
         self._complete = True

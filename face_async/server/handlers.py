@@ -1,6 +1,6 @@
-"""The 13 endpoints (Spec: 2.1 to 2.13): what each does with its parameters, and what it answers.
+"""The 13 endpoints (Spec: 2.1 to 2.13): the effect and the answer of each.
 
-Which code is returned when, about in the order of the checks:
+The return codes, about in the order of the checks:
 
 =====  =====================================================================================================
 Code   When
@@ -40,8 +40,7 @@ Code   When
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
-Never returned of itself: 15, 24, 107, 108, -1104 to -1109 and -1403; they can be scripted for tests
-(:mod:`face_async.server.faults`).
+Never returned unless scripted: 15, 24, 107, 108, -1104 to -1109 and -1403 (:mod:`face_async.server.faults`).
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ T = TypeVar("T")
 
 @frozen
 class Call:
-    """One admitted request, and what it takes to answer it."""
+    """One admitted request, and everything that handlers need to answer it."""
 
     appid: str
     parameters: Parameters
@@ -96,7 +95,7 @@ async def new_person(call: Call) -> dict[str, object]:
     person_id = parameters.id("person_id")
     name, tag = parameters.text("person_name") or "", parameters.text("tag") or ""
     picture = parameters.picture("image", "url")
-    await _in_thread(call.store.require_new, call.appid, person_id)  # before the work of looking at the picture
+    await _in_thread(call.store.require_new, call.appid, person_id)  # before the expensive search for a face
     face = None if picture is None else await call.finder.find(picture)
     face_id = await _in_thread(
         call.store.add_person,
@@ -132,7 +131,7 @@ async def add_face(call: Call) -> dict[str, object]:
     pictures = call.parameters.pictures("images", "urls")
     room = call.limits.max_faces_per_person
     await _in_thread(call.store.require_room, call.appid, person_id, room)
-    # Pictures that no person has room for are not looked at: that bounds the work of one request.
+    # Pictures beyond the room that any person has are refused unseen: that bounds the work of one request.
     faces = [
         *await call.finder.find_all(pictures[:room]),
         *(Refusal(ReturnCode.ERROR_FACE_NUM_EXCEED) for _ in pictures[room:]),
@@ -202,7 +201,7 @@ async def get_face_info(call: Call) -> dict[str, object]:
 
 
 async def verify(call: Call) -> dict[str, object]:
-    """Spec: 2.11. The person's most similar face counts; a person without faces is nobody's match."""
+    """Spec: 2.11. The person's most similar face counts; a person without faces matches no picture."""
     person_id = call.parameters.id("person_id")
     picture = call.parameters.picture("image", "url")
     recognizer = call.finder.recognizer
@@ -265,7 +264,7 @@ HANDLERS: Mapping[str, Callable[[Call], Awaitable[dict[str, object]]]] = Mapping
         "compare": compare,
     }
 )
-"""The specification's name of each endpoint -> what answers it."""
+"""The specification's name of each endpoint -> its handler."""
 
 WITHOUT_SESSION_ID = frozenset({"getgroupids", "getpersonids", "getfaceids", "getfaceinfo"})
 """The endpoints whose answers have no ``session_id`` (Spec: 2.7 to 2.10)."""

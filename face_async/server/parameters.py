@@ -1,4 +1,4 @@
-"""The parameters of a request, checked: which of the codes 21, -1300, -1301, -1304, -1307 and -1313 each earns."""
+"""The parameters of a request, checked: codes 21, -1300, -1301, -1304, -1307 and -1313."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @frozen
 class PictureUrl:
-    """Where to fetch a picture."""
+    """The URL of a picture that is to be fetched."""
 
     value: str
 
@@ -59,10 +59,10 @@ class Parameters:
         return value
 
     def target(self) -> tuple[str, str | None]:
-        """Return appid and bucket: what the request is for. Java leaves the bucket out at times."""
+        """Return the appid and the bucket that the request is for. The Java client sometimes leaves the bucket out."""
         appid = self.form.fields.get("appid")
         if isinstance(appid, int) and not isinstance(appid, bool):
-            return str(appid), self._text("bucket")  # PHP and Node write the number that they were configured with
+            return str(appid), self._text("bucket")  # PHP and Node send a number if they were configured with one
         return self.id("appid"), self._text("bucket")
 
     def picture(self, image: str, url: str) -> bytes | PictureUrl | None:

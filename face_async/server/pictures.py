@@ -1,4 +1,4 @@
-"""From a request's pictures to faces: fetched if need be, and looked at in worker threads."""
+"""The faces in a request's pictures: fetched if necessary, and found in worker threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("face_async.server.recognition"
 
 @frozen
 class FaceFinder:
-    """Finds the face in each picture; more pictures at once than processors would only take longer."""
+    """Finds the face in each picture, in as many pictures at once as there are processors."""
 
     recognizer: Recognizer
     fetcher: Fetcher
@@ -43,7 +43,7 @@ class FaceFinder:
         return await anyio.to_thread.run_sync(self.recognizer.find_face, content, limiter=_recognition_limiter())
 
     async def find_all(self, pictures: Sequence[bytes | PictureUrl | None]) -> list[Face | Refusal]:
-        """Return for each picture its face, or why there is none; in order."""
+        """Return for each picture, in order, its face, or the refusal for it."""
         outcomes: dict[int, Face | Refusal] = {}
 
         async def find_one(index: int) -> None:

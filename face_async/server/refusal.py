@@ -1,4 +1,4 @@
-"""What the server says no with."""
+"""The refusal of a request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Refusal(Exception):  # noqa: N818 - it travels to the answer's code; nothing is broken
+class Refusal(Exception):  # noqa: N818 - it becomes the answer's code; nothing is broken
     """A return code other than 0 for the request, or for one image of it.
 
     Attributes:
         code: The return code (Spec: 3).
-        data: What the answer's ``data`` holds beside it.
+        data: Further values in the answer's ``data``.
     """
 
     def __init__(self, code: int, data: Mapping[str, object] | None = None) -> None:

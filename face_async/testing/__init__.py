@@ -1,4 +1,4 @@
-"""For the tests of programs that use this package: a server of one's own, which can be told to fail.
+"""For the tests of programs that use this package: a local server with scripted faults.
 
 Needs the extra ``server``. With pytest, ask for the fixtures ``face_server`` and ``face_session``::
 
@@ -9,7 +9,7 @@ Needs the extra ``server``. With pytest, ask for the fixtures ``face_server`` an
         assert [call.code for call in face_server.calls("identify")] == [15, 15, 0]
         assert not face_server.faults.pending
 
-:mod:`face_async.portraits` draws the pictures, :mod:`face_async.server.faults` tells what can go wrong.
+:mod:`face_async.portraits` draws the pictures, :mod:`face_async.server.faults` lists the faults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server of one test: the local server in this process, its faults, and the calls that it saw."""
+"""The server of one test: the local server in this process, its faults, and the calls that it has got."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from face_async.server import Faults, Store, create_app, serve_in_background
 from face_async.server.faults import AnswerLostError, ScriptedAnswer
 from face_async.server.handlers import HANDLERS
 from face_async.server.refusal import Refusal
-from face_async.session import FaceSession, Project, SessionOptions
+from face_async.session import FaceSession, ProjectAccess, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -36,13 +36,13 @@ def _sizes(pictures: Mapping[str, list[bytes]]) -> str:
 
 @define
 class RecordedCall:
-    """One request that the server let in and could read.
+    """One request that had a good signature and could be read.
 
     Attributes:
         endpoint: The specification's name of the endpoint.
         parameters: The text parameters by the specification's names, as they were sent.
         pictures: The pictures by the names of their parameters, in their order.
-        code: The code that was answered; None as long as none was, and for an answer without one.
+        code: The return code of the answer; None before the answer, and for an answer without one.
     """
 
     endpoint: str
@@ -52,14 +52,14 @@ class RecordedCall:
 
 
 class FaceServer:
-    """A local server in this process and in memory, with credentials that nobody else has.
+    """A local server in this process and in memory, with random credentials.
 
     Used as a context manager, or closed by :meth:`close`. It serves any number of sessions at once, in process and on
     sockets, on asyncio and on trio.
 
     Args:
         limits: The service's limits; small ones make tests of them short.
-        recognizer: What tells faces apart: ``"fingerprint"`` (needs no models, and is the same everywhere),
+        recognizer: What finds and compares faces: ``"fingerprint"`` (needs no models, and is the same everywhere),
             ``"dlib"``, or one of your own.
 
     Attributes:
@@ -67,9 +67,9 @@ class FaceServer:
         appid: An appid that it serves.
         bucket: A bucket of that appid.
         credentials: The key pair to sign with.
-        limits: As above.
-        faults: What is to go wrong; empty to begin with.
-        transport: What lets any httpx client talk to the application; it needs no closing.
+        limits: The service's limits.
+        faults: The scripted faults; none at the beginning.
+        transport: An httpx transport to the application, for any httpx client; it needs no closing.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class FaceServer:
         self.transport: httpx.AsyncBaseTransport = _InProcess(self.app)
 
     def close(self) -> None:
-        """Forget everything. Doing so twice is fine."""
+        """Forget everything. A second call does nothing."""
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class FaceServer:
 
         Args:
             **options: The keyword arguments of :class:`~face_async.FaceSession`; with a ``base_url`` from
-                :meth:`serve` the session speaks over sockets, and wants to be closed.
+                :meth:`serve` the session uses sockets, and must be closed.
         """
         if "base_url" not in options:
             options["base_url"] = "http://localhost"
@@ -124,7 +124,7 @@ class FaceServer:
         Args:
             base_url: What :meth:`serve` yielded.
         """
-        return Project(self.appid, self.bucket, self.credentials).environment(base_url)
+        return ProjectAccess(self.appid, self.bucket, self.credentials).environment(base_url)
 
     def calls(self, endpoint: str | None = None) -> list[RecordedCall]:
         """Return the calls so far, retries included, in the order in which they came in.
@@ -153,7 +153,7 @@ class FaceServer:
 
 
 class _Recorder(Faults):
-    """Sees every call where the script sees it: let in and read."""
+    """Records every call that the script may change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class _Recorder(Faults):
 
 
 class _InProcess(httpx.AsyncBaseTransport):
-    """Calls the application; a connection that a fault breaks looks as it does on a socket."""
+    """Calls the application; a connection that a fault breaks raises the same error as on a socket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._inner = httpx.ASGITransport(app)

@@ -49,7 +49,7 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Enroll people on a local server, recognize them, and show how it went.
+    """Enroll people on a local server, recognize them, and show the results.
 
     In a person's folder of photographs, pictures called probe... are to be recognized, or else the last one by name;
     all others are enrolled. The exit code is 1 unless everybody was recognized.

@@ -19,7 +19,7 @@ from face_async.session import (
     BASE_URL_VARIABLE,
     DEFAULT_BASE_URL,
     HTTP_VARIABLE,
-    Project,
+    ProjectAccess,
     check_base_url,
 )
 
@@ -130,7 +130,7 @@ def check_variables(base_url: str | None) -> list[CheckResult]:
 
 def _check_account(known: list[str]) -> CheckResult:
     try:
-        project = Project.from_env()
+        project = ProjectAccess.from_env()
     except ValueError as error:
         # The error names the variable, and does not repeat its value.
         return wrong("variables", f"set: {', '.join(known) or 'none'}", str(error), Exit.USAGE)

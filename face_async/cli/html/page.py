@@ -80,7 +80,7 @@ class Section:
     Attributes:
         title: Its heading.
         count: The number beside the heading.
-        pieces: Its content, as HTML: what :func:`card` or :func:`failures` returned.
+        pieces: Its content, as HTML: what :func:`card` or :func:`failed_pictures` returned.
         lead: A sentence above the content.
         kind: How the pieces are laid out.
     """
@@ -116,7 +116,7 @@ def card(shown: Card) -> str:
     return _environment().get_template("card.html").render(card=shown)
 
 
-def failures(reason: str, count: int, pictures: Sequence[tuple[Path | None, str]]) -> str:
+def failed_pictures(reason: str, count: int, pictures: Sequence[tuple[Path | None, str]]) -> str:
     """Return pictures that failed for one reason as HTML, to be folded up.
 
     Args:
@@ -124,7 +124,7 @@ def failures(reason: str, count: int, pictures: Sequence[tuple[Path | None, str]
         count: How many failed for this reason.
         pictures: The first of them: the file, None when there is none at hand, and the words below it.
     """
-    return _environment().get_template("failures.html").render(reason=reason, count=count, pictures=pictures)
+    return _environment().get_template("failed_pictures.html").render(reason=reason, count=count, pictures=pictures)
 
 
 @cache

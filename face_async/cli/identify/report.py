@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from face_async.cli.html.page import Card, Rank, Section, card, failures, page
+from face_async.cli.html.page import Card, Rank, Section, card, failed_pictures, page
 from face_async.cli.identify.identification import Identification, Tally, Verdict
 from face_async.cli.identify.output import Output
 from face_async.cli.pictures import FaceBoxes, pictures_below
@@ -93,7 +93,9 @@ class Report(Output):
 
     def _sections(self) -> Iterator[Section]:
         yield self._cards_of(Verdict.UNKNOWN)
-        reasons = (failures(reason, count, self._failures[reason]) for reason, count, _ in self._tally.most_frequent())
+        reasons = (
+            failed_pictures(reason, count, self._failures[reason]) for reason, count, _ in self._tally.most_frequent()
+        )
         yield Section("Failed", self._tally.counts[Verdict.FAILED], reasons, kind="reasons")
         yield self._cards_of(Verdict.RECOGNIZED)
 
