@@ -363,14 +363,15 @@ def check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
         raise ValueError(f"base_url must be an http or https URL, not {base_url!r}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must hold neither a user, a query nor a fragment")
-    if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_insecure and not is_loopback(parts.hostname):
         raise ValueError(
             f"{base_url!r} would send pictures and signatures unencrypted; use https, or pass allow_insecure=True"
         )
     return base_url.rstrip("/"), host_of(base_url)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host, by its name or IP address, is this machine: ``localhost``, ``127.0.0.0/8`` or ``::1``."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-from ipaddress import ip_address
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 
 from face_async.cli.options import DEFAULT_DB, RecognizerName, RecognizerOption
 from face_async.cli.output import say, tell
-from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess
+from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +39,14 @@ def serve(
     FACE_ASYNC_SECRET_KEY. Without them a random one is made for this run and printed, ready to paste, and only this
     machine can reach the server.
     """
-    from face_async.server import Account, Store, create_app  # noqa: PLC0415 - slow to import, so only here
+    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
+    from face_async.server import Account, Store, create_app  # noqa: PLC0415
     from face_async.server import serve as run  # noqa: PLC0415
 
     configured = ProjectAccess.from_env()
-    if configured is None and not _is_loopback(host):
+    if configured is None and not is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
-    project = configured or _random_project()
+    project = configured or ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
     with Store(db) as store:
         app = create_app(
             store,
@@ -55,17 +55,9 @@ def serve(
             replay_protection=replay_protection,
             url_allow_list=allow_url or (),
         )
-        logging.basicConfig(
-            format="%(asctime)s %(name)s: %(message)s", force=True
-        )  # a server's log may have long lines
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each
         run(app, host=host, port=port, on_ready=_announce(project, configured=configured is not None, db=db))
     tell("stopped")
-
-
-def _random_project() -> ProjectAccess:
-    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - as above
-
-    return ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
 
 
 def _announce(project: ProjectAccess, *, configured: bool, db: Path) -> Callable[[str], None]:
@@ -76,10 +68,3 @@ def _announce(project: ProjectAccess, *, configured: bool, db: Path) -> Callable
         tell(f"serving {db} on {base_url}; Ctrl-C stops it")
 
     return announce
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
