@@ -127,19 +127,7 @@ def merge_journals(
 
 @frozen
 class Plan:
-    """The pictures to enroll, and how.
-
-    Attributes:
-        source: The folder or manifest.
-        journal: The journal of the run.
-        group_ids: The groups of new persons.
-        shard: The part of the persons to enroll: its rank, and the number of parts.
-        at_once: Requests under way at once.
-        fit: Whether to make pictures smaller that are too large for a request.
-        pack: Whether to send several pictures of a person in one request.
-        dry_run: Whether to send nothing.
-        retry: Whether to enroll only pictures that have failed before.
-    """
+    """The pictures to enroll, and how."""
 
     source: Path
     journal: Path

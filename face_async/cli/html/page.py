@@ -95,15 +95,7 @@ class Section:
 def page(
     title: str, summary: Mapping[str, object], sections: Iterable[Section], *, command: str, remark: str = ""
 ) -> Iterator[str]:
-    """Yield a page as pieces of HTML.
-
-    Args:
-        title: Its title.
-        summary: The numbers to see first, by their names.
-        sections: Its sections; each is rendered when its turn comes.
-        command: The command that made it.
-        remark: A sentence at the foot.
-    """
+    """Yield a page as pieces of HTML: a summary of numbers by their names, the sections, and a remark at the foot."""
     return (
         _environment()
         .get_template("page.html")
@@ -117,13 +109,7 @@ def card(shown: Card) -> str:
 
 
 def failed_pictures(reason: str, count: int, pictures: Sequence[tuple[Path | None, str]]) -> str:
-    """Return pictures that failed for one reason as HTML, to be folded up.
-
-    Args:
-        reason: Why they failed.
-        count: How many failed for this reason.
-        pictures: The first of them: the file, None when there is none at hand, and the words below it.
-    """
+    """Return the first pictures that failed for one reason as HTML, each with the words below it; all are counted."""
     return _environment().get_template("failed_pictures.html").render(reason=reason, count=count, pictures=pictures)
 
 

@@ -160,14 +160,7 @@ class Probes:
 
 @frozen
 class Search:
-    """How to search for the person in a picture.
-
-    Attributes:
-        group_ids: The groups to search.
-        threshold: The confidence, 0 to 100, from which on it is the same person.
-        at_once: Pictures under way at once.
-        fit: Whether to make pictures smaller that are too large for a request.
-    """
+    """How to search for the person in a picture."""
 
     group_ids: Sequence[str]
     threshold: float

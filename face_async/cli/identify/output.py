@@ -9,6 +9,7 @@ from abc import abstractmethod
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Self
 
+import attrs
 from rich.console import Console
 from rich.text import Text
 
@@ -192,14 +193,6 @@ def _fields(identified: Identification) -> dict[str, object]:
     return {
         "image": identified.image,
         "recognized": identified.verdict is Verdict.RECOGNIZED,
-        "candidates": [
-            {
-                "person_id": candidate.person_id,
-                "face_id": candidate.face_id,
-                "confidence": candidate.confidence,
-                "tag": candidate.tag,
-            }
-            for candidate in identified.candidates
-        ],
+        "candidates": [attrs.asdict(candidate) for candidate in identified.candidates],
         "error": None if identified.error is None else one_line(identified.error),
     }

@@ -12,8 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from face_async.cli.html.page import Card, Rank, Section, card, failed_pictures, page
 from face_async.cli.identify.identification import Identification, Tally, Verdict
 from face_async.cli.identify.output import Output
@@ -53,7 +51,7 @@ class Report(Output):
         self._threshold = threshold
         self._boxes = FaceBoxes()
         self._tally = Tally()
-        self._cards = {verdict: _StoredCards() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNIZED)}
+        self._cards = {verdict: _temporary_file() for verdict in (Verdict.UNKNOWN, Verdict.RECOGNIZED)}
         self._failures: dict[str, list[tuple[Path | None, str]]] = {}
 
     def add(self, identified: Identification) -> None:
@@ -63,8 +61,8 @@ class Report(Output):
             shown = self._failures.setdefault(reason, [])
             if len(shown) < _MAX_FAILURES:
                 shown.append((_file(identified), identified.image))
-        elif (stored := self._cards[identified.verdict]).count < _MAX_CARDS:
-            stored.add(card(self._card(identified)))
+        elif self._tally.counts[identified.verdict] <= _MAX_CARDS:
+            self._cards[identified.verdict].write(card(self._card(identified)))
 
     def close(self, *, complete: bool) -> None:
         """Write the page."""
@@ -87,8 +85,8 @@ class Report(Output):
         )
         with self._file as file:
             file.writelines(pieces)
-        for stored in self._cards.values():
-            stored.file.close()
+        for cards in self._cards.values():
+            cards.close()
         self._boxes.close()
 
     def _sections(self) -> Iterator[Section]:
@@ -100,10 +98,10 @@ class Report(Output):
         yield self._cards_of(Verdict.RECOGNIZED)
 
     def _cards_of(self, verdict: Verdict) -> Section:
-        count, stored = self._tally.counts[verdict], self._cards[verdict]
-        stored.file.seek(0)
-        lead = f"The first {stored.count:,} are shown." if stored.count < count else ""
-        return Section(verdict.capitalize(), count, stored.file, lead)
+        count, cards = self._tally.counts[verdict], self._cards[verdict]
+        cards.seek(0)
+        lead = f"The first {_MAX_CARDS:,} are shown." if count > _MAX_CARDS else ""
+        return Section(verdict.capitalize(), count, cards, lead)
 
     def _card(self, identified: Identification) -> Card:
         picture = _file(identified)
@@ -130,18 +128,6 @@ class Report(Output):
         )
 
 
-@define
-class _StoredCards:
-    """Cards that wait in a temporary file for the page to be written."""
-
-    file: IO[str] = field(factory=lambda: tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115 - it is closed with the report
-    count: int = 0
-
-    def add(self, html: str) -> None:
-        self.file.write(html)
-        self.count += 1
-
-
 class Enrolled:
     """Enrolled pictures in a folder: of each person the first one, in a sub-folder or a file named by the person's id.
 
@@ -158,6 +144,10 @@ class Enrolled:
     def _picture_of(self, person_id: str) -> Path | None:
         home = self._homes.get(person_id)
         return next(pictures_below(home), None) if home is not None and home.is_dir() else home
+
+
+def _temporary_file() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
 
 
 def _file(identified: Identification) -> Path | None:
