@@ -138,10 +138,9 @@ def test_photographs_that_are_not_there(say, tmp_path):
 
 
 def test_a_missing_extra_is_named(say, monkeypatch):
-    monkeypatch.setitem(sys.modules, "face_async.local", None)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "face_async.server", raising=False)
-    monkeypatch.delitem(sys.modules, "face_async.server.background", raising=False)
+    for name in ("face_async.local", "face_async.server", "face_async.server.background"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     said = say("serve")
     assert said.code == Exit.USAGE
     assert said.err == "face-async: the module uvicorn is missing; install 'face_async[all]'\n"
