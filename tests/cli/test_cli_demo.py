@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,8 @@ def test_real_photographs_are_recognized_by_dlib(say, tmp_path):
     assert "4 of 4 recognized" in said.out
 
 
-def test_every_file_of_the_command_line_is_named_in_its_map():
-    files = {path.name for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__.py"}
-    assert {name for name in files if name not in (cli.__doc__ or "")} == set()
+def test_the_map_of_the_command_line_names_every_file_and_folder_that_there_is():
+    home = Path(cli.__file__).parent
+    files = {path.name for path in home.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in home.glob("*/__init__.py")}
+    assert set(re.findall(r"^    (\S+)", cli.__doc__ or "", re.MULTILINE)) == files | folders

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,22 @@ class TestThePage:
 
     def test_of_a_url_has_no_picture(self, make):
         assert "img" not in make(Identification("https://example.com/a.jpg")).tags
+
+    def test_is_written_piece_by_piece(self, tmp_path, ada):
+        """Nine times as many cards add less memory than a few of them have."""
+
+        def peak_and_size(count: int) -> tuple[int, int]:
+            tracemalloc.start()
+            with Report(tmp_path / "page.html", group_ids=["staff"], threshold=75, enrolled=None) as report:
+                for _ in range(count):
+                    report.add(Identification(str(ada)))
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return peak, (tmp_path / "page.html").stat().st_size
+
+        peak_and_size(1)  # what is made once
+        (peak_of_few, few), (peak_of_many, many) = peak_and_size(10), peak_and_size(90)
+        assert peak_of_many - peak_of_few < (many - few) / 10
 
     def test_frames_the_face_where_it_is(self, make, ada, monkeypatch):
         monkeypatch.setattr(FaceBoxes, "find", lambda _self, _picture: Box(80, 32, 160, 64.0))
