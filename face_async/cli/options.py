@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 DEFAULT_DB = Path("faces.db")
 
-# From 75 on the vendor speaks of about the same person; the local server's scale has dlib's usual threshold there.
+# The vendor: from 75 on it is about the same person. The local server's scale has dlib's usual threshold there.
 SAME_PERSON = 75.0
 
 

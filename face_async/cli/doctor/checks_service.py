@@ -38,7 +38,7 @@ _SKEW_SECONDS, _MAX_SKEW_SECONDS = 30, 240  # a signature is good for 300
 _NEARLY_FULL = 0.9
 
 MENDS: Mapping[int, str] = {
-    ReturnCode.BAD_REQUEST: "pay the account, or look whether something on the way changes requests",
+    ReturnCode.BAD_REQUEST: "pay the account, or check whether something on the way changes requests",
     ReturnCode.SIGNATURE_EMPTY: "something on the way removes the Authorization header: a proxy?",
     ReturnCode.SIGNATURE_MALFORMED: (
         "something on the way changes the Authorization header, or this is no server for this API"

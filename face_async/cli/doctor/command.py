@@ -32,7 +32,7 @@ def doctor(
     base_url: BaseUrl = None,
     recognizer: RecognizerOption = RecognizerName.AUTO,
     groups: Annotated[
-        int, typer.Option("--groups", metavar="N", min=0, help="Count the persons of so many groups, a call each.")
+        int, typer.Option("--groups", metavar="N", min=0, help="Count the persons of N groups, a call each.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
