@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 MAX_LIFETIME = 90 * 24 * 60 * 60
 """The longest time that a signature may be valid: 3 months, in seconds."""
@@ -31,31 +31,42 @@ def check_token(name: str, value: str) -> None:
         TypeError: It is not a str.
         ValueError: It is empty, or has other characters than printable ASCII without ``&``, which separates fields.
     """
-    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if error := _token_error(name, value):
+        raise error
+
+
+def _token_error(name: str, value: object) -> TypeError | ValueError | None:
+    if not isinstance(value, str):
+        return TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{name} must be printable ASCII without spaces and '&', and not empty")
-
-
-def _token(_: object, attribute: Attribute[str], value: str) -> None:
-    check_token(attribute.name, value)
+        return ValueError(f"{name} must be printable ASCII without spaces and '&', and not empty")
+    return None
 
 
 @frozen
 class Credentials:
-    """A SecretID and its SecretKey; the key never shows in a repr.
+    """A SecretID and its SecretKey; the key shows neither in a repr nor in the traceback of a refusal.
 
     Raises:
+        TypeError: Either is no str.
         ValueError: Either is empty or has characters that cannot stand in a signature (a stray line break, say).
     """
 
-    secret_id: str = field(validator=_token)
-    secret_key: str = field(validator=_token, repr=False)
+    secret_id: str
+    secret_key: str = field(repr=False)
+
+    def __init__(self, secret_id: str, secret_key: str) -> None:
+        error = _token_error("secret_id", secret_id) or _token_error("secret_key", secret_key)
+        if error is not None:
+            del self, secret_id, secret_key  # this frame hangs on the error, and tools print what frames hold
+            raise error
+        object.__setattr__(self, "secret_id", secret_id)
+        object.__setattr__(self, "secret_key", secret_key)
 
 
 @frozen
 class Signature:
-    """What a received Authorization value says; whether it is true is for :func:`verify` to tell."""
+    """The fields of a received Authorization value, which :func:`verify` checks."""
 
     appid: str
     bucket: str | None

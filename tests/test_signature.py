@@ -20,6 +20,7 @@ from samples import (
     SIGNED_SECRET_KEY,
 )
 
+from face_async import FaceSession
 from face_async.signature import MAX_LIFETIME, Credentials, parse, sign, verify
 
 CREDENTIALS = Credentials(SIGNED_SECRET_ID, SIGNED_SECRET_KEY)
@@ -325,6 +326,37 @@ def test_neither_the_message_nor_the_traceback_of_a_refused_key_shows_it(broken)
     told = "".join(traceback.format_exception(refused.value))
     assert KEY not in told
     assert KEY not in repr(refused.value)
+
+
+REFUSED = {
+    "a key with a line break": lambda: Credentials("id", f"{KEY}\n"),
+    "a key by its name": lambda: Credentials(secret_id="id", secret_key=f" {KEY}"),
+    "a key as bytes": lambda: Credentials("id", KEY.encode()),
+    "an id beside a good key": lambda: Credentials("", KEY),
+    "a session's key in the environment": FaceSession.from_env,
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_no_frame_of_ours_holds_a_key_that_is_refused(monkeypatch, refused):
+    """Tools that print the local variables of a traceback's frames show nothing that the caller did not hold."""
+    for name, value in {"APPID": "1", "BUCKET": "b", "SECRET_ID": "id", "SECRET_KEY": f"{KEY}\n"}.items():
+        monkeypatch.setenv(f"FACE_ASYNC_{name}", value)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        REFUSED[refused]()
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    ours = [frame for frame in frames if frame.f_globals["__name__"] not in {__name__, "_pytest.python_api"}]
+    assert ours
+    held = [value for frame in ours for local in frame.f_locals.values() for value in (local, *held_by(local))]
+    assert [value for value in held if KEY in repr(value)] == []
+    names = [frame.f_globals["__name__"] for frame in ours]
+    assert {name.partition(".")[0] for name in names} == {"face_async"}
+
+
+def held_by(value: object) -> list[object]:
+    """Return what an object's attributes are, as far as they are set."""
+    names = getattr(type(value), "__slots__", ())
+    return [getattr(value, name) for name in names if name != "__weakref__" and hasattr(value, name)]
 
 
 def test_no_failure_of_signing_shows_the_key():
