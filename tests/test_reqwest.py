@@ -78,7 +78,7 @@ def test_the_environment_chooses_the_library(monkeypatch):
         monkeypatch.setenv(f"FACE_ASYNC_{name}", "x")
 
     def library(session):
-        return type(session._caller.transport).__name__
+        return type(session._runner.transport).__name__
 
     monkeypatch.delenv("FACE_ASYNC_HTTP", raising=False)
     assert library(FaceSession.from_env()) == "HttpxLanes"
@@ -91,6 +91,26 @@ def test_the_environment_chooses_the_library(monkeypatch):
     monkeypatch.setenv("FACE_ASYNC_HTTP", "curl")
     with pytest.raises(ValueError, match="not 'curl'"):
         FaceSession.from_env()
+
+
+def test_only_an_open_client_delays_the_end_of_the_process():
+    """Importing registers nothing to be done at exit; the first call over the library registers it, once."""
+    program = """if True:
+        import atexit, asyncio, time
+        import face_async
+        ours = []
+        register = atexit.register
+        atexit.register = lambda act, *args: ours.append(act) if act is time.sleep else register(act, *args)
+        from face_async._transports.reqwest import Reqwest
+        print(len(ours))
+        async def open_two():
+            for _ in range(2):
+                Reqwest()._open(1.0)
+        asyncio.run(open_two())
+        print(len(ours))
+    """
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.split() == ["0", "1"]
 
 
 # Uploads

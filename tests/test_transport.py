@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 from contextlib import asynccontextmanager, contextmanager
+from operator import attrgetter
 from pathlib import Path
 
 import anyio
@@ -47,6 +48,7 @@ from face_async import (
     UnavailableError,
     __version__,
 )
+from face_async._transports import lanes
 from face_async._transports.base import MAX_ANSWER_BYTES
 from face_async.signature import parse, verify
 
@@ -194,6 +196,20 @@ async def test_an_answer_sent_ahead_is_never_taken_for_that_of_the_next_call(ses
         async with session_at(server) as session:
             names = [(await session.get_info("p")).person_name for _ in range(2)]
     assert names == ["Ada", "Ada"]
+
+
+@on_httpx
+async def test_a_library_that_hides_what_came_after_an_answer_is_said_once(session_at, monkeypatch, caplog):
+    """Then connections are not used again, calls succeed all the same, and the log tells why they are slow."""
+    monkeypatch.setattr(lanes, "_trailing_data", attrgetter("there_is_no_such_attribute"))
+    lanes._warn_of_other_httpcore.cache_clear()
+    with RawServer([answer(INFO)] * 3) as server:
+        async with session_at(server) as session:
+            for _ in range(3):
+                await session.get_info("p")
+    assert server.accepted == 3
+    [record] = [record for record in caplog.records if record.name == "face_async"]
+    assert (record.levelname, "httpcore" in record.getMessage()) == ("WARNING", True)
 
 
 async def test_bytes_that_come_after_an_answer_are_never_taken_for_that_of_the_next_call(session_at):

@@ -35,7 +35,7 @@ class TransportFailure(Exception):  # noqa: N818 - it becomes a TransportError, 
         self.unsent = unsent
 
 
-class AnswerRefused(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
+class BadResponse(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
     """An answer came that must not be read on: too large, or encoded although that was not asked for."""
 
     def __init__(self, problem: str, status: int) -> None:
@@ -112,7 +112,7 @@ class Transport(ABC):
 
         Raises:
             TransportFailure: No complete answer came back.
-            AnswerRefused: The answer is not one to read.
+            BadResponse: The answer must not be read on.
             FaceError: Whatever reading the body raised.
         """
 

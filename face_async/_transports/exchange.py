@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from face_async._transports.base import MAX_ANSWER_BYTES, Answer, AnswerRefused, TransportFailure
+from face_async._transports.base import MAX_ANSWER_BYTES, Answer, BadResponse, TransportFailure
 from face_async.errors import FaceError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def host_of(base_url: str) -> str:
         raise ValueError(f"base_url cannot be called: {error}") from None
 
 
-class _Stream(httpx.AsyncByteStream):
+class _RequestStream(httpx.AsyncByteStream):
     """A body in the form that httpx takes."""
 
     def __init__(self, body: RequestBody) -> None:
@@ -51,25 +51,27 @@ async def exchange(
     transport: httpx.AsyncBaseTransport, url: str, headers: Mapping[str, str], body: RequestBody, timeout: float
 ) -> Answer:
     steps = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-    request = httpx.Request("POST", _url(url), headers=headers, stream=_Stream(body), extensions={"timeout": steps})
+    request = httpx.Request(
+        "POST", _url(url), headers=headers, stream=_RequestStream(body), extensions={"timeout": steps}
+    )
     try:
         response = await transport.handle_async_request(request)
         try:
-            return await _read(response)
+            return await _read_response(response)
         finally:
             await response.aclose()
-    except (FaceError, AnswerRefused):
+    except (FaceError, BadResponse):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a transport raises must leave as a typed error
         # Only these names can be trusted: a write error may come to light as a read error, and the other way round.
         unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        reason = _reason(error)
+        reason = _reason_of(error)
     # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
     raise TransportFailure(reason, unsent=unsent)
 
 
-async def _read(response: httpx.Response) -> Answer:
-    AnswerRefused.check_encoding(response.headers.get("content-encoding", "identity"), response.status_code)
+async def _read_response(response: httpx.Response) -> Answer:
+    BadResponse.check_encoding(response.headers.get("content-encoding", "identity"), response.status_code)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -84,11 +86,11 @@ async def _read(response: httpx.Response) -> Answer:
     except httpx.HTTPError:
         if size <= MAX_ANSWER_BYTES:
             raise
-    AnswerRefused.check_size(size, response.status_code)
+    BadResponse.check_size(size, response.status_code)
     return Answer(response.status_code, response.headers, b"".join(pieces))
 
 
-def _reason(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     """Return what went wrong, in words that cannot quote a request."""
     match error:
         case httpx.ConnectTimeout():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HttpxTransport(Transport):
-    """Any httpx transport that somebody else has opened, and will close."""
+    """An httpx transport that the user has opened, and closes."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
@@ -35,7 +35,7 @@ class HttpxTransport(Transport):
         raise cut_short(closed=self._closed)
 
     async def aclose(self) -> None:
-        """End the calls under way; the transport itself is closed by whoever opened it."""
+        """End the calls under way; the user closes the transport itself."""
         self._closed = True
         for scope in self._busy:
             scope.cancel()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections import deque
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from face_async._transports.base import RequestBody
+
+_trailing_data = attrgetter("_connection._h11_state.trailing_data")
 
 
 class HttpxLanes(Transport):
@@ -57,7 +61,7 @@ class HttpxLanes(Transport):
     async def aclose(self) -> None:
         self._closed = True
         for scope in self._busy.values():
-            scope.cancel()  # whoever is busy on a lane closes it, even one that is only connecting
+            scope.cancel()  # the task that uses a lane closes it, even while it connects
         while self._idle:
             await _close(self._idle.pop()[1])
 
@@ -91,10 +95,19 @@ def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
     """Return whether a lane's connection is open, and nothing has come on it after the answer.
 
     httpcore would take what has come, say a second answer, for the answer to the next request. It has no public name
-    for that; should these ones change, lanes are not reused, and the tests of keep-alive say so.
+    for that; should the private ones change, connections are not reused, and the log says so once.
     """
     try:
-        (connection,) = lane._pool.connections  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        return not attrgetter("_connection._h11_state.trailing_data")(connection)[0]
-    except (AttributeError, ValueError):
+        connections = lane._pool.connections  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return all(not _trailing_data(connection)[0] for connection in connections) and len(connections) == 1
+    except (AttributeError, LookupError, TypeError):
+        _warn_of_other_httpcore()
         return False
+
+
+@cache
+def _warn_of_other_httpcore() -> None:
+    logging.getLogger("face_async").warning(
+        "this version of httpcore does not tell whether a connection can be used again: every request opens a new one, "
+        "which is slow; install a version that face_async was tested with, or use http='reqwest'"
+    )

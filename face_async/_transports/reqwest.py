@@ -7,6 +7,7 @@ import atexit
 import time
 from collections.abc import Coroutine
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -15,7 +16,7 @@ from face_async._transports.base import (
     KEEPALIVE_SECONDS,
     MAX_ANSWER_BYTES,
     Answer,
-    AnswerRefused,
+    BadResponse,
     Transport,
     TransportFailure,
 )
@@ -39,9 +40,16 @@ if TYPE_CHECKING:
 _READ_BYTES = 64 * 1024
 _AFTER_CONNECTING = timedelta(milliseconds=50)
 
-# The library's thread may still be handing back what it borrowed when the program has ended, and CPython 3.11 aborts
-# a process in which a foreign thread does so while the interpreter goes down: give it the moment that it takes.
-atexit.register(time.sleep, 0.1)
+
+@cache
+def _prepare_process() -> None:
+    """Do what the library needs once in a process that opens a client."""
+    # The library's thread may still be releasing Python objects when the program has ended, and CPython 3.11 aborts a
+    # process in which a foreign thread does so while the interpreter shuts down: wait until it is done.
+    atexit.register(time.sleep, 0.1)
+    # Once a block of this size has been freed, glibc keeps the memory of small bodies for the next ones. Until then it
+    # returns it to the system and takes it back page by page, which is a third of what uploads cost.
+    bytes(2 * 1024 * 1024)
 
 
 class Reqwest(Transport):
@@ -71,9 +79,9 @@ class Reqwest(Transport):
             # Bytes cost a third of a stream. A large body goes as a stream all the same: when the connection breaks,
             # it is good to know that the last chunk was not yet handed over.
             whole = body.in_one_piece()
-            request = request.body_stream(_Stream(body)) if whole is None else request.body_bytes(whole)
+            request = request.body_stream(_Chunks(body)) if whole is None else request.body_bytes(whole)
             return await _exchange(request.build_streamed())
-        except (FaceError, AnswerRefused):
+        except (FaceError, BadResponse):
             raise
         except asyncio.CancelledError:
             # The library raises one of its own making, which no scope of anyio would take for its own and stop: under
@@ -81,7 +89,7 @@ class Reqwest(Transport):
             await checkpoint_if_cancelled()
             raise
         except PyreqwestError as error:
-            reason, unsent = _reason(error)
+            reason, unsent = _explain(error)
         finally:
             self._busy -= 1
         # Raised out here, so that no foreign exception hangs on it as its context.
@@ -103,6 +111,7 @@ class Reqwest(Transport):
             asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError("http='reqwest' runs on asyncio only; on trio use http='httpx'") from None
+        _prepare_process()
         seconds = _span(step)
         builder = ClientBuilder().http1_only().no_proxy().follow_redirects(False).referer(False)
         for switch in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
@@ -114,7 +123,7 @@ class Reqwest(Transport):
         return client
 
 
-class _Stream:
+class _Chunks:
     """A body in the form that the library takes."""
 
     def __init__(self, body: RequestBody) -> None:
@@ -169,31 +178,31 @@ async def _exchange(request: StreamRequest) -> Answer:
     """
     response = await request.__aenter__()
     try:
-        return await _read(response)
+        return await _receive(response)
     except BaseException as error:
         await request.__aexit__(type(error), error, error.__traceback__)
         raise
 
 
-async def _read(response: Response) -> Answer:
+async def _receive(response: Response) -> Answer:
     status = response.status
     encoding = response.get_header("content-encoding") or "identity"
-    AnswerRefused.check_encoding(encoding, status)
+    BadResponse.check_encoding(encoding, status)
     length = response.get_header("content-length")
     if length is not None and len(length) <= len(str(MAX_ANSWER_BYTES)):
-        AnswerRefused.check_size(int(length), status)
+        BadResponse.check_size(int(length), status)
         content = await response.bytes()
         return Answer(status, cast("Mapping[str, str]", response.headers), bytes(content))
     pieces: list[bytes] = []
     size = 0
     while (piece := await response.body_reader.read(_READ_BYTES)) is not None:
         size += len(piece)
-        AnswerRefused.check_size(size, status)
+        BadResponse.check_size(size, status)
         pieces.append(bytes(piece))
     return Answer(status, cast("Mapping[str, str]", response.headers), b"".join(pieces))
 
 
-def _reason(error: PyreqwestError) -> tuple[str, bool]:
+def _explain(error: PyreqwestError) -> tuple[str, bool]:
     """Return what went wrong, in words that cannot quote a request, and whether it was never sent.
 
     The class does not tell: a connection that broke after the request was sent is called a ConnectError too.
