@@ -15,8 +15,9 @@ from face_async._call.retry import RetryPolicy
 from face_async._call.throttle import Throttle, ThrottleState
 from face_async._transports.base import Answer
 from face_async._version import __version__
+from face_async.bulk.accounts import Key
 from face_async.bulk.api import BulkApi, GroupsResult, NewPerson
-from face_async.bulk.fitting import fit_image
+from face_async.bulk.fitting import fit_image, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.bulk.outcomes import Outcome, Outcomes
 from face_async.bulk.sharding import ShardedGroup
@@ -31,15 +32,19 @@ from face_async.errors import (
     DuplicateFaceError,
     FaceError,
     FaceLimitError,
+    FaceLimitRefusal,
     GroupLimitError,
+    GroupLimitRefusal,
     ImageError,
     ImageRefusedError,
     InvalidParameterError,
     LimitError,
     NotFoundError,
     PersonLimitError,
+    PersonLimitRefusal,
     RateLimitedError,
     RequestTooLargeError,
+    RequestTooLargeRefusal,
     ResponseError,
     ReturnCode,
     ServiceError,
@@ -87,9 +92,11 @@ __all__ = [
     "FaceError",
     "FaceInfo",
     "FaceLimitError",
+    "FaceLimitRefusal",
     "FaceOutcome",
     "FaceSession",
     "GroupLimitError",
+    "GroupLimitRefusal",
     "GroupsResult",
     "IdentifyResult",
     "ImageError",
@@ -98,6 +105,7 @@ __all__ = [
     "ImageSource",
     "ImageUrl",
     "InvalidParameterError",
+    "Key",
     "LimitError",
     "LimitLedger",
     "Meta",
@@ -108,8 +116,10 @@ __all__ = [
     "Outcomes",
     "PersonInfo",
     "PersonLimitError",
+    "PersonLimitRefusal",
     "RateLimitedError",
     "RequestTooLargeError",
+    "RequestTooLargeRefusal",
     "ResponseError",
     "RetryPolicy",
     "ReturnCode",
@@ -125,4 +135,5 @@ __all__ = [
     "VerifyResult",
     "__version__",
     "fit_image",
+    "fitted",
 ]

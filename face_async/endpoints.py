@@ -115,21 +115,13 @@ class FaceApi(ABC):
     """
 
     @abstractmethod
-    async def _call(
-        self,
-        endpoint: Endpoint[T],
-        fields: Fields,
-        images: Images | None = None,
-        *,
-        before: Collection[str] | None = None,
-    ) -> T:
+    async def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> T:
         """Send one request, as often as it takes, and return its result.
 
         Args:
             endpoint: What is called.
             fields: The text parameters.
             images: The picture parameters.
-            before: The faces that the person has before the call, if they are known.
         """
 
     async def new_person(
@@ -194,10 +186,18 @@ class FaceApi(ABC):
         images: Sequence[ImageSource],
         *,
         tag: str | None = None,
-        before: Collection[str] | None = None,
+        before: Collection[str] | None = None,  # noqa: ARG002 - for subclasses that settle what is in doubt
     ) -> AddFaceResult:
-        """Add faces to a person whose faces before may be known: then it is certain which are new, whatever fails."""
-        result = await self._call(ADD_FACE, {"person_id": person_id, "tag": tag}, {"images": images}, before=before)
+        """Add faces to a person.
+
+        Args:
+            person_id: The person.
+            images: The images.
+            tag: A remark for the faces.
+            before: The ids of the person's faces before the call, if they are known. A session tells by them which
+                faces are new when it has to settle what became of the call.
+        """
+        result = await self._call(ADD_FACE, {"person_id": person_id, "tag": tag}, {"images": images})
         return evolve(result, images=tuple(images))
 
     async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:

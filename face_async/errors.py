@@ -32,10 +32,11 @@ Every error pickles, and none carries a secret, a signature or a byte of a pictu
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Required, Self, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +77,14 @@ class ImageRefusedError(LimitError):
     """The image cannot be sent: it is a GIF, empty, missing, unreadable, or changed meanwhile (Spec: 2, item 6)."""
 
 
+class CallFacts(TypedDict, total=False):
+    """What every :class:`CallError` is made with; see its attributes."""
+
+    endpoint: Required[str]
+    maybe_applied: bool
+    attempts: int
+
+
 class CallError(FaceError):
     """A call that was begun has failed.
 
@@ -93,11 +102,14 @@ class CallError(FaceError):
         self.maybe_applied = maybe_applied
         self.attempts = attempts
 
-    def leave_in_doubt(self) -> None:
-        """Set :attr:`maybe_applied`, and say so."""
-        if not self.maybe_applied:
-            self.maybe_applied = True
-            self.args = (f"{self}{_LOOK_FIRST}",)
+    def in_doubt(self) -> Self:
+        """Return a copy whose :attr:`maybe_applied` is True, and which says so; itself if it is already."""
+        if self.maybe_applied:
+            return self
+        error = copy.copy(self)
+        error.maybe_applied = True
+        error.args = (f"{self}{_LOOK_FIRST}",)
+        return error.with_traceback(self.__traceback__)
 
 
 class TransportError(CallError):
@@ -116,9 +128,9 @@ class ResponseError(CallError):
         path: Where the answer is wrong, such as ``"$.data.candidates[0].confidence"``; ``"$"`` is the whole.
     """
 
-    def __init__(self, problem: str, *, endpoint: str, status: int, path: str = "$") -> None:
-        message = f"{endpoint}: the answer (HTTP {status}) breaks the specification at {path}: {problem}"
-        super().__init__(message, endpoint=endpoint)
+    def __init__(self, problem: str, *, status: int, path: str = "$", **call: Unpack[CallFacts]) -> None:
+        what = f"{call['endpoint']}: the answer (HTTP {status})"
+        super().__init__(f"{what} breaks the specification at {path}: {problem}", **call)
         self.status = status
         self.path = path
 
@@ -139,9 +151,9 @@ class ServiceError(CallError):
         code: int,
         message: str = "",
         *,
-        endpoint: str,
         data: Mapping[str, object] | None = None,
         session_id: str = "",
+        **call: Unpack[CallFacts],
     ) -> None:
         known = CODES.get(code)
         self.code = int(code)
@@ -154,12 +166,7 @@ class ServiceError(CallError):
         # A failed comparison says which of its two pictures failed (Spec: 2.13).
         flag = self.data.get("fail_flag")
         which = " in the first picture" if flag == 1 else " in the second picture" if flag == 2 else ""  # noqa: PLR2004 - the values of the specification
-        super().__init__(f"{endpoint}: {code} {self.name}{which}: {meaning}{said}", endpoint=endpoint)
-
-    @property
-    def retry(self) -> Retry:
-        """What the code means for trying again; an unknown one is an answer."""
-        return CODES[self.code].retry if self.code in CODES else Retry.NEVER
+        super().__init__(f"{call['endpoint']}: {code} {self.name}{which}: {meaning}{said}", **call)
 
 
 class AuthError(ServiceError):
@@ -216,9 +223,9 @@ class Retry(enum.Enum):
     NEVER = "never"  # an answer: the same request would get it again
     LATER = "later"  # not executed; the same request may succeed later
     SLOWER = "slower"  # not executed; the same request may succeed at a lower rate
-    CLOCK = "clock"  # not executed; may succeed once the clock is corrected
-    HOPELESS = "hopeless"  # not executed; nor will any other request of this account be
-    AMBIGUOUS = "ambiguous"  # executed or not, the code does not tell
+    CLOCK = "clock"  # not executed; it may succeed once the clock is corrected, and no request will before
+    HOPELESS = "hopeless"  # not executed, and no other request of this account will be
+    AMBIGUOUS = "ambiguous"  # executed or not: the code does not tell
 
 
 class Code(int):
@@ -268,7 +275,9 @@ class ReturnCode(enum.IntEnum):
     BUCKET_NOT_EXISTED = Code(16, NotFoundError, "the bucket does not exist; check it", Retry.HOPELESS)
     PARAMETER_INVALID = Code(21, InvalidParameterError, "a parameter is invalid")
     REQUEST_TOO_LARGE = Code(23, RequestTooLargeRefusal, "the request is too large; send a smaller picture or fewer")
-    GOING_OFFLINE = Code(24, UnavailableError, "the service has retired this interface; use a server of your own")
+    GOING_OFFLINE = Code(
+        24, UnavailableError, "the service has retired this interface; use a server of your own", Retry.HOPELESS
+    )
     AUTH_UNAVAILABLE = Code(107, UnavailableError, "the authentication service is unavailable", Retry.LATER)
     AUTH_UNAVAILABLE_108 = Code(108, UnavailableError, "the authentication service is unavailable", Retry.LATER)
     INTERNAL_ERROR = Code(213, UnavailableError, "the service failed internally", Retry.AMBIGUOUS)
@@ -308,19 +317,26 @@ def service_error(
     code: int,
     message: str = "",
     *,
-    endpoint: str,
     data: Mapping[str, object] | None = None,
     session_id: str = "",
+    **call: Unpack[CallFacts],
 ) -> ServiceError:
     """Return the error that stands for ``code``, of the class that the table names; the base class if unknown."""
     known = CODES.get(code)
     error = known.error if known else ServiceError
-    return error(code, message, endpoint=endpoint, data=data, session_id=session_id)
+    return error(code, message, data=data, session_id=session_id, **call)
 
 
-def is_hopeless(error: BaseException) -> bool:
-    """Return whether an error says that no further call of this session can succeed: codes 4-6, 10-12, 14 and 16."""
-    return isinstance(error, ServiceError) and error.retry is Retry.HOPELESS
+def utf8(name: str, text: str) -> bytes:
+    """Return a text in UTF-8; ``name`` is what the error calls it.
+
+    Raises:
+        ValueError: It holds lone surrogates, which have no bytes in UTF-8.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} has characters that UTF-8 cannot encode (lone surrogates)") from None
 
 
 def printable(text: str, limit: int = 200) -> str:

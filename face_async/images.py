@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_check
 import anyio.to_thread
 from attrs import field, frozen
 
-from face_async.errors import ImageRefusedError
+from face_async.errors import ImageRefusedError, utf8
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -77,10 +77,7 @@ def _check_name(_: object, attribute: Attribute[str | None], value: str | None) 
         return
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
         raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{attribute.name} has characters that UTF-8 cannot encode (lone surrogates)") from None
+    utf8(attribute.name, value)
 
 
 def _check_media_type(_: object, attribute: Attribute[str | None], value: str | None) -> None:

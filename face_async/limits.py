@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from attrs import field, frozen
 from attrs.validators import and_, ge, instance_of
 
-from face_async.errors import FaceLimitError, GroupLimitError, ImageRefusedError, RequestTooLargeError
+from face_async.errors import FaceLimitError, GroupLimitError, ImageRefusedError, RequestTooLargeError, utf8
 
 GIF_MAGIC = b"GIF8"
 """What every GIF begins with, whatever its name: GIF87a and GIF89a."""
@@ -78,10 +78,7 @@ def check_text(name: str, value: str, limits: ServiceLimits) -> None:
 def _check_text(name: str, value: str, max_bytes: int) -> None:
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} has characters that UTF-8 cannot encode (lone surrogates)") from None
+    size = len(utf8(name, value))
     if size > max_bytes:
         raise ValueError(f"{name} has {size:,} bytes in UTF-8, more than the {max_bytes:,} allowed")
 

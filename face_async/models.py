@@ -49,7 +49,7 @@ class Meta:
 
 @frozen(kw_only=True)
 class Result:
-    """What all results carry."""
+    """What all results have: the server's identifier of the request, and how the answer came."""
 
     session_id: str = ""
     meta: Meta = field(default=Meta(), eq=False, repr=False, metadata=_OURS)
@@ -296,8 +296,8 @@ class CompareResult(Result):
     similarity: float
 
 
-class Misfit(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
-    """JSON that is not of the shape that a result needs.
+class SchemaViolation(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
+    """JSON does not have the structure that a result needs.
 
     Attributes:
         path: Where, such as ``"$.data.candidates[0].confidence"``.
@@ -319,17 +319,17 @@ def structure(value: object, kind: type[T], path: str) -> T:
         path: Where in the answer ``value`` stands, for the error.
 
     Raises:
-        Misfit: The JSON is not of that shape; the first place where it is not.
+        SchemaViolation: The JSON has another structure; the error tells the first place that is wrong.
     """
     try:
         return _fast.structure(value, kind)
-    except Exception:  # noqa: BLE001 - the other converter says what it was, and where
+    except Exception:  # noqa: BLE001 - the other converter tells what is wrong, and where
         problem, where = _diagnose(value, kind, path)
-    raise Misfit(where, problem)
+    raise SchemaViolation(where, problem)
 
 
 def with_meta(result: T, meta: Meta) -> T:
-    """Return a result that nobody else has seen yet, completed with how it came; what carries no meta as it is."""
+    """Set how a new result came, and return it; a result without ``meta`` is returned unchanged."""
     if isinstance(result, Result):
         object.__setattr__(result, "meta", meta)  # a copy would cost as much as the signature
     return result
@@ -385,17 +385,17 @@ def _array(kind: Any, converter: cattrs.Converter) -> Callable[[object, object],
         if type(value) is not list:
             raise TypeError(f"expected an array, got {type(value).__name__}")
         entries = cast("list[object]", value)
-        return tuple(build(_up_to_misfit(entries, item) if converter.detailed_validation else entries, items))
+        return tuple(build(_up_to_violation(entries, item) if converter.detailed_validation else entries, items))
 
     return check
 
 
-def _up_to_misfit(entries: list[object], kind: type[object]) -> list[object]:
-    """Return what suffices of an array to say where it breaks: errors for 60,000 entries would take 100 MB."""
+def _up_to_violation(entries: list[object], kind: type[object]) -> list[object]:
+    """Return an array up to its first bad entry: errors for 60,000 entries would take 100 MB."""
     for index, entry in enumerate(entries):
         try:
             _fast.structure(entry, kind)
-        except Exception:  # noqa: BLE001 - whatever it is, the other converter says it
+        except Exception:  # noqa: BLE001 - as above
             return entries[: index + 1]
     return entries
 
@@ -425,5 +425,5 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     return converter
 
 
-_fast = _converter(detailed=False)  # for answers that are as they should be
-_exact = _converter(detailed=True)  # for the others: it knows the place
+_fast = _converter(detailed=False)  # for good answers
+_exact = _converter(detailed=True)  # for bad answers: slow, but it tells the place of the fault

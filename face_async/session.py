@@ -5,35 +5,34 @@ from __future__ import annotations
 import copy
 import os
 import re
-import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
-import anyio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from face_async._call import wire
-from face_async._call.attempts import Address, Caller, CallOptions, Course
+from face_async._call.attempts import Address, CallInFlight, CallOptions, CallRunner
 from face_async._call.retry import RetryPolicy
-from face_async._call.settle import Doubt, Finding, settle
-from face_async._call.throttle import Gate, Throttle, ThrottleState
+from face_async._call.settled_call import run_settled
+from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
 from face_async._transports import Answer, Http, host_of, open_transport
 from face_async.bulk.api import BulkApi
-from face_async.endpoints import ENDPOINTS, Endpoint
-from face_async.errors import CallError, FaceError, ResponseError, ServiceError, TransportError
+from face_async.endpoints import ADD_FACE, ENDPOINTS, Endpoint
+from face_async.errors import ResponseError, ServiceError
 from face_async.limits import ServiceLimits
-from face_async.models import Result, with_meta
 from face_async.signature import Credentials, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     import httpx
 
     from face_async.endpoints import Fields, Images
+    from face_async.errors import CallError
     from face_async.images import ImageSource
+    from face_async.models import AddFaceResult
 
 T = TypeVar("T")
 
@@ -168,8 +167,8 @@ class FaceSession(BulkApi):
         self._address = Address(appid, bucket, credentials, *where)
         self._options = CallOptions(timeout, deadline, retry)
         self._limits = limits
-        self._gate = Gate(throttle)
-        self._caller = Caller(self._address, open_transport(http, transport), limits)
+        self._throttle = RunningThrottle(throttle)
+        self._runner = CallRunner(self._address, open_transport(http, transport), limits)
 
     @classmethod
     def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
@@ -212,7 +211,7 @@ class FaceSession(BulkApi):
             retry=mine.retry if retry is None else retry,
         )
         if throttle is not None:
-            other._gate = Gate(throttle)  # noqa: SLF001 - as above
+            other._throttle = RunningThrottle(throttle)  # noqa: SLF001 - as above
         return other
 
     @property
@@ -233,14 +232,14 @@ class FaceSession(BulkApi):
     @property
     def stats(self) -> Stats:
         """A snapshot of what the session, with all its copies, has done so far."""
-        caller = self._caller
+        runner = self._runner
         return Stats(
-            requests=caller.requests,
-            retries=caller.retries,
-            bytes_sent=caller.bytes_sent,
-            connections=caller.transport.connections,
-            seconds_queued=caller.seconds_queued,
-            throttle=self._gate.state,
+            requests=runner.requests,
+            retries=runner.retries,
+            bytes_sent=runner.bytes_sent,
+            connections=runner.transport.connections,
+            seconds_queued=runner.seconds_queued,
+            throttle=self._throttle.state,
         )
 
     async def __aenter__(self) -> Self:
@@ -253,7 +252,7 @@ class FaceSession(BulkApi):
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail with ``TransportError``. Doing so twice is fine."""
-        await self._caller.aclose()
+        await self._runner.aclose()
 
     def __repr__(self) -> str:
         address = self._address
@@ -263,8 +262,9 @@ class FaceSession(BulkApi):
         """Send any request, signed and retried, and return its answer undecoded.
 
         Args:
-            path: An endpoint's name such as ``"identify"``, also one that the specification does not list; those are
-                taken to change something, so that they are not tried again after a lost answer.
+            path: An endpoint's name such as ``"identify"``, also written as a path such as ``"/face/identify"``. One
+                that the specification does not list is taken to change something, so that it is not tried again
+                after a lost answer.
             fields: The text parameters by their names, without appid and bucket.
             images: The picture parameters by their names.
 
@@ -272,81 +272,50 @@ class FaceSession(BulkApi):
             TransportError, LimitError, TypeError, ValueError: As for the verbs. No ``ServiceError``: the code is in
                 the answer.
         """
-        name = path.removeprefix("/face/")
-        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        named = re.fullmatch(r"(?:/?face/)?([A-Za-z0-9_]+)", path)
+        if named is None:
             raise ValueError(f"path must be the name of an endpoint such as 'identify', not {path!r}")
+        name = named[1]
         endpoint = _ENDPOINTS.get(name, Endpoint(name, "", object, effect=True))
+        request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
+        call = CallInFlight(request, self._options, self._throttle, settles=False)
         kept: dict[CallError, Answer] = {}
 
         def keep(answer: Answer) -> Answer:
-            error = wire.decode_error(name, answer.status, answer.content)
+            error = wire.decode_error(answer.status, answer.content, call.facts)
             if error is not None:
                 kept[error] = answer
                 raise error  # so that it is retried if its code or status says so
             return answer
 
-        request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         try:
-            return await self._caller.perform(Course(request, self._options, self._gate, settles=False), keep)
+            return await self._runner.run(call, keep)
         except (ServiceError, ResponseError) as error:
             if error not in kept:
                 raise  # an answer that must not be read
             return kept[error]
 
-    async def _call(
+    async def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> T:
+        return await self._run(endpoint, fields, images or {})
+
+    async def _add_face(
         self,
-        endpoint: Endpoint[T],
-        fields: Fields,
-        images: Images | None = None,
+        person_id: str,
+        images: Sequence[ImageSource],
         *,
+        tag: str | None = None,
         before: Collection[str] | None = None,
+    ) -> AddFaceResult:
+        fields: Fields = {"person_id": person_id, "tag": tag}
+        result = await self._run(ADD_FACE, fields, {"images": images}, before)
+        return evolve(result, images=tuple(images))
+
+    async def _run(
+        self, endpoint: Endpoint[T], fields: Fields, images: Images, before: Collection[str] | None = None
     ) -> T:
-        request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
-        course = Course(request, self._options, self._gate, settles=self._options.retry.max_attempts > 1)
-
-        def read(answer: Answer) -> T:
-            return with_meta(wire.decode(request, answer.status, answer.content), course.meta(answer.status))
-
-        try:
-            result = await self._caller.perform(course, read)
-        except FaceError as error:
-            if not (course.doubtful and course.settles):
-                raise
-            ended: T | FaceError = error
-        else:
-            if not course.doubtful:
-                return result  # as nearly always
-            ended = result
-        return await self._settle(course, ended, before)
-
-    async def _settle(self, course: Course, ended: T | FaceError, before: Collection[str] | None) -> T:
-        """Return what an effect in doubt turned out to be, or raise what it ended with."""
-        request, caller = course.request, self._caller
-        finding = Finding(certain=False)
-        left = course.deadline - time.monotonic()
-        # Looking is more traffic, as trying again is: in an outage, where nothing is answered, it must be no flood.
-        if isinstance(ended, Result) or (left > 0 and not caller.closed and caller.quota.take()):
-            last = cast("Result | FaceError", ended)
-            images = cast("list[ImageSource]", request.images)  # as pictures, which file objects have become for good
-            doubt = Doubt(request.endpoint.name, request.fields, images, last, before)
-            with anyio.move_on_after(left):
-                finding = await settle(self.with_options(deadline=max(left, 0.001)), doubt)
-        if finding.result is not None:
-            status = ended.meta.status if isinstance(ended, Result) else 0
-            return cast("T", with_meta(finding.result, course.meta(status, finding.how)))
-        if finding.certain:
-            if isinstance(ended, FaceError):
-                raise ended
-            return ended
-        if isinstance(ended, CallError):
-            ended.leave_in_doubt()
-            raise ended
-        # A picture that changed, or could not be fetched again, before an earlier request with it was settled.
-        name, cause = request.endpoint.name, ended if isinstance(ended, FaceError) else None
-        reason = str(cause or "the last answer does not tell what an earlier request has done")
-        raise TransportError(
-            f"{name}: {reason}", endpoint=name, maybe_applied=True, attempts=course.attempts
-        ) from cause
+        request = wire.encode(endpoint, self._signed_for(fields), images, self._limits)
+        call = CallInFlight(request, self._options, self._throttle, settles=self._options.retry.max_attempts > 1)
+        return await run_settled(self._runner, call, lambda seconds: self.with_options(deadline=seconds), before)
 
     def _signed_for(self, fields: Fields) -> Fields:
         return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}

@@ -43,7 +43,7 @@ class Album(BulkApi):
     def limits(self):
         return self._limits
 
-    async def _call(self, endpoint, fields, images=None, *, before=None):
+    async def _call(self, endpoint, fields, images=None):
         await anyio.lowlevel.checkpoint()
         person = fields["person_id"]
         if person in self.missing:

@@ -142,7 +142,7 @@ async def test_nothing_of_ours_shows_a_secret_in_a_call_or_after_it():
         said += everything_alive()
         said += [repr(thing) for thing in (session, other, session.stats, CREDENTIALS, alive)]
     assert peeking.said
-    assert any("Course(" in text for text in peeking.said)
+    assert any("CallInFlight(" in text for text in peeking.said)
     assert any("Doubt(" in text for text in peeking.said)
     assert any("Job(" in text for text in peeking.said)
     assert any("AddFaceResult(" in text for text in said)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from samples import BACK_END_NAMES, CODES_OF_CHAPTER_3
 
+import face_async
 from face_async import errors
 from face_async.errors import (
     CODES,
@@ -65,7 +66,7 @@ RETRIES = {
     Retry.LATER: {107, 108},
     Retry.SLOWER: {15},
     Retry.CLOCK: {9},
-    Retry.HOPELESS: {4, 5, 6, 10, 11, 12, 14, 16},
+    Retry.HOPELESS: {4, 5, 6, 10, 11, 12, 14, 16, 24},
     Retry.AMBIGUOUS: {13, 213, -1200},
 }
 
@@ -90,15 +91,13 @@ def raised(kind: type[FaceError]) -> FaceError:
     """Return an error with no attribute at its default."""
     if issubclass(kind, ServiceError):
         data = {"fail_flag": 2, "seen": [1, {"x": "y"}]}
-        error: FaceError = kind(-1303, "not here", endpoint="compare", data=data, session_id="s-1")
-        error.attempts = 3
-        error.leave_in_doubt()
+        told: dict[str, object] = {"data": data, "session_id": "s-1", "maybe_applied": True, "attempts": 3}
+        error: FaceError = kind(-1303, "not here", endpoint="compare", **told)
     elif issubclass(kind, TransportError) or kind is CallError:
         error = kind("the peer is gone", endpoint="addface", maybe_applied=True, attempts=2)
     elif issubclass(kind, ResponseError):
-        error = kind("not a number", endpoint="verify", status=502, path="$.data.confidence")
-        error.leave_in_doubt()
-        error.attempts = 2
+        place = {"status": 502, "path": "$.data.confidence"}
+        error = kind("not a number", endpoint="verify", maybe_applied=True, attempts=2, **place)
     else:
         error = kind("a message")
     error.add_note("and a note")
@@ -243,6 +242,28 @@ def test_the_error_of_every_code_pickles(code):
     error = service_error(code, "m", endpoint="verify", data={"a": [1]}, session_id="s")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), vars(again)) == (type(error), vars(error))
+
+
+def test_every_error_can_be_imported_from_the_package():
+    own = {kind.__name__ for kind in family() if kind.__module__ == errors.__name__}
+    assert own - set(face_async.__all__) == set()
+
+
+# Doubt
+
+
+@pytest.mark.parametrize("kind", family(CallError))
+def test_an_error_in_doubt_is_a_new_one_that_keeps_everything(kind):
+    certain = raised(kind)
+    certain.maybe_applied = False
+    certain.args = (str(certain).partition("; the effect")[0],)
+    before = (str(certain), dict(vars(certain)))
+    doubtful = certain.in_doubt()
+    assert (str(certain), vars(certain)) == before
+    assert vars(doubtful) == {**vars(certain), "maybe_applied": True}
+    assert str(doubtful) == f"{certain}; the effect may have happened, look before repeating it"
+    assert type(doubtful) is kind
+    assert doubtful.in_doubt() is doubtful
 
 
 # The tree

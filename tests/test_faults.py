@@ -329,9 +329,9 @@ class Mending(RetryPolicy):
 
     mend: Callable[[], object] = list
 
-    def pause_before_retry(self, error, attempt, random, asked=0.0):
+    def pause(self, attempt, random, asked=0.0):
         self.mend()
-        return super().pause_before_retry(error, attempt, random, asked)
+        return super().pause(attempt, random, asked)
 
 
 def assert_certain(error: CallError, verb: Verb) -> None:

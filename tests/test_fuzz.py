@@ -7,11 +7,13 @@ import math
 import random
 from collections import Counter
 from copy import deepcopy
+from functools import partial
 
 import pytest
 from samples import SAMPLES
 
 from face_async import CODES, AddFaceResult, IdentifyResult, ResponseError, ServiceError
+from face_async._call.judgement import facts_of
 from face_async._call.multipart import JsonBody
 from face_async._call.wire import Request, decode
 from face_async.endpoints import ENDPOINTS
@@ -125,7 +127,7 @@ def mutated_values(answer: bytes, rng: random.Random) -> bytes:
 def end_of(request: Request, content: bytes) -> object:
     """Return the result of an answer, or the error that it is; any other error is the test's failure."""
     try:
-        return decode(request, 200, content)
+        return decode(request, 200, content, partial(facts_of, endpoint=request.endpoint))
     except (ResponseError, ServiceError) as error:
         return error
 

@@ -51,7 +51,7 @@ PUBLIC_PATHS = ("errors", "images", "ingest", "local", "models", "portraits", "s
 CLIENT_ONLY = {"_call", "_transports", "bulk", "endpoints", "session", "__init__"}
 HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
 SPEAKS_HTTP = {"_transports", "server", "local", "testing"}
-PURE = ["_call.wire", "endpoints", "errors", "limits", "models", "signature"]
+PURE = ["_call.judgement", "_call.wire", "endpoints", "errors", "limits", "models", "signature"]
 IMPURE_MODULES = HTTP_CLIENTS | {
     "aiohttp",
     "anyio",
@@ -409,6 +409,18 @@ def test_the_search_for_codes_takes_no_other_number_for_one(text):
 def test_no_return_code_is_written_as_a_number_outside_the_table():
     numbers = [where(module, line) for module in FILES if module != "errors" for line in codes_as_numbers(tree(module))]
     assert numbers == []
+
+
+def test_only_the_judgement_reads_what_a_code_means_for_trying_again():
+    """Who looks for what happens on a code opens two files."""
+    readers = {
+        module
+        for module in FILES
+        for node in ast.walk(tree(module))
+        if (isinstance(node, ast.Attribute) and node.attr == "retry" and "code" in ast.unparse(node.value).lower())
+        or (isinstance(node, ast.ImportFrom) and any(alias.name == "Retry" for alias in node.names))
+    }
+    assert readers - {"errors"} == {"_call.judgement"}
 
 
 def test_no_file_is_too_long_to_be_read_at_once():

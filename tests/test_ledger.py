@@ -48,7 +48,7 @@ class Service(FaceApi):
         self.open.set()
         self._ids = itertools.count()
 
-    async def _call(self, endpoint, fields, images=None, *, before=None):
+    async def _call(self, endpoint, fields, images=None):
         self.asked.append(" ".join([endpoint.name, *fields.values()]))
         await anyio.lowlevel.checkpoint()
         await self.open.wait()

@@ -17,7 +17,7 @@ from python_multipart.multipart import parse_options_header
 
 from face_async import FaceSession, ImageFile, LimitError
 from face_async._call.multipart import CHUNK_BYTES, WHOLE_BYTES, Attempt, JsonBody, MultipartBody
-from face_async._call.thread_jobs import Hops
+from face_async._call.thread_jobs import ThreadJobs
 from face_async._call.wire import encode
 from face_async.endpoints import Endpoint
 from face_async.images import Picture
@@ -80,7 +80,7 @@ def parameters(disposition):
 async def sent_by(*chunks_of):
     """Return the content type and the bytes of a body, loaded and sent once."""
     (body,) = chunks_of
-    await body.load(ROOMY, Hops())
+    await body.load(ROOMY, ThreadJobs())
     attempt = body.attempt()
     content = b"".join([chunk async for chunk in attempt])
     assert attempt.handed_over
@@ -334,7 +334,7 @@ async def test_the_length_is_the_bytes_sent_when_the_whole_body_ends_at_a_chunk(
     path = tmp_path / "picture"
     for frame_cut in range(0, 60, 7):
         probe = MultipartBody([], [("image", Picture(b"x"))])
-        await probe.load(ROOMY, Hops())
+        await probe.load(ROOMY, ThreadJobs())
         path.write_bytes(b"\xff" * (2 * CHUNK_BYTES - probe.length + 1 + overhang + frame_cut))
         content_type, body = await sent_by(MultipartBody([], [("image", Picture(path))]))
         [(_, content)] = parts_by_email(content_type, body)
@@ -348,7 +348,7 @@ async def test_chunks_are_large_and_the_last_comes_last(tmp_path):
     path.write_bytes(bytes(3 * CHUNK_BYTES))
     for source in (path, path.read_bytes()):
         body = MultipartBody([("tag", "t")], [("image", Picture(source)), ("image", Picture(source))])
-        await body.load(ROOMY, Hops())
+        await body.load(ROOMY, ThreadJobs())
         sizes = []
         attempt = body.attempt()
         while not attempt.handed_over:
@@ -363,7 +363,7 @@ async def test_chunks_are_large_and_the_last_comes_last(tmp_path):
 async def test_every_attempt_is_the_same_and_its_own():
     """A body can be sent any number of times, also at the same time."""
     body = MultipartBody([("tag", "t")], [("image", Picture(io.BytesIO(JPEG)))])
-    await body.load(ROOMY, Hops())
+    await body.load(ROOMY, ThreadJobs())
     attempts = [body.attempt(), body.attempt()]
     contents = [b"".join([chunk async for chunk in attempt]) for attempt in attempts]
     assert contents[0] == contents[1]
@@ -373,7 +373,7 @@ async def test_every_attempt_is_the_same_and_its_own():
 async def test_a_json_body_is_handed_over_in_one_chunk():
     """JSON is short: one chunk, which is the last."""
     body = JsonBody(b'{"appid": "1"}')
-    await body.load(ROOMY, Hops())
+    await body.load(ROOMY, ThreadJobs())
     attempt = Attempt(body)
     assert not attempt.handed_over
     assert [b'{"appid": "1"}'] == [chunk async for chunk in attempt]
@@ -394,7 +394,7 @@ async def test_a_small_body_in_memory_can_be_had_in_one_piece(tmp_path):
     path.write_bytes(JPEG + bytes(WHOLE_BYTES))
     for source in (path, path.read_bytes()):
         body = MultipartBody([], [("image", Picture(source))])
-        await body.load(ROOMY, Hops())
+        await body.load(ROOMY, ThreadJobs())
         attempt = body.attempt()
         assert attempt.in_one_piece() is None
         assert not attempt.handed_over

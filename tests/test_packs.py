@@ -450,7 +450,7 @@ async def test_a_face_that_was_deleted_leaves_its_room():
     """del_face and del_person tell the ledger, so that nobody is refused for faces that are gone."""
 
     class Editable(Album):
-        async def _call(self, endpoint, fields, images=None, *, before=None):
+        async def _call(self, endpoint, fields, images=None):
             if endpoint.name == "delface":
                 for face_id in fields["face_ids"]:
                     self.faces[fields["person_id"]].remove(face_id)
@@ -458,7 +458,7 @@ async def test_a_face_that_was_deleted_leaves_its_room():
             if endpoint.name == "delperson":
                 del self.faces[fields["person_id"]]
                 return None
-            return await super()._call(endpoint, fields, images, before=before)
+            return await super()._call(endpoint, fields, images)
 
     album = Editable()
     assert [] == errors_of(await added(album, shots("ada", 20)))

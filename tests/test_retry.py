@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 
 import anyio
 import httpx
 import pytest
 from doubles import CREDENTIALS, Network, envelope, session_on
 
-from face_async import AuthError, FaceSession, ResponseError, RetryPolicy, TransportError, UnavailableError
-from face_async._call.retry import Phase, RetryQuota, clock_skew, may_help, phase_of, retry_after
-from face_async.errors import CODES, FaceLimitError, Retry, service_error
+from face_async import AuthError, FaceSession, RetryPolicy, Throttle, TransportError, UnavailableError
+from face_async._call.retry import RetryQuota, clock_skew, retry_after
 from face_async.signature import parse
 
 pytestmark = pytest.mark.anyio
@@ -46,61 +46,18 @@ def session_over(*answers, **options):
     return FaceSession("1", "b", CREDENTIALS, transport=transport, **{"retry": AT_ONCE, **options}), transport
 
 
-# Phases
-
-
-def in_doubt(error):
-    error.leave_in_doubt()
-    return error
-
-
-def test_the_phase_of_a_failure():
-    """What maybe_applied says, and for codes what the table says."""
-    lost = TransportError("lost", endpoint="addface", maybe_applied=True)
-    assert phase_of(lost) is Phase.AMBIGUOUS
-    assert phase_of(TransportError("refused", endpoint="addface", maybe_applied=False)) is Phase.NOT_EXECUTED
-    assert phase_of(in_doubt(ResponseError("html", endpoint="addface", status=502))) is Phase.AMBIGUOUS
-    assert phase_of(FaceLimitError("21")) is Phase.ANSWERED
-    expected = {
-        Retry.NEVER: Phase.ANSWERED,
-        Retry.LATER: Phase.NOT_EXECUTED,
-        Retry.SLOWER: Phase.NOT_EXECUTED,
-        Retry.CLOCK: Phase.NOT_EXECUTED,
-        Retry.HOPELESS: Phase.NOT_EXECUTED,
-        Retry.AMBIGUOUS: Phase.AMBIGUOUS,
-    }
-    for code, row in CODES.items():
-        error = service_error(code, endpoint="addface")
-        if row.retry is Retry.AMBIGUOUS:
-            assert phase_of(error) is Phase.NOT_EXECUTED  # of a call that changes nothing
-            error.leave_in_doubt()
-        assert phase_of(error) is expected[row.retry], code
-    assert phase_of(service_error(424242, endpoint="addface")) is Phase.ANSWERED
-
-
-def test_what_may_have_another_end():
-    """Codes that are answers, and what never left this machine, are final."""
-    tried_again = {code for code in CODES if may_help(service_error(code, endpoint="verify"))}
-    assert tried_again == {13, 15, 107, 108, 213, -1200}
-    assert may_help(TransportError("x", endpoint="verify", maybe_applied=False))
-    assert may_help(ResponseError("x", endpoint="verify", status=502))
-    assert not may_help(FaceLimitError("21"))
-
-
 # Pauses
 
 
 def test_pauses_are_random_up_to_a_bound_that_doubles():
     """Full jitter: from 0 to base, twice base, four times base, never more than the maximum."""
     policy = RetryPolicy(max_attempts=9, base_delay=1, max_delay=5)
-    error = TransportError("x", endpoint="verify", maybe_applied=False)
     rng = random.Random(1)
     for attempt, bound in enumerate([1, 2, 4, 5, 5], start=1):
-        pauses = [policy.pause_before_retry(error, attempt, rng) for _ in range(500)]
+        pauses = [policy.pause(attempt, rng) for _ in range(500)]
         assert bound * 0.9 < max(pauses) <= bound
         assert min(pauses) < bound * 0.1
-    assert policy.pause_before_retry(error, 9, rng) is None
-    assert policy.pause_before_retry(error, 1, rng, asked=7.5) == 7.5
+    assert policy.pause(1, rng, asked=7.5) == 7.5
 
 
 def test_retry_after_is_seconds_or_a_date():
@@ -164,6 +121,28 @@ async def test_an_expired_signature_without_a_usable_date_is_final(date):
     with pytest.raises(AuthError):
         await session.get_info("p")
     assert len(transport.signatures) == 1
+
+
+async def test_a_clock_is_corrected_for_more_calls_at_once_than_there_are_retries():
+    """Each call may correct it once, so that a wrong clock fails none of a thousand calls."""
+    there = datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3_600, UTC)
+    answers = [(200, {"Date": format_datetime(there, usegmt=True)}, envelope(code=9))] * 150 + [(200, {}, PERSON)]
+    session, _ = session_over(*answers, throttle=Throttle(max_concurrency=150))
+    everybody = anyio.Event()
+
+    class Together(Answering):
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if len(self.signatures) == 150:
+                everybody.set()
+            await everybody.wait()
+            return response
+
+    session._runner.transport._inner = transport = Together(*answers)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(150):
+            tasks.start_soon(partial(session.set_info, "p", tag="x"))
+    assert len(transport.signatures) == 300
 
 
 def test_small_differences_are_no_skew():
@@ -230,7 +209,7 @@ async def test_a_session_that_was_closed_tries_nothing_again():
             await session.aclose()
             return await super().handle_async_request(request)
 
-    session._caller.transport._inner = closing = Closing(network.answers)
+    session._runner.transport._inner = closing = Closing(network.answers)
     with pytest.raises(UnavailableError) as caught:
         await session.get_info("p")
     assert (caught.value.attempts, len(closing.sent)) == (1, 1)

@@ -16,6 +16,7 @@ from face_async import (
     Credentials,
     FaceLimitError,
     FaceSession,
+    Key,
     RetryPolicy,
     ServiceError,
     ServiceLimits,
@@ -286,9 +287,17 @@ async def test_request_sends_anything_and_returns_the_answer_undecoded():
     assert network.sent[0].url.endswith("/face/detect")
     assert b'name="mode"' in network.sent[0].body
     assert b'name="none"' not in network.sent[0].body
-    for path in ("../admin", "", "http://example.com"):
+    for path in ("../admin", "", "http://example.com", "/getinfo", "face//getinfo", "/face/", "face/getinfo/"):
         with pytest.raises(ValueError, match="path"):
             await session.request(path, {})
+
+
+@pytest.mark.parametrize("path", ["getgroupids", "face/getgroupids", "/face/getgroupids"])
+async def test_request_takes_an_endpoint_by_its_name_or_path(path):
+    """All ways to write it are the same endpoint, which has no effect and is tried again after a lost answer."""
+    session, network = session_on((b"<html>", 502), envelope({"group_ids": []}), retry=RetryPolicy(base_delay=0))
+    await session.request(path, {})
+    assert ["/face/getgroupids"] * 2 == [httpx.URL(sent.url).path for sent in network.sent]
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"code":0}'])
@@ -365,3 +374,11 @@ async def test_a_fault_below_http_is_a_transport_error(respx_mock):
             await session.set_info("p", tag="x")
 
     assert (False, 3) == (caught.value.maybe_applied, caught.value.attempts)
+
+
+def test_what_the_ledger_takes_can_be_imported_from_the_package():
+    """A key names whose room is asked for."""
+    session, _ = session_on()
+    key = Key("faces", "ada")
+    assert session.ledger.snapshot(key) is None
+    session.ledger.forget(key)

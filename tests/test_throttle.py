@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from doubles import CREDENTIALS, envelope, session_on
 
 from face_async import DeadlineError, FaceSession, RateLimitedError, RetryPolicy, Throttle, ThrottleState
-from face_async._call.throttle import Gate, Room
+from face_async._call.throttle import RunningThrottle, WeightedLimiter
 
 pytestmark = pytest.mark.anyio
 
@@ -52,63 +52,63 @@ def test_bounds_are_numbers(wrong):
         Throttle(**wrong)
 
 
-# Room
+# Limiter
 
 
 async def test_a_room_lends_in_the_order_of_asking():
     """Who came first is served first, also when a later one would fit sooner."""
-    room = Room(10)
+    limiter = WeightedLimiter(10)
     served = []
 
     async def ask(name, amount):
-        await room.borrow(amount)
+        await limiter.acquire(amount)
         served.append(name)
 
-    assert room.borrow_now(8)
+    assert limiter.acquire_now(8)
     async with anyio.create_task_group() as tasks:
         for name, amount in [("large", 6), ("small", 5)]:
             tasks.start_soon(ask, name, amount)
             await anyio.wait_all_tasks_blocked()
-        assert (not room.borrow_now(1), room.waiting, served) == (True, 2, [])
-        room.give_back(8)
+        assert (not limiter.acquire_now(1), limiter.waiting, served) == (True, 2, [])
+        limiter.release(8)
         await anyio.wait_all_tasks_blocked()
-        assert (served, room.lent, room.waiting) == (["large"], 6, 1)
-        room.give_back(6)
-    assert (served, room.lent, room.waiting) == (["large", "small"], 5, 0)
+        assert (served, limiter.held, limiter.waiting) == (["large"], 6, 1)
+        limiter.release(6)
+    assert (served, limiter.held, limiter.waiting) == (["large", "small"], 5, 0)
 
 
 async def test_who_wants_more_than_there_is_goes_alone():
     """A body larger than all that may be in flight is sent when nothing else is."""
-    room = Room(10)
-    assert room.borrow_now(25)
-    assert not room.borrow_now(1)
-    room.give_back(25)
-    assert room.borrow_now(1)
+    limiter = WeightedLimiter(10)
+    assert limiter.acquire_now(25)
+    assert not limiter.acquire_now(1)
+    limiter.release(25)
+    assert limiter.acquire_now(1)
 
 
 async def test_a_room_made_smaller_waits_until_it_is_so():
     """What is lent stays lent; nobody enters until less than the new size is."""
-    room = Room(4)
-    assert [room.borrow_now(1) for _ in range(4)] == [True] * 4
-    room.resize(2)
+    limiter = WeightedLimiter(4)
+    assert [limiter.acquire_now(1) for _ in range(4)] == [True] * 4
+    limiter.resize(2)
     for expected in (False, False, True):
-        room.give_back(1)
-        assert room.borrow_now(1) is expected or not expected
-    room.resize(8)
-    assert room.lent <= 8
+        limiter.release(1)
+        assert limiter.acquire_now(1) is expected or not expected
+    limiter.resize(8)
+    assert limiter.held <= 8
 
 
 async def test_a_cancelled_one_gives_its_turn_to_the_next():
     """Cancelled while waiting, or at the very moment of its turn: nothing stays lent, nobody is stuck."""
-    room = Room(1)
-    assert room.borrow_now(1)
+    limiter = WeightedLimiter(1)
+    assert limiter.acquire_now(1)
     served = []
 
     async def ask(name, scope):
         with scope:
-            await room.borrow(1)
+            await limiter.acquire(1)
             served.append(name)
-            room.give_back(1)
+            limiter.release(1)
 
     scopes = [anyio.CancelScope() for _ in range(3)]
     async with anyio.create_task_group() as tasks:
@@ -117,34 +117,34 @@ async def test_a_cancelled_one_gives_its_turn_to_the_next():
             await anyio.wait_all_tasks_blocked()
         scopes[1].cancel()  # while it waits
         await anyio.wait_all_tasks_blocked()
-        room.give_back(1)  # now it is the first one's turn,
+        limiter.release(1)  # now it is the first one's turn,
         scopes[0].cancel()  # who is cancelled before it can take it
-    assert (served[-1], room.lent, room.waiting) == (2, 0, 0)
+    assert (served[-1], limiter.held, limiter.waiting) == (2, 0, 0)
     assert 1 not in served
 
 
 async def test_a_cancelled_large_one_makes_way_for_small_ones_behind_it():
     """Those who waited only because of the order go on at once."""
-    room = Room(10)
-    assert room.borrow_now(5)
+    limiter = WeightedLimiter(10)
+    assert limiter.acquire_now(5)
     async with anyio.create_task_group() as tasks:
         scope = anyio.CancelScope()
 
         async def large():
             with scope:
-                await room.borrow(10)
+                await limiter.acquire(10)
 
         tasks.start_soon(large)
         await anyio.wait_all_tasks_blocked()
-        tasks.start_soon(room.borrow, 2)
+        tasks.start_soon(limiter.acquire, 2)
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
-    assert (room.lent, room.waiting) == (7, 0)
+    assert (limiter.held, limiter.waiting) == (7, 0)
 
 
 async def test_whatever_is_cancelled_a_room_never_lends_too_much_and_ends_empty(rng, full):
     """Random amounts, pauses and cancellations: the bound holds at every moment, and nothing stays lent."""
-    room = Room(20)
+    limiter = WeightedLimiter(20)
     done = itertools.count()
     cancelled = 0
 
@@ -154,13 +154,13 @@ async def test_whatever_is_cancelled_a_room_never_lends_too_much_and_ends_empty(
         with anyio.CancelScope() as scope:
             if rng.random() < 0.5:
                 scope.deadline = anyio.current_time() + rng.random() / 1_000
-            await room.borrow(amount)
+            await limiter.acquire(amount)
             try:
-                assert room.lent <= 20
+                assert limiter.held <= 20
                 for _ in range(steps):
                     await checkpoint()
             finally:
-                room.give_back(amount)
+                limiter.release(amount)
         cancelled += scope.cancelled_caught
         next(done)
 
@@ -168,57 +168,57 @@ async def test_whatever_is_cancelled_a_room_never_lends_too_much_and_ends_empty(
         async with anyio.create_task_group() as tasks:
             for _ in range(60):
                 tasks.start_soon(borrower)
-    assert (room.lent, room.waiting) == (0, 0)
+    assert (limiter.held, limiter.waiting) == (0, 0)
     assert cancelled
 
 
-# Gate
+# Running throttle
 
 
 def test_a_rate_lets_a_burst_through_and_then_one_at_a_time():
     """Ten a second with a burst of three: three at once, then one every tenth of a second; rest refills the burst."""
     clock = Clock()
-    gate = Gate(Throttle(max_rate=10, burst=3), clock)
-    assert [gate.seconds_to_wait() for _ in range(6)] == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
+    throttle = RunningThrottle(Throttle(max_rate=10, burst=3), clock)
+    assert [throttle.seconds_to_wait() for _ in range(6)] == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
     clock.now += 1_000
-    assert [gate.seconds_to_wait() for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
+    assert [throttle.seconds_to_wait() for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(5, 5), (2.5, 2), (0.2, 1)])
 def test_a_burst_is_a_second_of_the_rate_by_default(rate, burst):
     """Slower than one a second it is one request."""
-    gate = Gate(Throttle(max_rate=rate), Clock())
-    assert [gate.seconds_to_wait() for _ in range(burst + 1)] == pytest.approx([0] * burst + [1 / rate])
+    throttle = RunningThrottle(Throttle(max_rate=rate), Clock())
+    assert [throttle.seconds_to_wait() for _ in range(burst + 1)] == pytest.approx([0] * burst + [1 / rate])
 
 
 def test_without_a_rate_nobody_waits():
     """The rate is unbounded by default."""
-    gate = Gate(Throttle())
-    assert {gate.seconds_to_wait() for _ in range(1_000)} == {0}
+    throttle = RunningThrottle(Throttle())
+    assert {throttle.seconds_to_wait() for _ in range(1_000)} == {0}
 
 
 def test_code_15_halves_places_and_rate_once_for_a_burst():
     """Those who were sent before the slow-down count with it; then places grow back slowly."""
-    gate = Gate(Throttle(max_concurrency=64, max_rate=100), Clock())
+    throttle = RunningThrottle(Throttle(max_concurrency=64, max_rate=100), Clock())
     for _ in range(20):
-        gate.slow_down(0)
-    assert (gate.state.concurrency, gate.state.rate, gate.state.slowdowns) == (32, 50, 1)
-    gate.slow_down(1)
-    assert (gate.state.concurrency, gate.state.rate, gate.state.slowdowns) == (16, 25, 2)
+        throttle.slow_down(0)
+    assert (throttle.state.concurrency, throttle.state.rate, throttle.state.slowdowns) == (32, 50, 1)
+    throttle.slow_down(1)
+    assert (throttle.state.concurrency, throttle.state.rate, throttle.state.slowdowns) == (16, 25, 2)
     for _ in range(170):
-        gate.recover()
-    assert gate.state.concurrency == 17
+        throttle.recover()
+    assert throttle.state.concurrency == 17
     for _ in range(100_000):
-        gate.recover()
-    assert (gate.state.concurrency, gate.state.rate) == (64, 100)
+        throttle.recover()
+    assert (throttle.state.concurrency, throttle.state.rate) == (64, 100)
 
 
 def test_there_is_always_one_place():
     """However often the service says 15, one call goes on."""
-    gate = Gate(Throttle(max_concurrency=3))
+    throttle = RunningThrottle(Throttle(max_concurrency=3))
     for turn in range(10):
-        gate.slow_down(turn)
-    assert gate.state.concurrency == 1
+        throttle.slow_down(turn)
+    assert throttle.state.concurrency == 1
 
 
 # The session's throttle
@@ -286,7 +286,7 @@ async def test_a_copy_may_have_a_throttle_of_its_own():
     """It neither waits for the places of the others nor takes any."""
     session, _ = session_on(PERSON, throttle=Throttle(max_concurrency=1))
     apart = session.with_options(throttle=Throttle(max_concurrency=2))
-    assert session._gate.places.borrow_now(1)
+    assert session._throttle.places.acquire_now(1)
     await apart.set_info("p", tag="x")
     with pytest.raises(DeadlineError):
         await session.with_options(deadline=0.01).set_info("p", tag="x")
@@ -302,7 +302,7 @@ async def test_who_is_not_sent_gives_the_turn_back():
             await session.with_options(deadline=1).set_info("p", tag="x")
         with anyio.move_on_after(0):
             await session.with_options(deadline=1_000).set_info("p", tag="x")
-    assert 90 < session._gate.seconds_to_wait() <= 100
+    assert 90 < session._throttle.seconds_to_wait() <= 100
     assert len(network.sent) == 1
 
 

@@ -188,7 +188,7 @@ async def test_two_hundred_groups_with_a_slow_and_a_failing_one():
     class Fan(BulkApi):
         limits = ServiceLimits()
 
-        async def _call(self, endpoint, fields, images=None, *, before=None):
+        async def _call(self, endpoint, fields, images=None):
             group = fields["group_id"]
             asked.add(group)
             if group == "g7":
@@ -218,7 +218,7 @@ class Nobody(BulkApi):
 
     limits = ServiceLimits()
 
-    async def _call(self, endpoint, fields, images=None, *, before=None):
+    async def _call(self, endpoint, fields, images=None):
         await anyio.lowlevel.checkpoint()
         return IdentifyResult(candidates=())
 
@@ -322,12 +322,12 @@ class Fickle(Album):
         super().__init__()
         self.rng = rng
 
-    async def _call(self, endpoint, fields, images=None, *, before=None):
+    async def _call(self, endpoint, fields, images=None):
         for _ in range(self.rng.randrange(8)):
             await anyio.lowlevel.checkpoint()
         if self.rng.random() < 0.05:
             raise TransportError("lost", endpoint=endpoint.name, maybe_applied=endpoint.effect)
-        result = await super()._call(endpoint, fields, images, before=before)
+        result = await super()._call(endpoint, fields, images)
         for _ in range(self.rng.randrange(8)):
             await anyio.lowlevel.checkpoint()
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from doubles import envelope, session_on
@@ -20,6 +21,7 @@ from face_async import (
     RetryPolicy,
     ServiceError,
 )
+from face_async._call.judgement import facts_of
 from face_async._call.multipart import JsonBody
 from face_async._call.wire import Request, decode
 from face_async.endpoints import ENDPOINTS, GET_GROUP_IDS, GET_PERSON_IDS, IDENTIFY
@@ -254,7 +256,7 @@ def test_no_answer_takes_more_than_16_mib_to_understand(name):
     tracemalloc.start()
     try:
         with pytest.raises((ResponseError, ServiceError)):
-            decode(request_to(GET_GROUP_IDS), 200, content)
+            decode(request_to(GET_GROUP_IDS), 200, content, partial(facts_of, endpoint=GET_GROUP_IDS))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -278,7 +280,7 @@ def test_a_full_group_is_understood(name, escaped):
     """The longest good answers, whatever their ids hold, and whether or not they are escaped, are read."""
     ids = LONG_IDS[name]
     content = json.dumps({"data": {"person_ids": ids}, "code": 0}, ensure_ascii=escaped).encode()
-    assert tuple(ids) == decode(request_to(GET_PERSON_IDS), 200, content)
+    assert tuple(ids) == decode(request_to(GET_PERSON_IDS), 200, content, partial(facts_of, endpoint=GET_PERSON_IDS))
 
 
 async def test_wrapped_results_name_their_place_too():
@@ -339,4 +341,4 @@ def request_to(endpoint) -> Request:
 
 def decode_or_typed_error(request: Request, content: bytes) -> None:
     with suppress(ResponseError, ServiceError):
-        decode(request, 200, content)
+        decode(request, 200, content, partial(facts_of, endpoint=request.endpoint))

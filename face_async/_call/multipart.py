@@ -1,6 +1,6 @@
 """Request bodies: exact length first, then chunks on demand, as often as a request is tried.
 
-A file is opened when its bytes are sent, in a worker thread, one hop per chunk; at most one chunk of it is in memory.
+A file is opened when its bytes are sent, and read in a worker thread; at most one chunk of it is in memory.
 The last chunk is handed over last of all, so an attempt whose :attr:`Attempt.handed_over` is false cannot have been
 executed: the server has not seen a whole request.
 """
@@ -23,22 +23,18 @@ from face_async.limits import check_image, check_request_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from face_async._call.thread_jobs import Hops
+    from face_async._call.thread_jobs import ThreadJobs
     from face_async.images import Picture, PictureReader
     from face_async.limits import ServiceLimits
 
 WHOLE_BYTES = 256 * 1024
-"""Up to this size a body is read and sent in one piece: most pictures, since every piece costs a hop to a thread."""
+"""Up to this size a body is read and sent in one piece: most pictures, since every piece costs a worker thread."""
 
 CHUNK_BYTES = 80 * 1024
 """The size of a larger body's chunks, which bounds what an upload under way keeps in memory."""
 
 _BOUNDARY_KEY = secrets.token_bytes(32)
 _boundaries = count()
-
-# Once a block of this size has been freed, glibc keeps the memory of small bodies for the next ones. Until then it
-# returns it to the system and takes it back page by page, which is a third of what uploads over reqwest cost.
-bytes(2 * 1024 * 1024)
 
 _UNSAFE_IN_NAME = str.maketrans({"\r": "%0D", "\n": "%0A", '"': "%22", "\0": "%00"})
 
@@ -59,8 +55,8 @@ class Body(ABC):
     waits: bool
 
     @abstractmethod
-    async def load(self, limits: ServiceLimits, hops: Hops) -> None:
-        """Learn the length; raises a ``LimitError`` for whatever cannot be sent."""
+    async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:
+        """Learn the length; raises a ``LimitError`` for what cannot be sent."""
 
     def attempt(self) -> Attempt:
         """Return the body for one attempt; close it afterwards, whatever happened."""
@@ -77,7 +73,7 @@ class JsonBody(Body):
         self.segments = (content,)
         self.length = len(content)
 
-    async def load(self, limits: ServiceLimits, hops: Hops) -> None:  # noqa: ARG002 - it has no file to look at
+    async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:  # noqa: ARG002 - it has no file to look at
         check_request_size(self.length, limits)
 
 
@@ -95,12 +91,12 @@ class MultipartBody(Body):
         self._texts = texts
         self._pictures = pictures
 
-    async def load(self, limits: ServiceLimits, hops: Hops) -> None:
+    async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:
         pictures = [picture for _, picture in self._pictures]
         for picture in pictures:
             await picture.read_file_object(limits.max_request_bytes)
         if any(picture.size < 0 for picture in pictures):
-            await hops.run(partial(_look, pictures))
+            await jobs.run(partial(_look, pictures))
         for picture in pictures:
             check_image(picture.label, picture.size, picture.head)
         self.segments = tuple(self._assemble())
@@ -125,7 +121,7 @@ class MultipartBody(Body):
 class Attempt:
     """A body being sent once, as an asynchronous iterator of chunks.
 
-    It is no generator: nobody closes a generator whose consumer was cancelled.
+    It is no generator: a generator whose consumer is cancelled stays open.
 
     Attributes:
         handed_over: Whether the last chunk was given away, so that the server may have a whole request.
@@ -147,7 +143,7 @@ class Attempt:
         self._closed = False
 
     def in_one_piece(self) -> bytes | None:
-        """Hand over a body that is small, and so in memory; else return None and hand over nothing."""
+        """Return a small body, which is in memory, as handed over; None, with nothing handed over, for any other."""
         segments = [segment for segment in self._body.segments if isinstance(segment, bytes)]
         if self.length > WHOLE_BYTES or len(segments) < len(self._body.segments):
             return None
@@ -189,7 +185,7 @@ class Attempt:
             raise
 
     def _read(self, picture: Picture, size: int) -> bytes:
-        """Read from a picture's file, opening it before and closing it behind. Runs in a worker thread."""
+        """Read from a picture's file; open it first and close it at its end. Runs in a worker thread."""
         try:
             with self._reading:
                 if self._closed:

@@ -1,8 +1,7 @@
-"""When a failed request is tried again: pure functions of the error, and the quota that bounds all of it."""
+"""How often and how patiently failed requests are tried again, and the quota that bounds all retries together."""
 
 from __future__ import annotations
 
-import enum
 import math
 import re
 from email.utils import parsedate_to_datetime
@@ -11,45 +10,15 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from attrs.validators import and_, ge, instance_of
 
-from face_async.errors import ResponseError, Retry, ServiceError, TransportError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from random import Random
-
-    from face_async.errors import FaceError
-
-NOT_EXECUTED_STATUSES = frozenset({401, 403, 408, 413, 429})
-"""HTTP statuses that say by themselves that the request was not executed."""
 
 MIN_CLOCK_SKEW = 5.0
 """Seconds from which on a difference of clocks may be why a signature has expired; a Date header has whole seconds."""
 
 
 _MOST_DOUBLINGS = 60  # of a pause: more is no number that a float can hold
-
-
-class Phase(enum.Enum):
-    """What a failure says of its request."""
-
-    NOT_EXECUTED = "not executed"  # the server cannot have acted: trying again is always safe
-    AMBIGUOUS = "ambiguous"  # it may have acted: for an effect, the outcome must be settled
-    ANSWERED = "answered"  # the same request would get the same answer
-
-
-def phase_of(error: FaceError) -> Phase:
-    """Return the phase in which an attempt failed; its ``maybe_applied`` must be set already."""
-    if isinstance(error, TransportError | ResponseError):
-        return Phase.AMBIGUOUS if error.maybe_applied else Phase.NOT_EXECUTED
-    if isinstance(error, ServiceError):
-        match error.retry:
-            case Retry.AMBIGUOUS:
-                return Phase.AMBIGUOUS if error.maybe_applied else Phase.NOT_EXECUTED
-            case Retry.LATER | Retry.SLOWER | Retry.CLOCK | Retry.HOPELESS:
-                return Phase.NOT_EXECUTED
-            case Retry.NEVER:
-                return Phase.ANSWERED
-    return Phase.ANSWERED
 
 
 @frozen
@@ -67,31 +36,20 @@ class RetryPolicy:
     base_delay: float = field(default=0.1, validator=ge(0))
     max_delay: float = field(default=5.0, validator=ge(0))
 
-    def pause_before_retry(self, error: FaceError, attempt: int, random: Random, asked: float = 0.0) -> float | None:
-        """Return the seconds to wait before trying again, None when the error is final.
+    def pause(self, attempt: int, random: Random, asked: float = 0.0) -> float:
+        """Return the seconds to wait between an attempt and the next.
 
         Args:
-            error: What the attempt ended with.
             attempt: Which attempt it was, from 1.
             random: The source of the jitter.
             asked: Seconds that the server asked to wait at least.
         """
-        if attempt >= self.max_attempts or not may_help(error):
-            return None
-        return max(
-            asked, random.uniform(0, min(self.max_delay, self.base_delay * 2 ** min(attempt - 1, _MOST_DOUBLINGS)))
-        )
-
-
-def may_help(error: FaceError) -> bool:
-    """Return whether sending the same request again may have another end."""
-    if isinstance(error, ServiceError):
-        return error.retry in {Retry.LATER, Retry.SLOWER, Retry.AMBIGUOUS}
-    return isinstance(error, TransportError | ResponseError)
+        longest = min(self.max_delay, self.base_delay * 2 ** min(attempt - 1, _MOST_DOUBLINGS))
+        return max(asked, random.uniform(0, longest))
 
 
 class RetryQuota:
-    """What all retries of a session share, so that an outage is not answered with a flood.
+    """Bounds all retries of a session together, so that an outage is not answered with a flood of requests.
 
     A token bucket: each retry takes one token, and each answer brings back a tenth of one, unless it only says that the
     service cannot answer now. In an outage a session sends no more than ``capacity`` further requests.
@@ -143,6 +101,6 @@ def clock_skew(headers: Mapping[str, str], now: float) -> float:
 def _moment(date: str) -> float | None:
     try:
         moment = parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, OverflowError):  # what a server sends here is anybody's guess
+    except (ValueError, TypeError, OverflowError):  # a server may send anything here
         return None
     return moment if math.isfinite(moment) else None

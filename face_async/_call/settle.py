@@ -1,4 +1,4 @@
-"""What an effect turned out to be, whose answer was lost on the way.
+"""Settlement: what became of an effect whose answer was lost on the way.
 
 An effect that may have happened is tried again, and then looked at through the other endpoints:
 
@@ -12,7 +12,7 @@ delface     -1305: none of the faces is left
 setinfo     the values are the ones that were set
 ==========  ==========================================================================================================
 
-Everything stands over :class:`FaceApi`: no request is made here but by its verbs.
+All requests are made by the verbs of a :class:`FaceApi`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,12 @@ from face_async.errors import (
     FaceError,
     FaceLimitError,
     ImageError,
+    InvalidParameterError,
     NotFoundError,
     ReturnCode,
     ServiceError,
 )
-from face_async.models import (
-    AddFaceResult,
-    DelFaceResult,
-    DelPersonResult,
-    NewPersonResult,
-    SetInfoResult,
-)
+from face_async.models import AddFaceResult, DelFaceResult, DelPersonResult, NewPersonResult, SetInfoResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -46,30 +41,18 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource
     from face_async.models import Candidate, PersonInfo, Result
 
-_NOT_FETCHED = (ReturnCode.ERROR_DOWNLOAD_IMAGE_FAILED, ReturnCode.ERROR_IMAGE_DOWNLOAD_FAILED)
+_NOT_FETCHED = frozenset({ReturnCode.ERROR_DOWNLOAD_IMAGE_FAILED, ReturnCode.ERROR_IMAGE_DOWNLOAD_FAILED})
+"""Codes of a picture that the service could not fetch this time."""
 
 _UNTOLD = frozenset({ReturnCode.ERROR_SAME_FACE_ADDED, ReturnCode.ERROR_FACE_NUM_EXCEED, *_NOT_FETCHED, None})
 """What a picture's code may be in a later answer although an earlier request has added it."""
 
-_DETERMINED = frozenset(
-    {
-        ReturnCode.SDK_IMAGE_FACEDETECT_FAILED,
-        ReturnCode.SDK_IMAGE_DECODE_FAILED,
-        ReturnCode.SDK_FEAT_PROCESSFAILED,
-        ReturnCode.SDK_FACE_SHAPE_FAILED,
-        ReturnCode.SDK_FACE_GENDER_FAILED,
-        ReturnCode.SDK_FACE_EXPRESSION_FAILED,
-        ReturnCode.SDK_FACE_AGE_FAILED,
-        ReturnCode.SDK_FACE_POSE_FAILED,
-        ReturnCode.SDK_FACE_GLASS_FAILED,
-        ReturnCode.ERROR_IMAGE_EMPTY,
-        ReturnCode.ERROR_PARAMETER_EMPTY,
-        ReturnCode.ERROR_PARAMETER_TOO_LONG,
-        ReturnCode.ERROR_PARAMETER_INVALID,
-        ReturnCode.ERROR_IMAGE_FORMAT_INVALID,
-    }
+_DETERMINED = (
+    frozenset(code for code in ReturnCode if code < 0 and code.error in {ImageError, InvalidParameterError})
+    - _NOT_FETCHED
 )
 """Codes that follow from the bytes of the request, whenever it is sent."""
+
 _SAME_PICTURE = 99.0
 """Confidence from which on a face was made from this very picture: other pictures of a person stay well below."""
 
@@ -121,7 +104,7 @@ _UNKNOWN = Finding(certain=False)
 
 
 async def settle(api: FaceApi, doubt: Doubt) -> Finding:
-    """Find out what became of an effect."""
+    """Find out what became of an effect; whatever asking raises leaves it unknown."""
     if isinstance(doubt.ended, ServiceError) and doubt.ended.code in _DETERMINED:
         return _REFUSED  # every attempt would have been, so that none can have had an effect
     try:
@@ -134,17 +117,17 @@ async def _new_person(api: FaceApi, doubt: Doubt) -> Finding:
     if isinstance(doubt.ended, NewPersonResult):
         return Finding(doubt.ended)
     person_id, group_ids = doubt.text("person_id"), doubt.texts("group_ids")
-    info = await _info(api, person_id)
+    info = await _person_info(api, person_id)
     if info is None:
         return _UNKNOWN
     texts = doubt.text("person_name"), doubt.text("tag")
     if texts != (info.person_name, info.tag) or not set(info.group_ids) <= set(group_ids):
-        return _UNKNOWN  # somebody else's, or ours that somebody has changed since
+        return _UNKNOWN  # another client's person, or ours, changed since by another client
     how, face_id = "the person was there already", ""
     if doubt.images and info.face_ids:
         seen = await _recognize(api, doubt, 0, info)
         if seen is None or seen.confidence < _SAME_PICTURE:
-            return _UNKNOWN  # the face is another one's, and so may be the person
+            return _UNKNOWN  # the face was not made from this picture, so the person may be another client's
         face_id = seen.face_id
     elif doubt.images:
         added = await api.add_face(person_id, doubt.images, tag=doubt.text("tag") or None)
@@ -164,7 +147,7 @@ async def _del_person(api: FaceApi, doubt: Doubt) -> Finding:
     if isinstance(doubt.ended, DelPersonResult):
         return Finding(doubt.ended)
     person_id = doubt.text("person_id")
-    if not _is_absent(doubt.ended) and await _info(api, person_id) is not None:
+    if not _is_absent(doubt.ended) and await _person_info(api, person_id) is not None:
         return _UNKNOWN
     return Finding(DelPersonResult(person_id=person_id, deleted=1), "the person was already absent")
 
@@ -194,24 +177,26 @@ async def _del_face(api: FaceApi, doubt: Doubt) -> Finding:
 
 
 async def _add_face(api: FaceApi, doubt: Doubt) -> Finding:
+    """Find out which pictures of an addface call were added."""
     if _is_absent(doubt.ended):
         return _REFUSED
-    batch = _Batch(doubt)
-    if batch.unknown:
+    pictures = _SentPictures(doubt)
+    if pictures.unknown:
         after = await api.get_face_ids(doubt.text("person_id"))
-        batch.fresh = [face_id for face_id in after if face_id not in {*batch.added.values(), *(doubt.before or ())}]
-        await _attribute(api, batch)
-    if batch.fresh and any(batch.codes[place] in _NOT_FETCHED for place in batch.unknown if place not in batch.found):
-        return _UNKNOWN  # nobody can look at the picture any more
-    if isinstance(doubt.ended, AddFaceResult) and not batch.found:
+        known = {*pictures.added.values(), *(doubt.before or ())}
+        pictures.fresh = [face_id for face_id in after if face_id not in known]
+        await _attribute(api, pictures)
+    left = [place for place in pictures.unknown if place not in pictures.found]
+    if pictures.fresh and any(pictures.codes[place] in _NOT_FETCHED for place in left):
+        return _UNKNOWN  # the picture cannot be looked at any more
+    if isinstance(doubt.ended, AddFaceResult) and not pictures.found:
         return Finding(doubt.ended)
-    left = len(batch.unknown) - len(batch.found)
-    if not batch.found or (left and None in batch.codes):
+    if not pictures.found or (left and None in pictures.codes):
         return _UNKNOWN
-    return Finding(batch.result(), f"faces that were there already: {len(batch.found)}")
+    return Finding(pictures.result(), f"faces that were there already: {len(pictures.found)}")
 
 
-class _Batch:
+class _SentPictures:
     """The pictures of one addface call, by their places.
 
     Attributes:
@@ -251,7 +236,7 @@ class _Batch:
     def result(self) -> AddFaceResult:
         """Return what became of all pictures together."""
         face_ids = self.added | self.found
-        codes = [0 if place in face_ids else cast("int", code) for place, code in enumerate(self.codes)]
+        codes = [ReturnCode.OK if place in face_ids else cast("int", code) for place, code in enumerate(self.codes)]
         return AddFaceResult(
             added=len(face_ids),
             face_ids=tuple(face_ids.get(place, "") for place in range(len(codes))),
@@ -259,33 +244,34 @@ class _Batch:
         )
 
 
-async def _attribute(api: FaceApi, batch: _Batch) -> None:
+async def _attribute(api: FaceApi, pictures: _SentPictures) -> None:
     """Find the faces of the unknown pictures.
 
-    Never by their order, and not because a face is the only new one either, which may be somebody else's: a face is a
-    picture's if the server names it or recognizes it there.
+    Neither by their order, nor because a face is the only new one: another client may have added it. A face belongs to
+    a picture if the server names it beside the picture's code, or recognizes the picture as it.
     """
     unnamed = [
         place
-        for place in batch.unknown
-        if batch.codes[place] != ReturnCode.ERROR_SAME_FACE_ADDED or not batch.claim(place, batch.named.get(place, ""))
+        for place in pictures.unknown
+        if pictures.codes[place] != ReturnCode.ERROR_SAME_FACE_ADDED
+        or not pictures.claim(place, pictures.named.get(place, ""))
     ]
-    if not (unnamed and batch.fresh):
+    if not (unnamed and pictures.fresh):
         return
-    info = await _info(api, batch.doubt.text("person_id"))
+    info = await _person_info(api, pictures.doubt.text("person_id"))
     nameless: list[int] = []
     for place in unnamed:
-        duplicate = batch.codes[place] == ReturnCode.ERROR_SAME_FACE_ADDED
-        seen = await _recognize(api, batch.doubt, place, info)
+        duplicate = pictures.codes[place] == ReturnCode.ERROR_SAME_FACE_ADDED
+        seen = await _recognize(api, pictures.doubt, place, info)
         if seen is not None and (duplicate or seen.confidence >= _SAME_PICTURE):
-            batch.claim(place, seen.face_id)
+            pictures.claim(place, seen.face_id)
         elif seen is None and duplicate:
             nameless.append(place)
-    if len(nameless) == len(batch.fresh) == 1 and batch.doubt.before is not None:
-        batch.claim(nameless[0], batch.fresh[0])  # a person of no group, in which nobody is recognized
+    if len(nameless) == len(pictures.fresh) == 1 and pictures.doubt.before is not None:
+        pictures.claim(nameless[0], pictures.fresh[0])  # a person without groups cannot be recognized
     # A duplicate is there, whatever its id; but with more of them than new faces, some are older than the call.
-    elif len(nameless) <= len(batch.fresh):
-        batch.found |= dict.fromkeys(nameless, "")
+    elif len(nameless) <= len(pictures.fresh):
+        pictures.found |= dict.fromkeys(nameless, "")
 
 
 async def _recognize(api: FaceApi, doubt: Doubt, place: int, info: PersonInfo | None) -> Candidate | None:
@@ -299,7 +285,8 @@ async def _recognize(api: FaceApi, doubt: Doubt, place: int, info: PersonInfo | 
     return next((candidate for candidate in candidates if candidate.person_id == info.person_id), None)
 
 
-async def _info(api: FaceApi, person_id: str) -> PersonInfo | None:
+async def _person_info(api: FaceApi, person_id: str) -> PersonInfo | None:
+    """Return what the service knows of a person, None when there is no such person."""
     try:
         return await api.get_info(person_id)
     except NotFoundError as error:
@@ -309,7 +296,7 @@ async def _info(api: FaceApi, person_id: str) -> PersonInfo | None:
 
 
 def _is_absent(ended: object) -> bool:
-    """Return whether something ended with the word that the person does not exist."""
+    """Return whether what a call ended with is the error that the person does not exist."""
     return isinstance(ended, ServiceError) and ended.code == ReturnCode.ERROR_PERSON_NOT_EXISTED
 
 

@@ -1,4 +1,4 @@
-"""Hops to worker threads, shared by those who ask for one in the same turn of the event loop."""
+"""Jobs in worker threads: those that are wanted in the same turn of the event loop share a thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from anyio.lowlevel import checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_TOGETHER = 8
-"""How many errands share a hop. More would save next to nothing, and leave a slow disk with too few readers."""
+MAX_BATCH = 8
+"""Jobs in a batch. More would save next to nothing, and leave a slow disk with too few readers."""
 
 
-class _Errand:
-    """What somebody wants done in a worker thread."""
+class _ThreadJob:
+    """A function to be called in a worker thread."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.done = False
@@ -26,68 +26,68 @@ class _Errand:
     def run(self) -> None:
         try:
             self._work()
-        except Exception as error:  # noqa: BLE001 - it is raised where the errand was given
+        except Exception as error:  # noqa: BLE001 - it is raised by the task that wanted the job
             self.error = error
         self.done = True
 
 
-class _Hop:
-    """One hop, and what is done on it."""
+class _ThreadBatch:
+    """Jobs that one worker thread runs one after another."""
 
-    def __init__(self, first: _Errand) -> None:
-        self.errands = [first]
+    def __init__(self, first: _ThreadJob) -> None:
+        self.jobs = [first]
         self.over = anyio.Event()
 
     def run(self) -> None:
-        for errand in self.errands:
-            errand.run()
+        for job in self.jobs:
+            job.run()
 
 
-class Hops:
-    """Runs errands in worker threads, several on one hop.
+class ThreadJobs:
+    """Runs jobs in worker threads, in batches.
 
-    A hop costs several times as much as reading a small file, and calls come in crowds: the answers that one turn of
-    the event loop brings let as many further calls begin.
+    Reaching a worker thread costs several times as much as reading a small file, and calls come in crowds: the answers
+    that one turn of the event loop brings let as many further calls begin.
     """
 
     def __init__(self) -> None:
-        self._next: _Hop | None = None
+        self._next: _ThreadBatch | None = None
 
     async def run(self, work: Callable[[], None]) -> None:
-        """Have something done in a worker thread.
+        """Call a function in a worker thread.
 
         Args:
-            work: Does it. It is run again, maybe while it still runs, if the task that made the hop was cancelled:
-                nobody waits for a thread that a disk keeps waiting.
+            work: The function. It is called again, maybe while it still runs, if the task that began its batch was
+                cancelled: no task waits for a thread that waits for a disk.
 
         Raises:
             Exception: Whatever ``work`` raises.
         """
-        errand = _Errand(work)
-        while not errand.done:
-            await self._send(errand)
-        if errand.error is not None:
+        job = _ThreadJob(work)
+        while not job.done:
+            await self._run_in_batch(job)
+        if job.error is not None:
             try:
-                raise errand.error
+                raise job.error
             finally:
-                errand.error = None  # or it would hold itself by its traceback
+                job.error = None  # or it would hold itself by its traceback
 
-    async def _send(self, errand: _Errand) -> None:
-        """Send an errand along with the next hop, or make that hop."""
-        hop = self._next
-        if hop is not None:
-            hop.errands.append(errand)
-            if len(hop.errands) == MOST_TOGETHER:
+    async def _run_in_batch(self, job: _ThreadJob) -> None:
+        """Add a job to the batch that is about to begin, or begin one."""
+        batch = self._next
+        if batch is not None:
+            batch.jobs.append(job)
+            if len(batch.jobs) == MAX_BATCH:
                 self._next = None
-            await hop.over.wait()
+            await batch.over.wait()
             return
-        hop = self._next = _Hop(errand)
+        batch = self._next = _ThreadBatch(job)
         try:
             try:
-                await checkpoint()  # whoever else comes in this turn of the event loop comes along
+                await checkpoint()  # other tasks of this turn of the event loop add theirs
             finally:
-                if self._next is hop:
+                if self._next is batch:
                     self._next = None
-            await anyio.to_thread.run_sync(hop.run, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(batch.run, abandon_on_cancel=True)
         finally:
-            hop.over.set()
+            batch.over.set()

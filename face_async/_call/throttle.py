@@ -1,4 +1,4 @@
-"""How much may be under way at once: places, requests a second, and bytes in flight."""
+"""How much may be under way at once: calls, requests a second, and bytes in flight."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 _RECOVERY = 0.1
-"""Places that come back after code 15 in the time that a place's call takes: slowly, so that 15 stays an exception."""
+"""What an answer adds to the number of calls is this divided by that number: slowly, so that code 15 stays rare."""
 
 
 @frozen
 class Throttle:
     """Bounds on what a session, with all its copies, has under way.
 
-    When the service answers code 15, too many requests, the places and the rate in force are halved; with every answer
-    that is none they grow back, by one place in about ten times the time of a call.
+    When the service answers code 15, too many requests, the number of calls and the rate in force are halved; with
+    every other answer they grow again, by one call in about ten times the time that a call takes.
 
     Attributes:
         max_concurrency: Calls under way at once, 1 or more, and with them the connections in use. Further calls queue.
         max_rate: Requests a second, retries included; None sets no bound.
-        burst: Requests that may follow each other without a pause after a time of rest, 1 or more; as many as
-            ``max_rate`` allows in a second when None.
-        max_bytes_in_flight: Bytes of the bodies under way at once, 1 or more; a larger body goes alone. Bodies that
-            wait for it hold their places already, and in memory what was given in memory, was read from a file object,
-            or is in files of up to 256 KB.
+        burst: Requests that may follow each other without a pause when none were sent for a while, 1 or more; as many
+            as ``max_rate`` allows in a second when None.
+        max_bytes_in_flight: Bytes of the bodies under way at once, 1 or more; a larger body is sent alone. Calls
+            that wait for it count in ``max_concurrency`` already, and keep in memory what was given as bytes, was read
+            from a file object, or is in files of up to 256 KB.
     """
 
     max_concurrency: int = field(default=64, validator=and_(instance_of(int), ge(1)))
@@ -50,7 +50,7 @@ class ThrottleState:
         concurrency: How many calls may be under way at once; after code 15 fewer than ``max_concurrency``.
         rate: How many requests a second may be sent, None for any number.
         in_flight: Calls that are under way.
-        waiting: Calls that queue for a place or for their bytes.
+        waiting: Calls that queue to begin or to send their bytes.
         bytes_in_flight: Bytes of the bodies that are under way.
         slowdowns: How often the service's code 15 has made it slower.
     """
@@ -63,32 +63,37 @@ class ThrottleState:
     slowdowns: int = 0
 
 
-class Room:
-    """So much of something, lent to whoever comes first.
+class WeightedLimiter:
+    """Bounds the sum of what its users hold; they are served in the order in which they come.
 
-    Lending and returning take constant time. Who wants more than there is of it at all gets all of it.
+    Acquiring and releasing take constant time. An amount larger than the whole limit is granted when nothing else is
+    held.
+
+    Attributes:
+        limit: The largest sum.
+        held: The present sum.
     """
 
-    def __init__(self, size: float) -> None:
-        self.size = size
-        self.lent = 0
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.held = 0
         self._waiters: OrderedDict[anyio.Event, int] = OrderedDict()  # a dict finds its first in linear time
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many users wait."""
         return len(self._waiters)
 
-    def borrow_now(self, amount: int) -> bool:
-        """Borrow without waiting, and return whether that was possible."""
+    def acquire_now(self, amount: int) -> bool:
+        """Acquire without waiting, and return whether that was possible."""
         if self._waiters or not self._fits(amount):
             return False
-        self.lent += amount
+        self.held += amount
         return True
 
-    async def borrow(self, amount: int) -> None:
-        """Borrow, waiting for those who came before."""
-        if self.borrow_now(amount):
+    async def acquire(self, amount: int) -> None:
+        """Acquire, after all that came before."""
+        if self.acquire_now(amount):
             return
         turn = anyio.Event()
         self._waiters[turn] = amount
@@ -96,23 +101,23 @@ class Room:
             await turn.wait()
         except BaseException:
             if self._waiters.pop(turn, None) is None:
-                self.give_back(amount)  # it was this one's turn just now
+                self.release(amount)  # it had been granted just before
             else:
-                self._serve()  # it may have been too large for the room that suffices the next
+                self._serve()  # the next one may want less, and need not wait any longer
             raise
 
-    def give_back(self, amount: int) -> None:
-        """Return what was borrowed."""
-        self.lent -= amount
+    def release(self, amount: int) -> None:
+        """Give back what was acquired."""
+        self.held -= amount
         self._serve()
 
-    def resize(self, size: float) -> None:
-        """Make the room larger or smaller; what is lent stays lent."""
-        self.size = size
+    def resize(self, limit: float) -> None:
+        """Change the limit; what is held stays held."""
+        self.limit = limit
         self._serve()
 
     def _fits(self, amount: int) -> bool:
-        return self.lent + amount <= self.size or not self.lent
+        return self.held + amount <= self.limit or not self.held
 
     def _serve(self) -> None:
         while self._waiters:
@@ -120,65 +125,71 @@ class Room:
             if not self._fits(amount):
                 return
             del self._waiters[turn]
-            self.lent += amount
+            self.held += amount
             turn.set()
 
 
-class Gate:
-    """A throttle at work."""
+class RunningThrottle:
+    """A throttle at work.
+
+    Attributes:
+        places: Bounds the calls under way.
+        bytes: Bounds the bytes of their bodies.
+        slowdowns: How often the service has made it slower.
+    """
 
     def __init__(self, throttle: Throttle, clock: Callable[[], float] = time.monotonic) -> None:
-        self.places = Room(throttle.max_concurrency)
-        self.bytes = Room(throttle.max_bytes_in_flight)
+        self.places = WeightedLimiter(throttle.max_concurrency)
+        self.bytes = WeightedLimiter(throttle.max_bytes_in_flight)
         self.slowdowns = 0
-        self._most = throttle.max_concurrency
-        self._rate = throttle.max_rate
+        self._max_concurrency = throttle.max_concurrency
+        self._max_rate = throttle.max_rate
         self._burst = throttle.burst or max(1, int(throttle.max_rate or 1))
-        self._rested_at = 0.0  # the moment from which on the whole burst is there again
+        self._full_at = 0.0  # the moment from which on the whole burst is available again
         self._clock = clock
 
     @property
     def state(self) -> ThrottleState:
-        """How it stands."""
+        """Its state at this moment."""
         return ThrottleState(
-            concurrency=int(self.places.size),
-            rate=self._rate_now,
-            in_flight=self.places.lent,
+            concurrency=int(self.places.limit),
+            rate=self._rate,
+            in_flight=self.places.held,
             waiting=self.places.waiting + self.bytes.waiting,
-            bytes_in_flight=self.bytes.lent,
+            bytes_in_flight=self.bytes.held,
             slowdowns=self.slowdowns,
         )
 
     def seconds_to_wait(self) -> float:
         """Count one request, and return how long to wait before it is sent."""
-        if self._rate_now is None:
+        if self._rate is None:
             return 0.0
-        gap = 1 / self._rate_now
+        gap = 1 / self._rate
         now = self._clock()
-        self._rested_at = max(self._rested_at, now) + gap
-        return max(0.0, self._rested_at - now - self._burst * gap)
+        self._full_at = max(self._full_at, now) + gap
+        return max(0.0, self._full_at - now - self._burst * gap)
 
     def unsend(self) -> None:
         """Count one request less: it is not sent after all."""
-        if self._rate_now is not None:
-            self._rested_at -= 1 / self._rate_now
+        if self._rate is not None:
+            self._full_at -= 1 / self._rate
 
     def slow_down(self, since: int) -> None:
         """Halve what may be under way.
 
         Args:
-            since: What :attr:`slowdowns` was when the request was sent that the service found one too many: all those
-                of one burst together count once.
+            since: The value of :attr:`slowdowns` when the request was sent to which the service answered so: the
+                requests of one burst count once together.
         """
         if since == self.slowdowns:
             self.slowdowns += 1
-            self.places.resize(max(1.0, self.places.size / 2))
+            self.places.resize(max(1.0, self.places.limit / 2))
 
     def recover(self) -> None:
-        """Let a little more be under way again."""
-        if self.places.size < self._most:
-            self.places.resize(min(self._most, self.places.size + _RECOVERY / self.places.size))
+        """Allow a little more again after a slowdown, up to what the throttle allows."""
+        if self.places.limit < self._max_concurrency:
+            self.places.resize(min(self._max_concurrency, self.places.limit + _RECOVERY / self.places.limit))
 
     @property
-    def _rate_now(self) -> float | None:
-        return None if self._rate is None else self._rate * self.places.size / self._most
+    def _rate(self) -> float | None:
+        return None if self._max_rate is None else self._max_rate * self.places.limit / self._max_concurrency

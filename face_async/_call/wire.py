@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import re
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from attrs import frozen
 
+from face_async._call.judgement import Failure
 from face_async._call.multipart import JsonBody, MultipartBody
 from face_async.endpoints import URL_FIELDS
-from face_async.errors import ResponseError, service_error
+from face_async.errors import ResponseError, service_error, utf8
 from face_async.images import ImageUrl, as_image
 from face_async.limits import check_face_ids, check_group_ids, check_id, check_image_count, check_text
-from face_async.models import AddFaceResult, Misfit, structure
+from face_async.models import AddFaceResult, SchemaViolation, structure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from face_async._call.multipart import Body
     from face_async.endpoints import Endpoint, Fields, Images
-    from face_async.errors import ServiceError
+    from face_async.errors import CallError, CallFacts, ServiceError
     from face_async.images import ImageSource, Picture
     from face_async.limits import ServiceLimits
 
@@ -30,6 +31,8 @@ MAX_TOKENS = 65_536
 
 MAX_TEXT_BYTES = 6 * 1024 * 1024
 """The most memory that an answer takes as text: the longest good one has 1.4 MB, or four times that with one emoji."""
+
+FactsOf: TypeAlias = "Callable[[Failure], CallFacts]"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -124,17 +127,10 @@ def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[P
 
 def _body(texts: Mapping[str, str | Sequence[str]], pictures: Sequence[tuple[str, Picture]]) -> Body:
     if not pictures:
-        return JsonBody(_utf8(_ENCODER.encode(texts)))
+        return JsonBody(utf8("a parameter", _ENCODER.encode(texts)))
     flat = _flat(texts)
-    _utf8("".join(name + text for name, text in (*flat, *((name, "") for name, _ in pictures))))
+    utf8("a parameter", "".join(name + text for name, text in (*flat, *((name, "") for name, _ in pictures))))
     return MultipartBody(flat, pictures)
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a parameter has characters that UTF-8 cannot encode (lone surrogates)") from None
 
 
 def _flat(fields: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
@@ -148,38 +144,49 @@ def _flat(fields: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
     return flat
 
 
-def decode(request: Request[T], status: int, content: bytes) -> T:
+def decode(request: Request[T], status: int, content: bytes, facts: FactsOf) -> T:
     """Return the result that an answer carries.
 
     Any HTTP status is accepted with a well-formed envelope, since the specification documents none for errors.
+
+    Args:
+        request: What was sent.
+        status: The answer's HTTP status.
+        content: The answer's body.
+        facts: Returns what the error of an answer is made with.
 
     Raises:
         ServiceError: The envelope's code is not 0.
         ResponseError: The answer breaks the specification.
     """
     try:
-        return _result(request, content)
-    except Misfit as misfit:
-        problem, path = misfit.problem, misfit.path
+        code, message, data = _envelope(content)
+        if not code:
+            return _result(request, data)
+    except SchemaViolation as violation:
+        problem, path = violation.problem, violation.path
+    else:
+        raise _service_error(code, message, data, facts)
     # Raised out here, so that no foreign exception hangs on it as its context.
-    raise ResponseError(problem, endpoint=request.endpoint.name, status=status, path=path)
+    raise _response_error(problem, path, status, facts)
 
 
-def _result(request: Request[T], content: bytes) -> T:
-    endpoint = request.endpoint
-    data = _open_envelope(endpoint.name, content)
-    value: object = data
-    path = "$.data"
+def _result(request: Request[T], data: object) -> T:
+    if not isinstance(data, dict):
+        problem = "missing" if data is None else f"expected an object, got {type(data).__name__}"
+        raise SchemaViolation("$.data", problem)
+    endpoint, value, path = request.endpoint, cast("object", data), "$.data"
     if endpoint.inside is not None:
         path = f"$.data.{endpoint.inside}"
-        value = _member(data, endpoint.inside, path)
+        value = _member(cast("dict[str, object]", data), endpoint.inside, path)
     result = structure(value, endpoint.result, path)
     if isinstance(result, AddFaceResult) and len(result.ret_codes) != len(request.images):
-        raise Misfit("$.data.ret_codes", f"{len(result.ret_codes)} codes for {len(request.images)} images")
+        problem = f"{len(result.ret_codes)} codes for {len(request.images)} images"
+        raise SchemaViolation("$.data.ret_codes", problem)
     return result
 
 
-def decode_error(endpoint: str, status: int, content: bytes) -> ServiceError | ResponseError | None:
+def decode_error(status: int, content: bytes, facts: FactsOf) -> CallError | None:
     """Return the error that an answer stands for, undecoded otherwise.
 
     That is its code's, if it has one other than 0; and that of an HTTP status which is itself an error, if it is no
@@ -187,41 +194,33 @@ def decode_error(endpoint: str, status: int, content: bytes) -> ServiceError | R
     """
     try:
         code, message, data = _envelope(content)
-    except Misfit as misfit:
-        problem, path = misfit.problem, misfit.path
-    else:
-        return _service_error(endpoint, code, message, data) if code else None
-    if status < _FIRST_ERROR_STATUS:
-        return None
-    return ResponseError(problem, endpoint=endpoint, status=status, path=path)
+    except SchemaViolation as violation:
+        bad = status >= _FIRST_ERROR_STATUS
+        return _response_error(violation.problem, violation.path, status, facts) if bad else None
+    return _service_error(code, message, data, facts) if code else None
 
 
-def _open_envelope(endpoint: str, content: bytes) -> dict[str, object]:
-    code, message, data = _envelope(content)
-    if code:
-        raise _service_error(endpoint, code, message, data)
-    if not isinstance(data, dict):
-        raise Misfit("$.data", "missing" if data is None else f"expected an object, got {type(data).__name__}")
-    return cast("dict[str, object]", data)
+def _response_error(problem: str, path: str, status: int, facts: FactsOf) -> ResponseError:
+    return ResponseError(problem, status=status, path=path, **facts(Failure(status=status)))
 
 
-def _service_error(endpoint: str, code: int, message: str, data: object) -> ServiceError:
+def _service_error(code: int, message: str, data: object, facts: FactsOf) -> ServiceError:
     # With a code other than 0, data may be absent, null, empty or filled with zeros.
     details = cast("dict[str, object]", data) if isinstance(data, dict) else {}
     session_id = details.get("session_id")
     return service_error(
         code,
         message,
-        endpoint=endpoint,
         data=details,
         session_id=session_id if isinstance(session_id, str) else "",
+        **facts(Failure(code=code)),
     )
 
 
 def _envelope(content: bytes) -> tuple[int, str, object]:
     envelope = _parse(content)
     if not isinstance(envelope, dict):
-        raise Misfit("$", f"expected an object, got {type(envelope).__name__}")
+        raise SchemaViolation("$", f"expected an object, got {type(envelope).__name__}")
     fields = cast("dict[str, object]", envelope)
     code = structure(_member(fields, "code", "$.code"), int, "$.code")
     message = structure(fields.get("message", ""), str, "$.message")
@@ -230,7 +229,7 @@ def _envelope(content: bytes) -> tuple[int, str, object]:
 
 def _member(fields: dict[str, object], name: str, path: str) -> object:
     if name not in fields:
-        raise Misfit(path, "missing")
+        raise SchemaViolation(path, "missing")
     return fields[name]
 
 
@@ -242,12 +241,12 @@ def _check_size(content: bytes) -> None:
     # The widest character of a text decides how many bytes each of its characters takes.
     width = 1 if content.isascii() else 4 if _BEYOND_16_BITS.search(content) else 2
     if size * width > MAX_TEXT_BYTES:
-        raise Misfit("$", f"as text it takes more than {MAX_TEXT_BYTES:,} bytes")
+        raise SchemaViolation("$", f"as text it takes more than {MAX_TEXT_BYTES:,} bytes")
     # Counted fast, and if those are too many, without the ones inside of strings: ids may hold them, too.
     if sum(map(content.count, _SEPARATORS)) > MAX_TOKENS:
         beyond = islice(_TOKEN.finditer(content), MAX_TOKENS, None)
         if next(beyond, None):
-            raise Misfit("$", f"it has more than {MAX_TOKENS:,} strings, colons, commas and opening brackets")
+            raise SchemaViolation("$", f"it has more than {MAX_TOKENS:,} strings, colons, commas and opening brackets")
 
 
 def _parse(content: bytes) -> object:
@@ -262,7 +261,7 @@ def _parse(content: bytes) -> object:
         problem = "it is nested too deeply"
     except ValueError as error:  # also an integer of too many digits
         problem = str(error)
-    raise Misfit("$", problem)
+    raise SchemaViolation("$", problem)
 
 
 def _refuse_constant(name: str) -> object:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 import anyio
 from attrs import define, field, frozen
 
+from face_async._call.judgement import judge_error
 from face_async.endpoints import Endpoint
-from face_async.errors import FaceError, TransportError, is_hopeless
+from face_async.errors import FaceError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,7 +70,7 @@ class Outcomes(Generic[ItemT, ResultT]):
     An asynchronous context manager and iterator. The input is pulled only as outcomes are taken: of all items pulled,
     at most ``max_at_once`` are not done with, the one that the caller holds included. An item that fails costs one
     outcome. What ends the iteration, raised where outcomes are taken, is an item of a wrong type, with its
-    ``TypeError``, and an error after which no further call can succeed: codes 4-6, 10-12, 14 and 16.
+    ``TypeError``, and an error after which no further call can succeed: codes 4-6, 9-12, 14, 16 and 24.
 
     Leaving the block, early or not, cancels what runs and closes the input; :attr:`untaken` tells what became of it.
     """
@@ -231,7 +232,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         else:
             self._ready.append(outcome)
         self._news.set()
-        if outcome.error is not None and is_hopeless(outcome.error):
+        if outcome.error is not None and judge_error(outcome.error).hopeless:
             self._fail(outcome.error)
         if self._progress is not None:
             self._progress(self._done, self._size, outcome)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from face_async._call.retry import Phase, RetryPolicy, phase_of
-from face_async.errors import CallError, FaceError, RateLimitedError, ReturnCode, ServiceError, is_hopeless
+from face_async._call.judgement import Phase, judge_error
+from face_async._call.retry import RetryPolicy
+from face_async.errors import FaceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,9 +24,6 @@ _GIVEN_UP_IN_ROW = 8
 """Calls given up, with none that succeeds in between, until the fault must be the service's."""
 
 _MAX_PROBE_DELAY = 60.0
-
-# Signatures expire, though the session corrects its clock; the interface is retired.
-_HOPELESS_TOO = {ReturnCode.SIGNATURE_EXPIRED, ReturnCode.GOING_OFFLINE}
 
 
 class RunEndedError(Exception):
@@ -95,11 +93,12 @@ class Service:
             try:
                 result = await make()
             except FaceError as error:
-                if _ends_all(error):
+                judgement = judge_error(error)
+                if judgement.hopeless:
                     raise RunEndedError(error) from None
-                if not _is_absence(error):
+                if judgement.phase is Phase.ANSWERED:
                     raise
-                tries += not isinstance(error, RateLimitedError)  # which waiting mends, however often
+                tries += not judgement.slower  # too many requests: waiting mends that, however often
                 if tries == _TRIES:
                     self._give_up(error)
                     raise
@@ -139,17 +138,8 @@ class Service:
         try:
             await self._session.get_group_ids()
         except FaceError as error:
-            if _ends_all(error):
+            judgement = judge_error(error)
+            if judgement.hopeless:
                 raise RunEndedError(error) from None
-            return not _is_absence(error)
+            return judgement.phase is Phase.ANSWERED
         return True
-
-
-def _ends_all(error: FaceError) -> bool:
-    """Return whether no further call can succeed: also with a clock that the session could not correct."""
-    return is_hopeless(error) or (isinstance(error, ServiceError) and error.code in _HOPELESS_TOO)
-
-
-def _is_absence(error: FaceError) -> bool:
-    """Return whether an error says that the service is away, rather than what it thinks of the call."""
-    return isinstance(error, CallError) and phase_of(error) is not Phase.ANSWERED

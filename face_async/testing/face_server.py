@@ -119,7 +119,7 @@ class FaceServer:
             yield running.base_url
 
     def environment(self, base_url: str) -> dict[str, str]:
-        """Return the variables that lead :meth:`FaceSession.from_env` of any program to this server.
+        """Return the environment variables with which :meth:`FaceSession.from_env` of any program calls this server.
 
         Args:
             base_url: What :meth:`serve` yielded.

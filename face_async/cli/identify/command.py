@@ -9,6 +9,7 @@ import anyio.to_thread
 import typer
 from attrs import frozen
 
+from face_async._call.judgement import judge_error
 from face_async.bulk.api import GroupsResult
 from face_async.bulk.fitting import fitted, max_image_bytes
 from face_async.bulk.outcomes import Outcomes
@@ -31,7 +32,7 @@ from face_async.cli.options import (
 from face_async.cli.output import tell
 from face_async.cli.pictures import KINDS, pictures_below
 from face_async.cli.progress import live_progress
-from face_async.errors import NotFoundError, ReturnCode, TransportError, is_hopeless
+from face_async.errors import NotFoundError, ReturnCode, TransportError
 from face_async.images import is_url
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Search:
     def _concerns_all(self, error: FaceError | ValueError) -> bool:
         if isinstance(error, NotFoundError) and error.code == ReturnCode.ERROR_GROUP_NOT_EXISTED:
             return len(self.group_ids) == 1
-        return is_hopeless(error)
+        return judge_error(error).hopeless
 
 
 def _is_folder(name: str) -> bool:
