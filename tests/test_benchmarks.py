@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from timing import PATIENCE
 
 from face_async import Credentials, FaceSession
 from face_async.portraits import draw_portrait
@@ -112,7 +113,10 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--smoke", "--out", str(out)]
     subprocess.run(
-        [*command, "--clients", "face_async,plain httpx,raw asyncio"], check=True, capture_output=True, timeout=120
+        [*command, "--clients", "face_async,plain httpx,raw asyncio"],
+        check=True,
+        capture_output=True,
+        timeout=10 * PATIENCE,
     )
     return json.loads((out / "results.json").read_text()), (out / "results.md").read_text()
 

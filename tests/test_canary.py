@@ -14,8 +14,9 @@ import pytest
 from doubles import envelope
 from faults import FAULTS
 from raw_server import RawServer, answer
-from samples import SAMPLES
+from specification import ANSWERS
 from stacks import Stack, loop_of_stack, on_httpx, stack_of_test  # noqa: F401 - fixtures are asked for by their own names
+from timing import PATIENCE
 from verbs import CALLS
 
 from face_async import (
@@ -74,7 +75,7 @@ async def test_no_failure_tells_a_secret(stack: Stack, caplog):
     said = []
     with RawServer(failures) as server:
         async with FaceSession(
-            "1", "b", CREDENTIALS, base_url=server.url, timeout=5, retry=ONCE, http=stack.http
+            "1", "b", CREDENTIALS, base_url=server.url, timeout=PATIENCE, retry=ONCE, http=stack.http
         ) as session:
             for _ in failures:
                 with pytest.raises((CallError, ServiceError)) as caught:
@@ -112,7 +113,7 @@ class Peeking(httpx.AsyncBaseTransport):
 @on_httpx
 async def test_nothing_of_ours_shows_a_secret_in_a_call_or_after_it():
     """Sessions, copies, calls, bodies, pictures and results: whatever is alive has a repr that may be seen."""
-    answers = {sample.endpoint: (200, sample.answer) for sample in SAMPLES}
+    answers = {name: (200, content) for name, content in ANSWERS.items()}
     peeking = Peeking(answers)
     alive, said = [], []
     async with FaceSession("1", "b", CREDENTIALS, transport=peeking, retry=AT_ONCE) as session:

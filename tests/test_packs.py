@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 from albums import JPEG, Album, refusal
 from doubles import CREDENTIALS, Network, envelope, session_on
+from timing import PATIENCE
 
 from face_async import (
     DuplicateFaceError,
@@ -299,7 +300,7 @@ async def test_images_that_wait_for_their_neighbours_never_block_others(max_at_o
     """Alternating persons, few places, outcomes in input order: it ends, although each waits for others."""
     album = Album()
     pairs = [pair for both in zip(shots("ada", 15), shots("bob", 15), strict=True) for pair in both]
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         found = await added(album, iter(pairs), max_at_once=max_at_once, ordered=ordered)
     assert [None] * 30 == [outcome.error for outcome in found]
 

@@ -14,6 +14,7 @@ import anyio
 import httpx
 import pytest
 from serverkit import CREDENTIALS, Caller, ToyRecognizer, authorization
+from timing import PATIENCE
 
 from face_async.server import Store, create_app, serve_in_background
 
@@ -138,7 +139,7 @@ def test_a_signal_ends_the_program_cleanly(tmp_path, number):
         with httpx.Client(base_url=base_url, trust_env=False) as client:
             assert new_person(client, "ada") == 0
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (0, "closed\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
 
@@ -157,7 +158,7 @@ def test_a_killed_server_keeps_every_answered_effect(tmp_path, full, rng: random
                     answered.append(person_id)
                     if number == 0:
                         killer.start()  # not before: the first answer may take a busy machine longer than all others
-            process.wait(timeout=10)
+            process.wait(timeout=PATIENCE)
     with Store(path) as store:
         kept = store.person_ids("123456", "staff")
         assert [person_id for person_id in kept if person_id in set(answered)] == answered

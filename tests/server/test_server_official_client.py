@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from serverkit import APPID, BUCKET, CREDENTIALS
+from timing import PATIENCE
 
 from face_async.portraits import draw_portrait
 from face_async.server import Store, create_app, serve_in_background
@@ -73,7 +74,7 @@ def served(web: str):
     with Store() as store:
         thread = threading.Thread(target=anyio.run, args=(run, store))
         thread.start()
-        ready.wait(10)
+        ready.wait(PATIENCE)
         try:
             yield f"127.0.0.1:{ports[0]}"
         finally:

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 from serverkit import ToyRecognizer, picture
+from timing import PATIENCE
 
 from face_async.limits import ServiceLimits
 from face_async.server import Store, StoreError
@@ -164,7 +165,7 @@ def test_processes_share_a_file(tmp_path):
         subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "faces.db"), str(number), here])
         for number in range(3)
     ]
-    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
+    assert [process.wait(timeout=PATIENCE) for process in running] == [0, 0, 0]
     with Store(tmp_path / "faces.db") as store:
         assert len(store.person_ids(APPID, "staff")) == 30
 
