@@ -1,4 +1,4 @@
-"""Print the lowest version of everything that pyproject.toml asks for, as constraints for pip."""
+"""Print the lowest versions that pyproject.toml admits, as constraints for pip: ``name==version``, a line each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import re
 import tomllib
 from pathlib import Path
 
+REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(\[[\w,]+\])?([>=]=(?P<lowest>[\w.]+))?([,;].*)?")
+
 project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
-asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-lowest: dict[str, set[str]] = {}
-for requirement in asked:
-    name, bound = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?(?:[>=]=([\w.]+))?(?:[,;].*)?", requirement).groups()
-    lowest.setdefault(name, set()).update({bound} - {None})
-for name, bounds in sorted(lowest.items()):
-    if name == project["name"]:
-        continue
-    if len(bounds) != 1:
-        raise SystemExit(f"pyproject.toml must give {name} one lower bound, not {len(bounds)}")
-    print(f"{name}=={bounds.pop()}")
+requirements = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+bounds: dict[str, set[str]] = {}
+for requirement in requirements:
+    found = REQUIREMENT.fullmatch(requirement)
+    if found is None:
+        raise SystemExit(f"pyproject.toml: .ci/lowest.py does not understand the requirement {requirement!r}")
+    # Where a name stands without a version, as in anyio[trio], its bound stands elsewhere.
+    bounds.setdefault(found["name"], set()).update({found["lowest"]} - {None})
+del bounds[project["name"]]
+for name, lowest in sorted(bounds.items()):
+    if len(lowest) != 1:
+        raise SystemExit(f"pyproject.toml: {name} needs one lower bound, the same wherever it stands")
+    print(f"{name}=={lowest.pop()}")
