@@ -9,7 +9,8 @@ from pathlib import Path
 REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(\[[\w,]+\])?([>=]=(?P<lowest>[\w.]+))?([,;].*)?")
 
 project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
-requirements = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+extras = project["optional-dependencies"].values()
+requirements = [*project["dependencies"], *(requirement for extra in extras for requirement in extra)]
 bounds: dict[str, set[str]] = {}
 for requirement in requirements:
     found = REQUIREMENT.fullmatch(requirement)
