@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import importlib
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+import serverkit
 from timing import PATIENCE
 
 from face_async import Credentials, FaceSession
@@ -48,20 +47,8 @@ def photograph(tmp_path):
 @pytest.fixture
 def web(photograph):
     """The address at which the server can fetch the same picture."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(photograph.parent))
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serverkit.web(photograph.parent) as address:
+        yield address
 
 
 def test_the_list_of_clients_is_complete(benchmarks):

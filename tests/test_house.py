@@ -435,3 +435,10 @@ def test_import_face_async_loads_no_server_no_command_line_and_no_picture_librar
     rooms = {name.split(".")[1] for name in loaded if name.startswith("face_async.")}
     assert "session" in rooms
     assert rooms & {"server", "local", "ingest", "testing", "cli", "portraits"} == set()
+
+
+def test_the_map_of_the_stand_ins_is_complete():
+    tests = Path(__file__).parent
+    conftest = ast.parse((tests / "conftest.py").read_text("utf-8"))
+    kits = {path.stem for path in [*tests.glob("*.py"), *tests.glob("server/*.py")] if not path.match("test_*")}
+    assert kits - {"conftest"} == set(re.findall(r"^``(\w+)``", ast.get_docstring(conftest) or "", re.MULTILINE))
