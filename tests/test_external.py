@@ -8,6 +8,13 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+INI = """
+[pytest]
+markers = external(*programs): needs programs
+addopts = -p no:xdist -rs
+asyncio_default_fixture_loop_scope = function
+"""
+
 TESTS = """
 import pytest
 
@@ -25,9 +32,9 @@ def test_without_programs(): ...
 def run(pytester):
     """Return a function that runs such tests with these options, beside our conftest.py."""
     pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text("utf-8"))
-    pytester.makeini("[pytest]\nmarkers = external(*programs): needs programs\naddopts = -p no:xdist -rs")
+    pytester.makeini(INI)
     pytester.makepyfile(TESTS)
-    return pytester.runpytest_subprocess
+    return pytester.runpytest_inprocess
 
 
 def test_where_a_program_is_missing_its_tests_are_skipped(run):
