@@ -113,7 +113,7 @@ def test_a_tiny_picture_shows_no_face(finder, size):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
-def test_colours_may_be_stored_in_any_way(finder, mode):
+def test_colors_may_be_stored_in_any_way(finder, mode):
     content = stored(portrait().convert(mode), "JPEG" if mode == "CMYK" else "PNG")
 
     assert finder.find_face(content).width > 100

@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
-def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_without_colour(probes):
+def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_without_color(probes):
     reader, terminal = os.openpty()
     identify = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *probes],
