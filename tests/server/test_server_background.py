@@ -81,8 +81,9 @@ async def test_nobody_listens_after_the_block(app):
 
 async def test_a_cancelled_block_stops_the_server(app):
     """Cancellation does not leave a thread behind."""
-    with anyio.move_on_after(0.2):
+    with anyio.CancelScope() as scope:
         async with serve_in_background(app) as server:
+            scope.cancel()
             await anyio.sleep_forever()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", server.port))
