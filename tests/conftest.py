@@ -1,8 +1,41 @@
-"""What every test may ask for: both event loops, a printed seed, and whether to count in full."""
+"""What every test may ask for: both event loops, a printed seed, and whether to count in full.
+
+A test meets the real thing wherever that can show what is to be shown: ``face_async.testing.FaceServer``, the server's
+application in process, or ``face_async.server.serve_in_background``, the same on a socket. What stands in for it:
+
+==================  ================================================================================================
+stand-in            what it is, and when it is used
+==================  ================================================================================================
+``specification``   The specification's own packets, return codes and signatures (files in ``packets``): golden
+                    samples, for whatever reads or writes them.
+``verbs``           How a program calls each of the 13 verbs to send those packets, and the result it gets: for what is
+                    true of every verb.
+``doubles``         ``session_on(*answers)``: a session whose network is a list of answers, and keeps what was sent. For
+                    what a client makes of an answer; there are no sockets, and nothing can go wrong on the way.
+``raw_server``      A scripted server on plain sockets, in threads: closes, resets, stalls, drips, floods. Only for
+                    what no HTTP library would commit.
+``faults``          The table of what a server can do wrong, as behaviors for the raw server, and what each means to a
+                    client: for what is true of every fault.
+``stacks``          Fixtures that run a test on every event loop and HTTP library that a session may stand on.
+``albums``          ``Album``: the bulk verbs over a dictionary of faces, without requests; it can hold and refuse
+                    requests. For packing, the order of outcomes and the ledger.
+``serverkit``       For the server's tests, which use none of the client's code: requests and signatures by hand, a
+                    recognizer that reads who a picture shows from its bytes, and the application in process.
+``ingestkit``       For ingestion: folders of pictures for that recognizer, and the application behind a network that
+                    loses requests or answers by plan; ``enrolled`` tells what really is in the store.
+``ingestprocesses`` The same client and server as processes of their own, to be killed.
+``strict_html``     Reads a page and refuses every tag that is not closed in order.
+``timing``          What to do about time: nothing that a test asserts may depend on how busy the machine is.
+==================  ================================================================================================
+
+A test that needs a program which a machine may lack says ``@pytest.mark.external("nginx")``, and is skipped where the
+program is not found. ``pytest -m external --no-skips`` runs these tests alone, and fails where one would be skipped.
+"""
 
 from __future__ import annotations
 
 import random
+import shutil
 
 import hypothesis
 import pytest
@@ -10,14 +43,18 @@ import pytest
 DEFAULT_SEED = 20_190_621
 
 # Examples come from the test's own text, so that a run says the same twice; nothing is kept between runs.
-hypothesis.settings.register_profile("short", derandomize=True, database=None, deadline=None)
-hypothesis.settings.register_profile("full", derandomize=True, database=None, deadline=None, max_examples=5_000)
+# No health check or deadline looks at the clock: a busy machine is not a fault.
+hypothesis.settings.register_profile(
+    "short", derandomize=True, database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("full", hypothesis.settings.get_profile("short"), max_examples=5_000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("face_async")
     group.addoption("--seed", type=int, default=DEFAULT_SEED, help=f"seed of the fixture rng (default {DEFAULT_SEED})")
     group.addoption("--full", action="store_true", help="run the long tests at their full counts")
+    group.addoption("--no-skips", action="store_true", help="count a test that is skipped as failed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +65,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     counts = "full" if config.getoption("--full") else "short (--full for full counts)"
     return f"face_async: seed {config.getoption('--seed')} (--seed N), counts {counts}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    needed = [program for marker in item.iter_markers("external") for program in marker.args]
+    if missing := [program for program in needed if shutil.which(program) is None]:
+        pytest.skip(f"needs {' and '.join(missing)}, not found on the PATH")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, in spite of --no-skips: {report.longrepr[2]}"
+    return report
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import httpx
 from doubles import CREDENTIALS
 from serverkit import ToyRecognizer, picture
+from timing import PATIENCE
 
 from face_async import FaceSession, RetryPolicy, ServiceLimits
 from face_async.server import Store, create_app
@@ -112,6 +113,6 @@ async def outcomes(run):
 
 
 async def finished(run):
-    with anyio.fail_after(300):  # a run waits for its service as long as it takes: a broken test must not
+    with anyio.fail_after(5 * PATIENCE):  # a run waits for its service as long as it takes: a broken test must not
         async with run:
             return await run.finish()

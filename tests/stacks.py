@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 from doubles import CREDENTIALS
-from raw_server import PATIENCE, RawServer
+from raw_server import RawServer
+from timing import PATIENCE
 
 from face_async import FaceSession, RetryPolicy
 
@@ -28,7 +29,7 @@ class Stack:
     @property
     def grace(self) -> float:
         """A ``timeout`` for calls whose connection must be closed soon after them: reqwest keeps it until then."""
-        return PATIENCE if self.http == "httpx" else 0.5
+        return PATIENCE if self.http == "httpx" else 2.0
 
     def idle(self, connections: int) -> int:
         """Return what ``stats.connections`` says when so many connections are idle."""

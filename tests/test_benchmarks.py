@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import importlib
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+import serverkit
+from timing import PATIENCE
 
 from face_async import Credentials, FaceSession
 from face_async.portraits import draw_portrait
@@ -47,20 +47,8 @@ def photograph(tmp_path):
 @pytest.fixture
 def web(photograph):
     """The address at which the server can fetch the same picture."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(photograph.parent))
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serverkit.web(photograph.parent) as address:
+        yield address
 
 
 def test_the_list_of_clients_is_complete(benchmarks):
@@ -112,7 +100,10 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--smoke", "--out", str(out)]
     subprocess.run(
-        [*command, "--clients", "face_async,plain httpx,raw asyncio"], check=True, capture_output=True, timeout=120
+        [*command, "--clients", "face_async,plain httpx,raw asyncio"],
+        check=True,
+        capture_output=True,
+        timeout=10 * PATIENCE,
     )
     return json.loads((out / "results.json").read_text()), (out / "results.md").read_text()
 

@@ -15,7 +15,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from doubles import CREDENTIALS, Network, envelope, session_on
-from raw_server import PATIENCE, RawServer, answer, silence
+from raw_server import RawServer, answer, silence
+from timing import PATIENCE
 
 from face_async import (
     AuthError,

@@ -6,6 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from serverkit import ToyRecognizer, picture
+from timing import PATIENCE
 
 from face_async import AuthError, NewPerson, PersonLimitError, RetryPolicy, ShardedGroup
 from face_async.bulk.fitting import FITTING_BYTES
@@ -56,7 +57,7 @@ async def test_several_tasks_may_take_the_outcomes_of_one_run(session):
             taken.append(outcome.index)
             await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with session.new_persons(people(20), max_at_once=4) as outcomes, anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(take, outcomes)

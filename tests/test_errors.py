@@ -9,7 +9,7 @@ import re
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from samples import BACK_END_NAMES, CODES_OF_CHAPTER_3
+from specification import BACK_END_NAMES, CODES_OF_CHAPTER_3
 
 import face_async
 from face_async import errors

@@ -20,9 +20,10 @@ import pytest
 from attrs import frozen
 from doubles import envelope
 from faults import DRIPS, FAULTS, FLOOD, HTML, LARGE, STALLS, Fault
-from raw_server import CERTIFICATE, PATIENCE, Behavior, RawServer, answer, black_hole, http, say
-from samples import SAMPLES, Sample
+from raw_server import CERTIFICATE, Behavior, RawServer, answer, black_hole, http, say
+from specification import SAMPLES, Sample
 from stacks import STACKS, Stack, loop_of_stack, session_of_stack  # noqa: F401 - fixtures go by other names
+from timing import PATIENCE, in_time
 from verbs import CALLS, RESULTS, pictures
 
 from face_async import (
@@ -266,16 +267,6 @@ async def test_an_effect_that_had_not_happened_stays_in_doubt(session_at, verb):
 
 
 # Faults that show when a time is over
-
-
-async def in_time(act) -> None:
-    """Run ``act(seconds)`` with a small time, and with larger ones on a machine too busy for that."""
-    for seconds in (0.2, 1.0):
-        try:
-            return await act(seconds)
-        except (AssertionError, BaseExceptionGroup):
-            continue
-    return await act(3.0)
 
 
 async def at_once(act) -> None:

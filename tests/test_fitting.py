@@ -211,7 +211,7 @@ def test_transparency_becomes_white():
     ],
     ids=["CMYK", "palette", "gray", "gray BMP"],
 )
-def test_all_kinds_of_colours_become_the_same_in_rgb(image, kind):
+def test_all_kinds_of_colors_become_the_same_in_rgb(image, kind):
     source = encoded(image, kind, **({"quality": 97} if kind == "JPEG" else {}))
     small = opened(fit_image(source, max_bytes=30_000))
     assert ("JPEG", "RGB") == (small.format, small.mode)
@@ -226,7 +226,7 @@ def test_sixteen_bits_a_pixel_become_eight():
     assert difference(ADA.convert("L"), opened(fit_image(source, max_bytes=30_000))) < 4
 
 
-def test_colours_keep_their_profile_unless_it_is_for_printers():
+def test_colors_keep_their_profile_unless_it_is_for_printers():
     """A small one goes along, since the same numbers mean other colors without it; one as large as a picture not."""
     for profile, kept in ((b"p" * 500, b"p" * 500), (b"p" * 20_000, None)):
         source = encoded(ADA, "PNG", icc_profile=profile)

@@ -10,7 +10,7 @@ from copy import deepcopy
 from functools import partial
 
 import pytest
-from samples import SAMPLES
+from specification import ANSWERS
 
 from face_async import CODES, AddFaceResult, IdentifyResult, ResponseError, ServiceError
 from face_async._call.judgement import facts_of
@@ -18,7 +18,6 @@ from face_async._call.multipart import JsonBody
 from face_async._call.wire import Request, decode
 from face_async.endpoints import ENDPOINTS
 
-ANSWERS = {sample.endpoint: sample.answer for sample in SAMPLES}
 URLS = {"addface": {"urls": ["http://x/a.jpg", "http://x/b.jpg"]}}
 PIECES = [
     *(b"null true false 0 -0 1e999 -1 1.5 NaN Infinity 1E400 00 {} [] \"\" '' // /**/".split()),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from timing import PATIENCE
 
 import face_async
 from face_async.errors import CODES
@@ -438,9 +439,18 @@ def test_import_face_async_loads_no_server_no_command_line_and_no_picture_librar
         print(json.dumps(sorted(set(sys.modules) - theirs)))
     """
     # -I: neither the working directory nor the environment decides what is imported.
-    ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     loaded = json.loads(ran.stdout)
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
     rooms = {name.split(".")[1] for name in loaded if name.startswith("face_async.")}
     assert "session" in rooms
     assert rooms & {"server", "local", "ingest", "testing", "cli", "portraits"} == set()
+
+
+def test_the_map_of_the_stand_ins_is_complete():
+    tests = Path(__file__).parent
+    conftest = ast.parse((tests / "conftest.py").read_text("utf-8"))
+    kits = {path.stem for path in [*tests.glob("*.py"), *tests.glob("server/*.py")] if not path.match("test_*")}
+    assert kits - {"conftest"} == set(re.findall(r"^``(\w+)``", ast.get_docstring(conftest) or "", re.MULTILINE))

@@ -15,7 +15,8 @@ import anyio.to_thread
 import pytest
 from doubles import CREDENTIALS, Network, envelope, session_on
 from python_multipart import MultipartParser
-from raw_server import PATIENCE, RawServer, answer, close_after_request, never_read, reset_mid_body
+from raw_server import RawServer, answer, close_after_request, never_read, reset_mid_body
+from timing import PATIENCE
 
 from face_async import (
     FaceSession,

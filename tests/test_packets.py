@@ -9,7 +9,7 @@ from email.policy import HTTP
 
 import pytest
 from doubles import Sent, session_on
-from samples import SAMPLES, Sample
+from specification import ANSWERS, SAMPLES, Sample
 from verbs import CALLS, RESULTS, pictures
 
 from face_async.endpoints import ENDPOINTS
@@ -91,7 +91,7 @@ def test_no_endpoint_is_forgotten(missing):
 
 async def test_a_picture_and_a_url_may_be_compared_in_one_request():
     """Compare mixes both forms in one multipart body: imageA with urlB, and urlA with imageB."""
-    session, network = session_on(SAMPLES[-1].answer)
+    session, network = session_on(ANSWERS["compare"])
 
     await session.compare(b"\xff\xd8\xffA", "http://example.com/b.jpg")
     await session.compare("http://example.com/a.jpg", b"\xff\xd8\xffB")

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 from albums import JPEG, Album, refusal
 from doubles import CREDENTIALS, Network, envelope, session_on
+from timing import PATIENCE
 
 from face_async import (
     DuplicateFaceError,
@@ -53,7 +54,7 @@ def errors_of(outcomes):
 # What shares a request
 
 
-async def test_neighbours_share_a_request():
+async def test_neighbors_share_a_request():
     """Forty images of one person, none of which is accepted, are two requests of twenty."""
     album, pairs = Album(), shots("ada", 40)
     album.codes = dict.fromkeys((image for _, image in pairs), NO_FACE)
@@ -295,11 +296,11 @@ async def test_a_person_s_images_are_added_in_input_order(ordered, max_at_once, 
 
 @pytest.mark.parametrize("max_at_once", [2, 3, 5])
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_images_that_wait_for_their_neighbours_never_block_others(max_at_once, ordered):
+async def test_images_that_wait_for_their_neighbors_never_block_others(max_at_once, ordered):
     """Alternating persons, few places, outcomes in input order: it ends, although each waits for others."""
     album = Album()
     pairs = [pair for both in zip(shots("ada", 15), shots("bob", 15), strict=True) for pair in both]
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         found = await added(album, iter(pairs), max_at_once=max_at_once, ordered=ordered)
     assert [None] * 30 == [outcome.error for outcome in found]
 
@@ -307,7 +308,7 @@ async def test_images_that_wait_for_their_neighbours_never_block_others(max_at_o
 # What cannot be added
 
 
-async def test_an_image_that_cannot_be_sent_costs_its_neighbours_nothing(tmp_path):
+async def test_an_image_that_cannot_be_sent_costs_its_neighbors_nothing(tmp_path):
     """A GIF, an empty, a missing and an unreadable one get their errors, the others share a request."""
     album = Album()
     closed = io.BytesIO(JPEG)

@@ -131,7 +131,7 @@ async def test_the_test_of_ones_own_passes():
 
 
 @pytest.mark.anyio
-async def test_the_enrolment_enrols_every_picture_once(folder):
+async def test_the_enrollment_enrolls_every_picture_once(folder):
     """Run twice, it does nothing more the second time."""
     pictures = folder / "people" / "ada"
     pictures.mkdir(parents=True)

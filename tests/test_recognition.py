@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from timing import PATIENCE
 
 from face_async.portraits import draw_portrait
 from face_async.server.recognition import DUPLICATE_SIMILARITY, MATCH_SIMILARITY, recognizer
@@ -112,7 +113,7 @@ def test_a_tiny_picture_shows_no_face(finder, size):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
-def test_colours_may_be_stored_in_any_way(finder, mode):
+def test_colors_may_be_stored_in_any_way(finder, mode):
     content = stored(portrait().convert(mode), "JPEG" if mode == "CMYK" else "PNG")
 
     assert finder.find_face(content).width > 100
@@ -265,7 +266,7 @@ def test_ctrl_c_ends_a_program_that_forgot_to_close_and_its_child_without_a_word
     ) as program:
         child = int(program.stdout.readline())
         os.killpg(program.pid, signal.SIGINT)
-        said = program.communicate(timeout=20)[1].decode()
+        said = program.communicate(timeout=PATIENCE)[1].decode()
 
     assert 1 == said.count("Traceback")
     with pytest.raises(ProcessLookupError):

@@ -20,7 +20,8 @@ import anyio.lowlevel
 import pytest
 from doubles import CREDENTIALS, envelope
 from faults import HTML, refuse_early
-from raw_server import PATIENCE, RawServer, answer, http, never_read, silence
+from raw_server import RawServer, answer, http, never_read, silence
+from timing import PATIENCE
 
 from face_async import FaceSession, ImageRefusedError, ResponseError, RetryPolicy, TransportError
 from face_async.images import PictureReader
@@ -189,7 +190,7 @@ async def test_a_cancelled_upload_closes_its_file(native, tmp_path):
                 call.cancel()
                 await asyncio.wait([call])
                 assert call.cancelled()
-            with anyio.move_on_after(1):
+            with anyio.move_on_after(PATIENCE):
                 while open_copies_of(path):  # noqa: ASYNC110 - a worker thread may still be reading
                     await anyio.sleep(0.001)
             assert open_copies_of(path) == []
@@ -289,7 +290,7 @@ def test_a_process_that_used_it_ends_well(way, tmp_path, full):
     def run(_):
         command = [sys.executable, str(script), server.url, way, str(path)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment)
 
     with RawServer(iter([behave] * 1_000)) as server:
         with ThreadPoolExecutor(2) as pool:

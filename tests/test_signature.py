@@ -11,7 +11,7 @@ import traceback
 import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
-from samples import (
+from specification import (
     SAMPLES,
     SIGNATURE_VECTORS,
     SIGNED_APPID,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from timing import PATIENCE
 
 import face_async.testing.plugin
 from face_async import (
@@ -242,7 +243,7 @@ def test_the_fixtures_serve_every_way_to_run_asynchronous_tests(tmp_path):
     environment = inherited | {"PYTHONPATH": str(Path(face_async.__file__).parents[1])}
     command = [sys.executable, "-m", "pytest", *plugins, *options]
     ran = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
     )
     assert "4 passed" in ran.stdout, ran.stdout + ran.stderr
 
@@ -255,5 +256,7 @@ def test_the_plugin_costs_nothing_until_a_fixture_is_asked_for():
         runpy.run_path({face_async.testing.plugin.__file__!r})
         print({{"face_async", "httpx", "anyio", "attrs", "numpy", "starlette"}} & set(sys.modules))
     """
-    ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     assert "set()" == ran.stdout.strip()

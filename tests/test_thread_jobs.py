@@ -10,12 +10,11 @@ import weakref
 import anyio
 import anyio.to_thread
 import pytest
+from timing import PATIENCE
 
 from face_async._call.thread_jobs import MAX_BATCH, ThreadJobs
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE = 20
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import anyio.lowlevel
 import pytest
 from albums import JPEG, Album
 from serverkit import CREDENTIALS, picture, served
+from timing import PATIENCE
 
 from face_async import (
     AlreadyExistsError,
@@ -202,7 +203,7 @@ async def test_two_hundred_groups_with_a_slow_and_a_failing_one():
             person = {"person_id": f"p{number % 50}", "face_id": f"f{number}", "confidence": float(number % 100)}
             return IdentifyResult(candidates=[Candidate(**person)])
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         found = await Fan().identify_in_groups(JPEG, groups, top=3, max_at_once=50)
     assert {"g7": NotFoundError} == {group: type(error) for group, error in found.errors.items()}
     assert [group for group in groups if group != "g7"] == list(found.by_group)
@@ -396,7 +397,7 @@ async def test_whenever_a_bulk_run_ends_early_its_report_is_true(seed, full, any
         run = Run(rng, ways)
         await (run.go_in_a_task() if run.how == "task" else run.go_in_a_scope())
         run.check()
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             for person, faces in list(run.album.faces.items()):
                 if len(faces) < 20:
                     (await room(run.album, person, 20 - len(faces))).release()

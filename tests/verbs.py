@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from samples import Sample
+from specification import Sample
 
 from face_async import (
     AddFaceResult,

@@ -108,14 +108,14 @@ def test_delete_erases_a_face_and_then_the_person(say, tmp_path, monkeypatch):
     monkeypatch.setenv("FACE_ASYNC_APPID", "")
     for name in ("BUCKET", "SECRET_ID", "SECRET_KEY", "BASE_URL"):
         monkeypatch.delenv(f"FACE_ASYNC_{name}")
-    face_id = _enrol_locally(tmp_path)
+    face_id = _enroll_locally(tmp_path)
     assert json.loads(say("delete", "joan", "--face", face_id, "--yes", "--json").out)["deleted"] == 1
     assert say("faces", "joan").out == ""
     assert json.loads(say("delete", "joan", "--yes", "--json").out) == {"person_id": "joan", "deleted": 1}
     assert say("faces", "joan").code == 1
 
 
-def _enrol_locally(tmp_path) -> str:
+def _enroll_locally(tmp_path) -> str:
     async def enroll() -> str:
         async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
             return (await session.new_person("joan", ["staff"], draw_portrait(5))).face_id

@@ -244,7 +244,7 @@ class TestTheEmbeddedServer:
         assert list(tmp_path.iterdir()) == []
 
     def test_that_is_well(self, examine):
-        _enrol("faces.db")
+        _enroll("faces.db")
         code, found = examine("--db", "faces.db")
         assert code == 0
         assert found["database"][0] == "ok"
@@ -258,12 +258,12 @@ class TestTheEmbeddedServer:
         assert "signature" not in found
 
     def test_whose_database_others_may_read(self, examine, tmp_path):
-        _enrol("faces.db")
+        _enroll("faces.db")
         (tmp_path / "faces.db").chmod(0o644)
         assert examine()[1]["database"] == ("warning", "other users of this machine may open it; chmod 600 faces.db")
 
     def test_with_faces_of_another_recognizer(self, examine):
-        _enrol("faces.db")
+        _enroll("faces.db")
         with closing(sqlite3.connect("faces.db")) as db, db:
             db.execute("UPDATE faces SET recognizer = 'owl'")
         code, found = examine()
@@ -283,7 +283,7 @@ class TestTheEmbeddedServer:
         assert (code, found["server"][0]) == (2, "wrong")
 
 
-def _enrol(path: str) -> None:
+def _enroll(path: str) -> None:
     async def enroll() -> None:
         async with local_session(path, recognizer="fingerprint") as session:
             await session.new_person("ada", ["staff"], draw_portrait(0))

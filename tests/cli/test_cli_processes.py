@@ -13,30 +13,35 @@ import time
 
 import anyio
 import pytest
+from timing import PATIENCE
 
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
 PROGRAM = "from face_async.cli import main; main()"
 
-# The demo, saying when it has begun with a kind of work, each piece of which takes a while.
+# The program, saying when it has begun with a kind of work, each piece of which takes so long that even on a busy
+# machine there is time to interrupt it. The first pieces may take no time.
 WORKING = """
-import pathlib, time
+import itertools, pathlib, time
 from {module} import {owner} as owner
-work = owner.{name}
+work, pieces = owner.{name}, itertools.count()
 
 def slowly(*args, **options):
     pathlib.Path("working").touch()
-    time.sleep(0.1)
+    time.sleep({seconds} if next(pieces) >= {quick} else 0)
     return work(*args, **options)
 
 owner.{name} = slowly
 """
-DRAWING = WORKING.format(module="face_async", owner="portraits", name="draw_portrait") + PROGRAM
-LOOKING = (
-    WORKING.format(module="face_async.server.recognition.fingerprint", owner="FingerprintRecognizer", name="find_face")
-    + PROGRAM
-)
+
+
+def working(module: str, owner: str, name: str, *, seconds: float = 1, quick: int = 0) -> str:
+    return WORKING.format(module=module, owner=owner, name=name, seconds=seconds, quick=quick) + PROGRAM
+
+
+LOOKS = "face_async.server.recognition.fingerprint", "FingerprintRecognizer", "find_face"
+LOOKING = working(*LOOKS)
 
 
 @pytest.fixture
@@ -70,10 +75,10 @@ def test_serve_prints_what_to_paste_and_ends_quietly_on_ctrl_c(start):
     assert set(pasted) == {f"FACE_ASYNC_{name}" for name in ("BASE_URL", "APPID", "BUCKET", "SECRET_ID", "SECRET_KEY")}
 
     asking = start("groups", "--json", **pasted)
-    assert json.loads(asking.communicate(timeout=20)[0]) == {"group_ids": []}
+    assert json.loads(asking.communicate(timeout=PATIENCE)[0]) == {"group_ids": []}
 
     serving.send_signal(signal.SIGINT)
-    out, err = serving.communicate(timeout=20)
+    out, err = serving.communicate(timeout=PATIENCE)
     assert (serving.returncode, out) == (0, "")
     announced, stopped = err.splitlines()
     assert announced.startswith("face-async: serving faces.db on http://127.0.0.1:")
@@ -88,19 +93,23 @@ def test_serve_keeps_a_configured_secret_to_itself(start):
     )
     assert serving.stdout.readline().startswith("export FACE_ASYNC_BASE_URL=http://127.0.0.1:")
     serving.send_signal(signal.SIGTERM)
-    out, err = serving.communicate(timeout=20)
+    out, err = serving.communicate(timeout=PATIENCE)
     assert (serving.returncode, out) == (0, "")
     assert "mySecret" not in err
 
 
-@pytest.mark.parametrize("program", [DRAWING, LOOKING], ids=["drawing", "looking"])
+@pytest.mark.parametrize(
+    "program",
+    [working("face_async", "portraits", "draw_portrait", seconds=0.1), working(*LOOKS, seconds=0.1)],
+    ids=["drawing", "looking"],
+)
 def test_ctrl_c_ends_a_demo_with_130_and_one_line(start, tmp_path, program):
     demo = start("demo", "--people", "8", "--recognizer", "fingerprint", program=program)
     while not (tmp_path / "working").exists():
         assert demo.poll() is None
         time.sleep(0.02)
     demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=20)
+    out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, out, err) == (130, "", "face-async: interrupted\n")
 
 
@@ -120,11 +129,11 @@ def probes(tmp_path):
 
 
 def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):
-    identify = start(*probes, "--json", "--report", "page.html", "--at-once", "1", program=LOOKING)
+    identify = start(*probes, "--json", "--report", "page.html", "--at-once", "1", program=working(*LOOKS, quick=2))
     first = [identify.stdout.readline() for _ in range(3)]
     identify.send_signal(signal.SIGINT)
     out = "".join(first) + identify.stdout.read()  # communicate() knows nothing of lines that were read ahead
-    _, err = identify.communicate(timeout=20)
+    _, err = identify.communicate(timeout=PATIENCE)
     assert (identify.returncode, err.splitlines()[-1]) == (130, "face-async: interrupted")
     images = json.loads(out)["images"]
     assert 2 <= len(images) < 8
@@ -132,7 +141,7 @@ def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
-def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_without_colour(probes):
+def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_without_color(probes):
     reader, terminal = os.openpty()
     identify = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *probes],
@@ -147,7 +156,7 @@ def test_on_a_terminal_lines_stay_whole_above_the_live_display_and_may_be_withou
         while piece := os.read(reader, 4_096):
             shown += piece
     os.close(reader)
-    assert identify.wait(20) == 0
+    assert identify.wait(PATIENCE) == 0
     text = shown.decode()
     assert "\x1b[32m" not in text
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n").split("\n")
@@ -173,9 +182,9 @@ def test_enrolling_goes_on_after_a_kill_and_doubles_nothing(start, tmp_path):
     killed = start(*command, program=LOOKING)
     _wait_for_work(killed, tmp_path)
     killed.kill()
-    killed.wait(20)
+    killed.wait(PATIENCE)
     last = start(*command, "--json", "--verify")
-    told = json.loads(last.communicate(timeout=20)[0])
+    told = json.loads(last.communicate(timeout=PATIENCE)[0])
     assert (last.returncode, told["done"], told["differences"]) == (0, 12, [])
 
 
@@ -184,7 +193,7 @@ def test_ctrl_c_finishes_what_is_under_way_and_keeps_the_rest_for_the_next_run(s
     stopped = start(*command, "--json", program=LOOKING)
     _wait_for_work(stopped, tmp_path)
     stopped.send_signal(signal.SIGINT)
-    out, err = stopped.communicate(timeout=20)
+    out, err = stopped.communicate(timeout=PATIENCE)
     told = json.loads(out)
     _, finishing, left = err.splitlines()
     assert stopped.returncode == 130
@@ -192,18 +201,17 @@ def test_ctrl_c_finishes_what_is_under_way_and_keeps_the_rest_for_the_next_run(s
     assert left.startswith(f"face-async: stopped with {told['pending']} pictures left; the same command goes on")
     assert (told["ambiguous"], told["done"] + told["pending"]) == (0, 12)
     assert 0 < told["done"] < 12
-    assert json.loads(start(*command, "--json").communicate(timeout=20)[0])["added"] == told["pending"]
+    assert json.loads(start(*command, "--json").communicate(timeout=PATIENCE)[0])["added"] == told["pending"]
 
 
 def test_ctrl_c_twice_waits_for_nothing(start, tmp_path):
-    slow = LOOKING.replace("time.sleep(0.1)", "time.sleep(1)")
-    stopped = start(*_people(tmp_path / "people"), "-q", program=slow)
+    stopped = start(*_people(tmp_path / "people"), "-q", program=working(*LOOKS, seconds=3))
     _wait_for_work(stopped, tmp_path)
     stopped.send_signal(signal.SIGINT)
     assert stopped.stderr.readline().startswith("face-async: finishing")
     stopped.send_signal(signal.SIGINT)
     assert stopped.stderr.read().startswith("face-async: stopped with 12 pictures left")
-    assert stopped.wait(20) == 130
+    assert stopped.wait(PATIENCE) == 130
 
 
 def test_enrolling_waits_for_a_service_that_is_away_until_it_is_stopped(start, tmp_path):
@@ -213,7 +221,7 @@ def test_enrolling_waits_for_a_service_that_is_away_until_it_is_stopped(start, t
     assert waiting.stderr.readline().startswith("face-async: waiting for the service: ")
     waiting.send_signal(signal.SIGINT)
     assert "stopped with 12 pictures left" in waiting.stderr.read()
-    assert waiting.wait(20) == 130
+    assert waiting.wait(PATIENCE) == 130
 
 
 def test_output_that_nobody_reads_is_no_traceback(start):
@@ -227,6 +235,6 @@ def test_a_terminal_that_knows_ascii_only_gets_all_it_can_show(start, tmp_path):
     for shot in range(2):
         (tmp_path / "Zoë" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
     demo = start("demo", "--photos", ".", "--recognizer", "fingerprint", PYTHONIOENCODING="ascii")
-    out, err = demo.communicate(timeout=20)
+    out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, err) == (0, "")
     assert r"Zo\xeb" in out

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
+import http.server
 import itertools
 import json
 import re
+import threading
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -141,6 +144,25 @@ async def calling(store: Store, **options: object):
     app = create_app(store, **({"credentials": CREDENTIALS, "recognizer": ToyRecognizer()} | options))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         yield Caller(client)
+
+
+@contextlib.contextmanager
+def web(folder: Path):
+    """Serve a folder's files over http, for the application to fetch; yields the server's host and port."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @contextlib.asynccontextmanager

@@ -130,7 +130,7 @@ async def test_getinfo_tells_all_of_a_person(caller):
     assert (await caller.json("getinfo", person_id="bob"))[0] == -1303
 
 
-async def test_lists_keep_the_order_of_enrolment(caller):
+async def test_lists_keep_the_order_of_enrollment(caller):
     """Spec: 2.7 to 2.9, whose answers have no session_id."""
     assert await caller.ok("getgroupids") == {"group_ids": []}
     await caller.new_person("zoe", "z", "a")

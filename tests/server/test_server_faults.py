@@ -12,6 +12,7 @@ import anyio
 import httpx
 import pytest
 from serverkit import APPID, BUCKET, CREDENTIALS, Caller, ToyRecognizer, authorization, calling, picture
+from timing import PATIENCE
 
 from face_async.errors import CODES
 from face_async.limits import ServiceLimits
@@ -302,7 +303,7 @@ async def test_on_a_socket_a_delayed_effect_happens_although_the_client_has_left
         f"Content-Length: {len(body)}\r\nAuthorization: {authorization()}\r\n\r\n"
     )
     async with serve_in_background(app) as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as connection, anyio.fail_after(30):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection, anyio.fail_after(PATIENCE):
             connection.sendall(head.encode() + body)
             while faults.pending:  # noqa: ASYNC110 - the script has no event to tell
                 await anyio.sleep(0.001)

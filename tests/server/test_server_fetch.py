@@ -11,6 +11,7 @@ import anyio
 import httpx
 import pytest
 from serverkit import calling, part, picture
+from timing import PATIENCE
 
 from face_async.server.fetch import AllowedHost, Fetcher
 from face_async.server.refusal import Refusal
@@ -31,13 +32,13 @@ def web_server(answer: bytes, *, hold: bool = False):
             while not stopped.is_set():
                 connection, _ = listener.accept()
                 with connection, contextlib.suppress(OSError):
-                    connection.settimeout(5)
+                    connection.settimeout(PATIENCE)
                     if stopped.is_set():
                         return
                     requests.append(connection.recv(65_536))
                     connection.sendall(answer)
                     if hold:
-                        stopped.wait(5)
+                        stopped.wait(PATIENCE)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -188,7 +189,7 @@ async def test_an_answer_that_is_no_picture_is_refused(answer):
 async def test_a_slow_answer_is_given_up():
     """The time is for the whole picture, however much of it drips in."""
     with web_server(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", hold=True) as (port, _):
-        with anyio.fail_after(3):
+        with anyio.fail_after(PATIENCE / 2):
             assert await refused(allowing(f"127.0.0.1:{port}", timeout=0.2), f"http://127.0.0.1:{port}/")
 
 

@@ -9,8 +9,8 @@ import re
 import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, example, given
-from samples import SAMPLES
 from serverkit import APPID, BOUNDARY, BUCKET, ToyRecognizer, authorization, multipart, part, picture
+from specification import SAMPLES
 
 from face_async.limits import ServiceLimits
 from face_async.server import Store

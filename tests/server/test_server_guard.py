@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from samples import SIGNATURE_VECTORS
 from serverkit import APPID, BUCKET, CREDENTIALS, authorization, calling, signed
+from specification import SIGNATURE_VECTORS
 
 from face_async.server import Account
 from face_async.server.guard import MAX_CLOCK_LEAD, SeenSignatures

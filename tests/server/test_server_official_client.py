@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import threading
 import warnings
 from urllib.parse import quote
@@ -11,7 +10,9 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 import pytest
+import serverkit
 from serverkit import APPID, BUCKET, CREDENTIALS
+from timing import PATIENCE
 
 from face_async.portraits import draw_portrait
 from face_async.server import Store, create_app, serve_in_background
@@ -41,20 +42,8 @@ def photographs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def web(photographs):
     """The same pictures by URL."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(photographs))
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serverkit.web(photographs) as address:
+        yield address
 
 
 @contextlib.contextmanager
@@ -73,7 +62,7 @@ def served(web: str):
     with Store() as store:
         thread = threading.Thread(target=anyio.run, args=(run, store))
         thread.start()
-        ready.wait(10)
+        ready.wait(PATIENCE)
         try:
             yield f"127.0.0.1:{ports[0]}"
         finally:

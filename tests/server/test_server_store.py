@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 from serverkit import ToyRecognizer, picture
+from timing import PATIENCE
 
 from face_async.limits import ServiceLimits
 from face_async.server import Store, StoreError
@@ -154,17 +156,17 @@ def test_threads_share_a_store(store):
 def test_processes_share_a_file(tmp_path):
     """Three that open a new file at once and write to it: none fails, nothing is lost."""
     script = (
-        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "import sys\n"
         "import test_server_store as t\n"
         "with t.Store(sys.argv[1]) as store:\n"
         "    for number in range(10): t.enroll(store, f'{sys.argv[2]}-{number}', face=number)\n"
     )
-    here = str(__file__).rsplit("/", 1)[0]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     running = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "faces.db"), str(number), here])
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "faces.db"), str(number)], env=environment)
         for number in range(3)
     ]
-    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
+    assert [process.wait(timeout=PATIENCE) for process in running] == [0, 0, 0]
     with Store(tmp_path / "faces.db") as store:
         assert len(store.person_ids(APPID, "staff")) == 30
 
