@@ -58,6 +58,11 @@ class Body(ABC):
     segments: Sequence[bytes | Picture]
     waits: bool
 
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The bytes of the whole body, exact once the sizes of all its pictures are known; no file is read for it."""
+
     @abstractmethod
     async def load(self, limits: ServiceLimits, hops: Hops) -> None:
         """Learn the length; raises a ``LimitError`` for whatever cannot be sent."""
@@ -76,6 +81,11 @@ class JsonBody(Body):
     def __init__(self, content: bytes) -> None:
         self.segments = (content,)
         self.length = len(content)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the document."""
+        return self.length
 
     async def load(self, limits: ServiceLimits, hops: Hops) -> None:  # noqa: ARG002 - it has no file to look at
         check_request_size(self.length, limits)
@@ -106,6 +116,11 @@ class MultipartBody(Body):
         self.segments = tuple(self._assemble())
         self.length = sum(map(_size, self.segments))
         check_request_size(self.length, limits)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the document, headers and boundaries included."""
+        return sum(map(_size, self._assemble()))
 
     def _assemble(self) -> Iterator[bytes | Picture]:
         before = ""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource, Picture
 
 FORM_BYTES = 8_192
-"""What is left of a request for the form around a picture: ids, name and tag at their longest, some 20 groups, and the
-headers of all parts."""
+"""What is left of a request for the form around a picture while it is not known which request it will be: ids, name and
+tag at their longest, some 20 groups, and the headers of all parts."""
 
 MAX_SOURCE_BYTES = 256 * 1024 * 1024
 """The largest file that is read in order to be made smaller."""
@@ -32,13 +32,8 @@ MAX_SOURCE_BYTES = 256 * 1024 * 1024
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("face_async.bulk.fitting")
 
 
-def max_image_bytes(limits: ServiceLimits) -> int:
-    """Return the bytes that a picture may have, so that a request with it alone is within the planned size."""
-    return limits.planned_request_bytes - FORM_BYTES
-
-
-FITTING_BYTES = max_image_bytes(ServiceLimits())
-"""The bytes that a picture may have by the specification's limits: 1,491,808."""
+FITTING_BYTES = ServiceLimits().planned_request_bytes - FORM_BYTES
+"""The bytes that a picture may have by the specification's limits, whatever request it is for: 1,491,808."""
 
 
 def fit_image(

@@ -1,0 +1,228 @@
+"""The lines of ``add_faces``: every person's images wait in one, and leave it in packs.
+
+While a request of a person is under way their line grows, and when it has ended as many as fit leave the line together.
+So a person's images keep their order, packs form by themselves, and no slow input is waited for. Only the last image
+that was pulled may wait for its neighbors, while they are kept out by others that are not done with; otherwise most
+packs would be cut in two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from attrs import define, evolve, field
+
+from face_async._call.multipart import WHOLE_BYTES
+from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
+from face_async.bulk.packs import ItemError, Packer, Photo, bare, images_of
+from face_async.errors import CallError, ImageRefusedError, LimitError
+from face_async.images import ImageSource, Picture, as_image
+from face_async.limits import check_id, check_image
+from face_async.models import FaceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from face_async.bulk.api import BulkApi
+    from face_async.limits import ServiceLimits
+    from face_async.models import AddFaceResult
+
+PersonImage: TypeAlias = "tuple[str, ImageSource]"
+Fit: TypeAlias = "Callable[[str, ImageSource], Awaitable[ImageSource]]"
+
+
+def check_pair(pair: object) -> PersonImage:
+    """Return a pair of person id and image.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:  # noqa: PLR2004 - a pair
+        raise TypeError("every item must be a pair (person_id, image)")
+    return cast("PersonImage", pair)
+
+
+@define(eq=False)
+class _JobPhoto(Photo):
+    """An image in its person's line.
+
+    Attributes:
+        job: The item that it is.
+        problem: Why it cannot be sent.
+    """
+
+    job: Job[PersonImage] = field(kw_only=True)
+    problem: ItemError | None = None
+
+    async def open(self, limits: ServiceLimits, fit: Fit | None) -> None:
+        """Learn what it is, make it fit, and read it if it is a file object."""
+        try:
+            person_id, source = self.job.item
+            self.image = as_image(source if fit is None else await fit(person_id, source))
+            if isinstance(self.image, Picture):
+                await self.image.read_file_object(limits.max_request_bytes)
+        except (CallError, LimitError, ValueError) as error:
+            self.problem = bare(error)
+
+    def look(self) -> None:
+        """Look at its file, if it is in one, and learn its size; blocks, so call it in a worker thread."""
+        if self.problem is not None or not isinstance(self.image, Picture):
+            return
+        try:
+            if self.image.size < 0:
+                self.image.look(keep_up_to=WHOLE_BYTES)
+            check_image(self.image.label, self.image.size, self.image.head)
+        except ImageRefusedError as error:
+            self.problem = bare(error)
+
+    @property
+    def in_file(self) -> bool:
+        """Whether looking at it means to open a file."""
+        return isinstance(self.image, Picture) and self.image.size < 0
+
+    @property
+    def bytes_known(self) -> int:
+        """Its own size, 0 while it is not known."""
+        return max(self.image.size, 0) if isinstance(self.image, Picture) else 0
+
+
+def _look_at(photos: Sequence[_JobPhoto]) -> None:
+    for photo in photos:
+        photo.look()
+
+
+class PersonLines(JobRunner["PersonImage", FaceOutcome]):
+    """Runs the jobs of ``add_faces``.
+
+    Args:
+        api: What to add faces with.
+        add: Adds images to a person with one request.
+        tag: The remark for all faces.
+        pack: False sends every image alone.
+        fit: Makes an image of a person fit into a request, None leaves images as they are.
+        max_at_once: How many images are alive at once.
+    """
+
+    def __init__(
+        self,
+        api: BulkApi,
+        add: Callable[[str, Sequence[ImageSource]], Awaitable[AddFaceResult]],
+        *,
+        tag: str | None,
+        pack: bool,
+        fit: Fit | None,
+        max_at_once: int,
+    ) -> None:
+        self._add = add
+        self._limits = api.limits
+        self._tag = tag
+        self._fit = fit
+        self._packer = Packer[_JobPhoto](api, add=self._request, end=self._put, going=self._going, pack=pack)
+        # Images that may wait, so that most places stay busy.
+        self._patience = min(self._packer.most, max_at_once // 3)
+        self._board: JobBoard[PersonImage, FaceOutcome]
+        self._lines: dict[str, deque[_JobPhoto]] = {}  # of those persons only who have images waiting or under way
+        self._last: deque[_JobPhoto] | None = None  # the line of the last image pulled
+        self._under_way = 0
+        self._stir = anyio.Event()
+
+    def item_wanted(self) -> None:
+        """Let those go on who wait for an image that could not be pulled."""
+        self._stir.set()
+
+    def begin(self, board: JobBoard[PersonImage, FaceOutcome], tasks: TaskGroup, job: Job[PersonImage]) -> None:
+        """Put an image into its person's line."""
+        self._board = board
+        person_id, _ = check_pair(job.item)
+        try:
+            check_id("person_id", person_id, self._limits)
+        except ValueError as error:
+            board.put(Outcome(job.index, job.item, error=bare(error)))
+            return
+        line = self._lines.get(person_id)
+        if line is None:
+            line = self._lines[person_id] = deque()
+            tasks.start_soon(self._serve, person_id, line)
+        line.append(_JobPhoto(tag=self._tag, job=job))
+        self._last = line
+
+    def _going(self) -> bool:
+        return self._board.failure is None
+
+    async def _serve(self, person_id: str, line: deque[_JobPhoto]) -> None:
+        """Send a person's images until none waits."""
+        try:
+            while line and self._going():
+                await self._gather(line)
+                self._under_way += 1
+                try:
+                    await self._look(line)
+                    if line:
+                        await self._packer.send(person_id, self._packer.cut(person_id, line))
+                finally:
+                    self._under_way -= 1
+                    self._stir.set()
+        except Exception as error:  # noqa: BLE001 - a programming error is raised where outcomes are taken
+            self._board.fail(error)
+        finally:
+            del self._lines[person_id]
+            if self._last is line:
+                self._last = None
+
+    async def _gather(self, line: deque[_JobPhoto]) -> None:
+        """Let the last image pulled wait for its neighbors, while what keeps them out goes on by itself.
+
+        That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
+        any rate, so nobody waits for ever.
+        """
+        board = self._board
+        while line is self._last and len(line) < self._patience and board.full and (self._under_way or board.ready):
+            self._stir = anyio.Event()
+            await self._stir.wait()
+            # One turn in which outcomes are taken, and one in which images are pulled into their places.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+
+    async def _look(self, line: deque[_JobPhoto]) -> None:
+        """Look at the images that come next, as many as one request may carry; they are in memory then, if small."""
+        photos: list[_JobPhoto] = []
+        in_memory = 0
+        while line and self._packer.wants(len(photos) + 1, in_memory):
+            photo = line.popleft()
+            photos.append(photo)
+            if photo.image is None:
+                await photo.open(self._limits, self._fit)
+            in_memory += photo.bytes_known
+        if any(photo.in_file for photo in photos):
+            await anyio.to_thread.run_sync(_look_at, photos)
+        else:
+            _look_at(photos)
+        for photo in photos:
+            if photo.problem is not None:
+                await self._put([photo], photo.problem)
+        line.extendleft(photo for photo in reversed(photos) if photo.problem is None)
+
+    async def _request(self, person_id: str, pack: Sequence[_JobPhoto]) -> Sequence[FaceOutcome]:
+        for photo in pack:
+            photo.job.begun = True
+        try:
+            return (await self._add(person_id, images_of(pack))).faces
+        except (CallError, LimitError, ValueError):
+            for photo in pack:
+                photo.job.begun = False
+            raise
+
+    async def _put(self, pack: Sequence[_JobPhoto], ended: Sequence[FaceOutcome] | ItemError) -> None:
+        for place, photo in enumerate(pack):
+            index, item = photo.job.index, photo.job.item
+            error = bare(ended) if isinstance(ended, ItemError) else ended[place].error
+            if isinstance(ended, ItemError) or error is not None:
+                self._board.put(Outcome(index, item, error=error))
+            else:
+                self._board.put(Outcome(index, item, result=evolve(ended[place], image=item[1])))
