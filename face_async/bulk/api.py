@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         VerifyResult,
     )
 
+_NAMELESS = ImageFile(b"")
+
 Errors: TypeAlias = Literal["collect", "raise"]
 """What becomes of the groups that fail: their errors are collected beside the results, or the first one is raised."""
 
@@ -148,14 +150,7 @@ class BulkApi(FaceApi):
         if tag is not None:
             check_text("tag", tag, self.limits)
 
-        async def add(person_id: str, images: Sequence[ImageSource]) -> AddFaceResult:
-            return await self._add_face(person_id, images, tag=tag, before=self.ledger.known_faces(person_id))
-
-        async def make_fit(person_id: str, image: ImageSource) -> ImageSource:
-            return await self.fit(image, ADD_FACE, {"person_id": person_id, "tag": tag})
-
-        max_at_once = options.get("max_at_once", MAX_AT_ONCE)
-        lines = PersonLines(self, add, tag=tag, pack=pack, fit=make_fit if fit else None, max_at_once=max_at_once)
+        lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
         return Outcomes(lines, pairs, endpoint=ADD_FACE, **options)
 
     def add_request(
@@ -164,16 +159,16 @@ class BulkApi(FaceApi):
         images: Sequence[ImageSource],
         *,
         tag: str | None,
-        before: Collection[str],
+        before: Collection[str] | None,
         in_doubt: bool = False,
     ) -> AddRequest:
-        """Return one addface request that can be sent again after an outage; the ledger does not hear of it.
+        """Return an addface request that can be sent again after an outage; the ledger does not hear of it.
 
         Args:
             person_id: The person.
             images: As for :meth:`add_face`.
             tag: As for :meth:`add_face`.
-            before: The ids of the person's faces before the request was sent for the first time.
+            before: The ids of the person's faces before it was sent for the first time, None if they are not known.
             in_doubt: Whether it was sent before, and may have had its effect.
         """
 
@@ -299,33 +294,22 @@ class BulkApi(FaceApi):
         """
         return encode(endpoint, fields, images, self.limits).body.size
 
-    def room_for_image(
-        self, endpoint: Endpoint[object], fields: Fields, *, name: str | None = None, media_type: str | None = None
-    ) -> int:
-        """Return how many bytes a picture may have that is sent alone, so that its request has the planned size.
+    def room_for_image(self, endpoint: Endpoint[object], fields: Fields, like: ImageFile = _NAMELESS) -> int:
+        """Return how many bytes a picture may have, so that the request with it alone has the planned size.
 
         Args:
             endpoint: What is to be called.
             fields: The text parameters.
-            name: The picture's file name, if it has one of its own.
-            media_type: The picture's media type; the longest of those that are told from the first bytes when None.
+            like: A picture of the same name and media type, if it has its own.
         """
-        image = ImageFile(b"", name=name, media_type=media_type)
-        images: Images = {"images": [image]} if endpoint is ADD_FACE else {"image": image}
+        empty = evolve(like, source=b"")
+        images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
         return self.limits.planned_request_bytes - self.request_size(endpoint, fields, images)
 
     async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
-        """Return an image that fits into a request: as it is, or as :func:`fit_image` makes it.
-
-        Args:
-            image: The image.
-            endpoint: What is to be called with it.
-            fields: The text parameters of that call.
-        """
-        own = image if isinstance(image, ImageFile) else ImageFile(b"")
-        return await fitted(
-            image, max_bytes=self.room_for_image(endpoint, fields, name=own.name, media_type=own.media_type)
-        )
+        """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""
+        like = image if isinstance(image, ImageFile) else _NAMELESS
+        return await fitted(image, max_bytes=self.room_for_image(endpoint, fields, like))
 
 
 def check_new_person(person: object) -> None:

@@ -19,22 +19,20 @@ from attrs import define, evolve, field
 from face_async._call.multipart import WHOLE_BYTES
 from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
 from face_async.bulk.packs import ItemError, Packer, Photo, bare, images_of
+from face_async.endpoints import ADD_FACE
 from face_async.errors import CallError, ImageRefusedError, LimitError
 from face_async.images import ImageSource, Picture, as_image
 from face_async.limits import check_id, check_image
 from face_async.models import FaceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from anyio.abc import TaskGroup
 
     from face_async.bulk.api import BulkApi
-    from face_async.limits import ServiceLimits
-    from face_async.models import AddFaceResult
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
-Fit: TypeAlias = "Callable[[str, ImageSource], Awaitable[ImageSource]]"
 
 
 def check_pair(pair: object) -> PersonImage:
@@ -60,13 +58,15 @@ class _JobPhoto(Photo):
     job: Job[PersonImage] = field(kw_only=True)
     problem: ItemError | None = None
 
-    async def open(self, limits: ServiceLimits, fit: Fit | None) -> None:
+    async def open(self, api: BulkApi, *, fit: bool) -> None:
         """Learn what it is, make it fit, and read it if it is a file object."""
         try:
             person_id, source = self.job.item
-            self.image = as_image(source if fit is None else await fit(person_id, source))
+            if fit:
+                source = await api.fit(source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
+            self.image = as_image(source)
             if isinstance(self.image, Picture):
-                await self.image.read_file_object(limits.max_request_bytes)
+                await self.image.read_file_object(api.limits.max_request_bytes)
         except (CallError, LimitError, ValueError) as error:
             self.problem = bare(error)
 
@@ -102,25 +102,14 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
 
     Args:
         api: What to add faces with.
-        add: Adds images to a person with one request.
         tag: The remark for all faces.
         pack: False sends every image alone.
-        fit: Makes an image of a person fit into a request, None leaves images as they are.
+        fit: True makes images fit that are too large for a request.
         max_at_once: How many images are alive at once.
     """
 
-    def __init__(
-        self,
-        api: BulkApi,
-        add: Callable[[str, Sequence[ImageSource]], Awaitable[AddFaceResult]],
-        *,
-        tag: str | None,
-        pack: bool,
-        fit: Fit | None,
-        max_at_once: int,
-    ) -> None:
-        self._add = add
-        self._limits = api.limits
+    def __init__(self, api: BulkApi, *, tag: str | None, pack: bool, fit: bool, max_at_once: int) -> None:
+        self._api = api
         self._tag = tag
         self._fit = fit
         self._packer = Packer[_JobPhoto](api, add=self._request, end=self._put, going=self._going, pack=pack)
@@ -141,7 +130,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         self._board = board
         person_id, _ = check_pair(job.item)
         try:
-            check_id("person_id", person_id, self._limits)
+            check_id("person_id", person_id, self._api.limits)
         except ValueError as error:
             board.put(Outcome(job.index, job.item, error=bare(error)))
             return
@@ -197,7 +186,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
             photo = line.popleft()
             photos.append(photo)
             if photo.image is None:
-                await photo.open(self._limits, self._fit)
+                await photo.open(self._api, fit=self._fit)
             in_memory += photo.bytes_known
         if any(photo.in_file for photo in photos):
             await anyio.to_thread.run_sync(_look_at, photos)
@@ -212,7 +201,9 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         for photo in pack:
             photo.job.begun = True
         try:
-            return (await self._add(person_id, images_of(pack))).faces
+            before = self._api.ledger.known_faces(person_id)
+            request = self._api.add_request(person_id, images_of(pack), tag=self._tag, before=before)
+            return (await request.send()).faces
         except (CallError, LimitError, ValueError):
             for photo in pack:
                 photo.job.begun = False

@@ -92,10 +92,15 @@ class JobBoard(Generic[ItemT, ResultT]):
         full: Whether the input waits because as many items are alive as may be.
         failure: What ends the map.
         news: Set when there may be something to take.
-        progress: What is told of every outcome.
     """
 
-    def __init__(self, *, ordered: bool, progress: Callable[[int, Outcome[ItemT, ResultT]], object]) -> None:
+    def __init__(
+        self,
+        *,
+        size: int | None,
+        ordered: bool,
+        progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None,
+    ) -> None:
         self.jobs: dict[int, Job[ItemT]] = {}
         self.ready: deque[Outcome[ItemT, ResultT]] = deque()
         self.early: dict[int, Outcome[ItemT, ResultT]] = {}
@@ -104,6 +109,7 @@ class JobBoard(Generic[ItemT, ResultT]):
         self.failure: Exception | None = None
         self.news = anyio.Event()
         self._done = 0
+        self._size = size
         self._ordered = ordered
         self._progress = progress
 
@@ -120,7 +126,8 @@ class JobBoard(Generic[ItemT, ResultT]):
         self.news.set()
         if outcome.error is not None and is_hopeless(outcome.error):
             self.fail(outcome.error)
-        self._progress(self._done, outcome)
+        if self._progress is not None:
+            self._progress(self._done, self._size, outcome)
 
     def fail(self, error: Exception) -> None:
         """End the map with an error: nothing more is begun, and it is raised instead of the next outcome."""
@@ -190,12 +197,11 @@ class Outcomes(Generic[ItemT, ResultT]):
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
         _check_iterable(items)
-        self._runner = call if isinstance(call, JobRunner) else _OneByOne(call)
+        self._runner = cast("JobRunner[ItemT, ResultT]", call if isinstance(call, JobRunner) else _OneByOne(call))
         self._items = items
-        self._size = len(items) if isinstance(items, Sized) else None
-        self._progress = progress
         self._endpoint = endpoint
-        self._board = JobBoard[ItemT, ResultT](ordered=ordered, progress=self._tell)
+        size = len(items) if isinstance(items, Sized) else None
+        self._board = JobBoard[ItemT, ResultT](size=size, ordered=ordered, progress=progress)
         self._places = anyio.Semaphore(max_at_once, fast_acquire=True)
         self._collected: list[Outcome[ItemT, ResultT]] = []
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
@@ -296,10 +302,6 @@ class Outcomes(Generic[ItemT, ResultT]):
         job = self._board.jobs[self._pulled] = Job(self._pulled, item)
         self._pulled += 1
         return job
-
-    def _tell(self, done: int, outcome: Outcome[ItemT, ResultT]) -> None:
-        if self._progress is not None:
-            self._progress(done, self._size, outcome)
 
     def _finish(self) -> None:
         """Make an outcome of everything that was pulled and not taken."""

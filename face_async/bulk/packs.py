@@ -189,7 +189,7 @@ class AddRequest:
         person_id: The person.
         images: What is added.
         tag: The remark for the faces.
-        before: The person's faces before the request was sent for the first time.
+        before: The person's faces before the request was sent for the first time, None if they are not known.
         in_doubt: Whether the request may have had its effect already.
     """
 
@@ -198,7 +198,7 @@ class AddRequest:
     person_id: str
     images: Sequence[ImageSource]
     tag: str | None
-    before: Collection[str]
+    before: Collection[str] | None
     in_doubt: bool
 
     async def send(self) -> AddFaceResult:
@@ -229,8 +229,11 @@ class AddRequest:
         finding = await settle(self.api, Doubt(ADD_FACE.name, fields, self.images, ended, self.before))
         if isinstance(finding.result, AddFaceResult):
             return finding.result
-        if isinstance(ended, FaceError) and set(await self.api.get_face_ids(self.person_id)) <= set(self.before):
+        if isinstance(ended, FaceError) and await self._has_nothing_new():
             self.in_doubt = False
             raise ended
         message = "addface: the person's faces do not tell which of the pictures were added"
         raise TransportError(message, endpoint=ADD_FACE.name, maybe_applied=True)
+
+    async def _has_nothing_new(self) -> bool:
+        return self.before is not None and set(await self.api.get_face_ids(self.person_id)) <= set(self.before)
