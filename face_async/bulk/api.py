@@ -13,7 +13,6 @@ from face_async.bulk.fitting import fitted
 from face_async.bulk.ledger import Key, LimitLedger
 from face_async.bulk.lines import PersonLines, check_pair
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
-from face_async.bulk.packs import AddRequest
 from face_async.endpoints import ADD_FACE, IDENTIFY, NEW_PERSON, VERIFY, Endpoint, FaceApi, Fields, Images
 from face_async.images import ImageFile, in_memory
 from face_async.limits import check_text
@@ -149,33 +148,14 @@ class BulkApi(FaceApi):
         """
         if tag is not None:
             check_text("tag", tag, self.limits)
-
         lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
         return Outcomes(lines, pairs, endpoint=ADD_FACE, **options)
 
-    def add_request(
-        self,
-        person_id: str,
-        images: Sequence[ImageSource],
-        *,
-        tag: str | None,
-        before: Collection[str] | None,
-        in_doubt: bool = False,
-    ) -> AddRequest:
-        """Return an addface request that can be sent again after an outage; the ledger does not hear of it.
-
-        Args:
-            person_id: The person.
-            images: As for :meth:`add_face`.
-            tag: As for :meth:`add_face`.
-            before: The ids of the person's faces before it was sent for the first time, None if they are not known.
-            in_doubt: Whether it was sent before, and may have had its effect.
-        """
-
-        async def add() -> AddFaceResult:
-            return await self._add_face(person_id, images, tag=tag, before=before)
-
-        return AddRequest(self, add, person_id, images, tag, before, in_doubt)
+    async def add_face_knowing(
+        self, person_id: str, images: Sequence[ImageSource], *, tag: str | None, before: Collection[str] | None
+    ) -> AddFaceResult:
+        """As :meth:`FaceApi.add_face`, for whoever keeps the ledger and knows the ids of the person's faces before."""
+        return await self._add_face(person_id, images, tag=tag, before=before)
 
     def new_persons(
         self,

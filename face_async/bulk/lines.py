@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from face_async._call.multipart import WHOLE_BYTES
 from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
-from face_async.bulk.packs import ItemError, Packer, Photo, bare, images_of
+from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
 from face_async.endpoints import ADD_FACE
 from face_async.errors import CallError, ImageRefusedError, LimitError
 from face_async.images import ImageSource, Picture, as_image
@@ -202,8 +202,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
             photo.job.begun = True
         try:
             before = self._api.ledger.known_faces(person_id)
-            request = self._api.add_request(person_id, images_of(pack), tag=self._tag, before=before)
-            return (await request.send()).faces
+            return (await AddRequest(self._api, person_id, images_of(pack), self._tag, before).send()).faces
         except (CallError, LimitError, ValueError):
             for photo in pack:
                 photo.job.begun = False

@@ -16,7 +16,6 @@ from face_async.errors import FaceError, TransportError, is_hopeless
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
     from anyio.abc import TaskGroup
 
@@ -216,9 +215,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         self._tasks.start_soon(self._feed, self._tasks)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             try:

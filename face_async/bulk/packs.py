@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from face_async.bulk.api import BulkApi
     from face_async.bulk.ledger import Reservation
-    from face_async.endpoints import FaceApi
     from face_async.images import ImageSource, Picture
     from face_async.models import FaceOutcome
 
@@ -184,22 +183,20 @@ class AddRequest:
     """One addface request that can be sent again after an outage, until it is known what became of it.
 
     Attributes:
-        api: What to look with.
-        make: Sends the request.
+        api: What to send and to look with.
         person_id: The person.
         images: What is added.
         tag: The remark for the faces.
-        before: The person's faces before the request was sent for the first time, None if they are not known.
-        in_doubt: Whether the request may have had its effect already.
+        before: The ids of the person's faces before it was sent for the first time, None if they are not known.
+        in_doubt: Whether it was sent before, and may have had its effect.
     """
 
-    api: FaceApi
-    make: Callable[[], Awaitable[AddFaceResult]]
+    api: BulkApi
     person_id: str
     images: Sequence[ImageSource]
     tag: str | None
     before: Collection[str] | None
-    in_doubt: bool
+    in_doubt: bool = False
 
     async def send(self) -> AddFaceResult:
         """Send it, and find out what became of it if an earlier sending may have had its effect.
@@ -209,7 +206,7 @@ class AddRequest:
             FaceError, ValueError: Otherwise as ``add_face``.
         """
         try:
-            ended = await self.make()
+            ended = await self.api.add_face_knowing(self.person_id, self.images, tag=self.tag, before=self.before)
         except (ImageError, InvalidParameterError, NotFoundError):
             self.in_doubt = False  # every earlier sending was refused as well
             raise

@@ -4,26 +4,13 @@
 
     async with ingest(session, "people/", journal="enroll.journal", group_ids=["staff"]) as run:
         summary = await run.finish()
-
-The files, each importing only from those above it::
-
-    sources     rows of folders, CSV and JSON Lines
-    schema      the journal's file: tables, owner, lock
-    journal     the open journal, its units of work and their states
-    queries     what is asked of a journal and noted in it
-    parts       dividing a run among processes, and merging their journals
-    report      the summary and the file of failures
-    pictures    reading and hashing
-    enroller    one person: create, send, settle
-    run         the run
-    audit       the journal against the server
 """
 
 from face_async.ingest.audit import Difference, Verification, verify
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.parts import Shard, merge_journals
 from face_async.ingest.report import Phase, Summary, write_failures
-from face_async.ingest.run import Ingestion, ingest, retry_failed
+from face_async.ingest.run import Ingestion, RunOptions, ingest, retry_failed
 from face_async.ingest.schema import JournalError
 from face_async.ingest.sources import BadRow, Row, Source, read_source
 
@@ -34,6 +21,7 @@ __all__ = [
     "JournalError",
     "Phase",
     "Row",
+    "RunOptions",
     "Shard",
     "Source",
     "State",

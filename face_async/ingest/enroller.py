@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from face_async.bulk.api import NewPerson, create_person
 from face_async.bulk.ledger import Key, LimitLedger, Reservation
-from face_async.bulk.packs import ItemError, Packer, images_of
+from face_async.bulk.packs import AddRequest, ItemError, Packer, images_of
 from face_async.endpoints import ADD_FACE
 from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError
 from face_async.ingest import queries
@@ -226,9 +226,7 @@ class Enroller:
     ) -> Sequence[FaceOutcome]:
         if self._dry or not photos:
             return [_ADDED] * len(photos)
-        request = self._session.add_request(
-            person_id, images_of(photos), tag=photos[0].tag, before=before, in_doubt=in_doubt
-        )
+        request = AddRequest(self._session, person_id, images_of(photos), photos[0].tag, before, in_doubt)
         return (await self._outages.call(request.send, proves=True)).faces
 
     async def _end(self, photos: Sequence[UnitPhoto], ended: Sequence[FaceOutcome] | ItemError) -> None:

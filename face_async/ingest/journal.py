@@ -32,7 +32,6 @@ from face_async.ingest.schema import JournalError, Project, copy_of, explained, 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -132,9 +131,7 @@ class Journal:
         self._db = await anyio.to_thread.run_sync(self._open)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._close)
 

@@ -27,7 +27,6 @@ from face_async.limits import check_group_ids
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-    from types import TracebackType
 
     from face_async.ingest.journal import Unit
     from face_async.ingest.queries import Listed
@@ -178,9 +177,7 @@ class Ingestion:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     def __aiter__(self) -> Self:
