@@ -17,14 +17,14 @@ from face_async.endpoints import ADD_FACE
 from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError
 from face_async.ingest import queries
 from face_async.ingest.journal import State, Unit
-from face_async.ingest.pictures import PictureReader, UnitPhoto, failed
+from face_async.ingest.pictures import UnitReader, UnitPhoto, failed
 from face_async.models import FaceOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Sequence
 
     from face_async.bulk.outage import OutageHandler
-    from face_async.ingest.journal import Journal, PersonRecord
+    from face_async.ingest.journal import Journal, ListedPerson
     from face_async.session import FaceSession
 
 _DUPLICATE = FaceOutcome(code=-1312, face_id=None)
@@ -77,7 +77,7 @@ class Enroller:
         self._outages = outages
         self._dry = dry
         self._ledger = LimitLedger(session, session.limits) if dry else session.ledger
-        self._reader = PictureReader(session.limits, self._room if fit else None)
+        self._reader = UnitReader(session.limits, self._room if fit else None)
         self._packer = Packer[UnitPhoto](session, add=self._add, end=self._end, reserve=self._reserve, pack=pack)
         self._queues: dict[str, PersonQueue] = {}  # of the turns that are under way
 
@@ -161,7 +161,7 @@ class Enroller:
             await self._find_or_create(person)
         queue.exists = not queue.in_doubt
 
-    async def _find_or_create(self, person: PersonRecord) -> None:
+    async def _find_or_create(self, person: ListedPerson) -> None:
         if person.before is not None or not person.group_ids:
             try:
                 await self._learn(person.person_id)

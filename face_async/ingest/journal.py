@@ -81,7 +81,7 @@ class Unit:
 
 
 @frozen
-class PersonRecord:
+class ListedPerson:
     """A person to be enrolled.
 
     Attributes:

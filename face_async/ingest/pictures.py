@@ -58,7 +58,7 @@ class UnitPhoto(Photo):
     unit: Unit = field(kw_only=True)
 
 
-class PictureReader:
+class UnitReader:
     """Reads pictures, in worker threads.
 
     Args:

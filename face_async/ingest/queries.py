@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from attrs import evolve
 
 from face_async.images import is_url
-from face_async.ingest.journal import PersonRecord, State, Unit
+from face_async.ingest.journal import ListedPerson, State, Unit
 from face_async.ingest.sources import BadRow, Row
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def unfinished(
     return [Unit(*row) for row in db.execute(query, (state.value, *after, limit))]
 
 
-def person(db: sqlite3.Connection, number: int) -> PersonRecord:
+def person(db: sqlite3.Connection, number: int) -> ListedPerson:
     """Return a person."""
     query = "SELECT person_id, group_ids, name, tag, before FROM persons WHERE id = ?"
     person_id, group_ids, name, tag, before = db.execute(query, (number,)).fetchone()
@@ -137,7 +137,7 @@ def person(db: sqlite3.Connection, number: int) -> PersonRecord:
         known = (*json.loads(before), *(face_id for (face_id,) in added if face_id))
     query = f"SELECT EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} AND person = ? AND state <> 'pending')"  # noqa: S608
     (in_doubt,) = db.execute(query, (number,)).fetchone()
-    return PersonRecord(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
+    return ListedPerson(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
 
 
 def intend(db: sqlite3.Connection, number: int, before: Iterable[str], units: Iterable[Unit]) -> list[Unit]:

@@ -117,11 +117,11 @@ def enroll(
 
 
 def merge_journals(
-    journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all shards.")],
+    journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all parts.")],
     *,
     into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
 ) -> None:
-    """Make one journal of the journals of several shards, to continue without --shard."""
+    """Make one journal of the journals of several parts, to continue without --shard."""
     make_one_journal(journals, into)
     tell(f"wrote {into}")
 
