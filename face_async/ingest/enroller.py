@@ -14,10 +14,10 @@ from face_async.bulk.api import NewPerson, create_person
 from face_async.bulk.ledger import Key, LimitLedger, Reservation
 from face_async.bulk.packs import AddRequest, ItemError, Packer, images_of
 from face_async.endpoints import ADD_FACE
-from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError
+from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError, ReturnCode
 from face_async.ingest import queries
 from face_async.ingest.journal import State, Unit
-from face_async.ingest.pictures import UnitReader, UnitPhoto, failed
+from face_async.ingest.pictures import UnitPhoto, UnitReader, failed
 from face_async.models import FaceOutcome
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from face_async.ingest.journal import Journal, ListedPerson
     from face_async.session import FaceSession
 
-_DUPLICATE = FaceOutcome(code=-1312, face_id=None)
+_DUPLICATE = FaceOutcome(code=ReturnCode.ERROR_SAME_FACE_ADDED, face_id=None)
 _ADDED = FaceOutcome(code=0, face_id=None)
 
 

@@ -153,7 +153,7 @@ async def test_a_shards_journal_is_for_that_shard(store, people, run_on):
     """Two shards on one journal would be two runs that do not know of each other."""
     async with serving(store) as (session, _):
         await finished(run_on(session, people, shard=(0, 2)))
-        with pytest.raises(JournalError, match=r"shard 0 of 2, not of .* shard 1 of 2"):
+        with pytest.raises(JournalError, match=r"part 0 of 2, not of .* part 1 of 2"):
             await finished(run_on(session, people, shard=(1, 2)))
 
 
