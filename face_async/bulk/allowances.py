@@ -103,7 +103,7 @@ class Allowance:
         ids: The ids of what is confirmed, as far as they are known; persons, of whom a group has thousands, are only
             counted.
         ids_complete: Whether those are all.
-        outdated: Whether somebody may have left since it was counted: nobody is refused by such a count.
+        outdated: Whether persons may have left since it was counted; such a count refuses nobody.
         listing: Whether somebody is asking the service for a list.
         line: Who waits, first come first served.
     """
@@ -188,14 +188,14 @@ class Allowance:
         self.ids = set()
 
     def refusal(self, need: int) -> LimitError:
-        """Return the error for someone who needs more than there can be room for."""
+        """Return the error for a request that there can be no room for."""
         full = self.kind.full.format(id=self.key.id, confirmed=self.confirmed, limit=self.limit)
         return self.kind.error(f"{full}, which leaves no room for {need:,} more; {self.kind.advice}")
 
 
 @define(eq=False)
 class Ticket:
-    """Someone who wants room in all of some allowances at once, standing in all their lines.
+    """A request for room under several keys at once, which waits in the line of each.
 
     Attributes:
         allowances: Where.
@@ -221,12 +221,12 @@ class Ticket:
         return bool(self.granted) or self.failure is not None
 
     def enter(self) -> None:
-        """Stand in line everywhere, in one step: so whoever was first of all is first in every line of theirs."""
+        """Enter all lines in one step, so that the request that came first is first in each of its lines."""
         for allowance in self.allowances:
             allowance.line[self] = None
 
     def withdraw(self) -> None:
-        """Want nothing any more, and give back what may have been granted in the same instant."""
+        """Leave all lines, and give back what was granted at the same moment."""
         for allowance, amount in self.granted.items():
             allowance.release(amount)
         self.granted = {}

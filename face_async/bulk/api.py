@@ -47,7 +47,7 @@ class NewPerson:
 
     Attributes:
         person_id: The new person's id.
-        group_ids: The groups to put the person in; a :class:`ShardedGroup` chooses its own, and wants none.
+        group_ids: The groups to put the person in; leave them empty for a :class:`ShardedGroup`, which chooses.
         image: A picture with the person's face.
         person_name: The person's name.
         tag: A remark.
@@ -62,7 +62,7 @@ class NewPerson:
 
 @frozen
 class GroupsResult:
-    """Whom of several groups a picture may show.
+    """The persons of several groups whom a picture may show.
 
     Attributes:
         candidates: The most alike persons of all groups, each once with the best confidence, the most confident first.

@@ -45,7 +45,7 @@ def fit_image(
     """Return a picture's bytes: as they are if they fit into a request, else as a JPEG that does.
 
     All pixels are kept while a good JPEG quality (75 to 90) allows it; only then the picture is scaled down, never up.
-    Whoever turned the camera sees the picture upright (EXIF), transparency becomes white, and all other metadata, such
+    The picture is turned upright as its EXIF data say, transparency becomes white, and all other metadata, such
     as the place, is left out. It blocks: call it in a worker thread, or await :func:`fitted` instead.
 
     Args:
@@ -62,7 +62,7 @@ def fit_image(
     """
     picture = _picture(source)
     if isinstance(picture, ImageUrl) or picture.in_file_object:
-        raise TypeError("fit_image takes a path or bytes: read a file object, or download a URL, before")
+        raise TypeError("fit_image takes a path or bytes: read a file object, or download a URL, first")
     return _smaller(picture, max_bytes, min_side) or _content(picture)
 
 
@@ -101,7 +101,7 @@ def _smaller(picture: Picture, max_bytes: int, min_side: int) -> bytes | None:
     if picture.size <= max_bytes:
         return None
     if picture.size > MAX_SOURCE_BYTES:
-        raise ImageRefusedError(f"{picture.label} has more than {MAX_SOURCE_BYTES:,} bytes; scale it down before")
+        raise ImageRefusedError(f"{picture.label} has more than {MAX_SOURCE_BYTES:,} bytes; scale it down first")
     from face_async.bulk.recompress import recompress  # noqa: PLC0415 - an extra, imported when it is needed
 
     return recompress(_content(picture), max_bytes, min_side=min_side, label=picture.label)

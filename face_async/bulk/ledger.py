@@ -7,9 +7,9 @@ For every :class:`Key` (a person's faces, a group's persons, the appid's groups)
 *Confirmed* is what the service listed and what was committed since, *reserved* is in flight, *ambiguous* may have
 happened. Nobody is refused for what is reserved or ambiguous: they wait for the one, and have the other counted anew.
 
-The service is asked for a list only while nothing is in flight under that key. A listed face may be one of those just
-reserved, and no arithmetic could tell; but once nothing is in flight a list is exact. Whoever needs one is first in
-line, so nothing new is granted before them, and what is in flight does end.
+The service is asked for a list only while nothing is in flight under that key: a listed face may be one of those just
+reserved, and no arithmetic could tell, but once nothing is in flight a list is exact. A request that needs a list is
+first in line, so nothing new is granted before it, and what is in flight comes to an end.
 
 A reservation for several keys stands in all their lines at once and takes from all of them in one step. All enter
 their lines in one step too, so whoever came first of all is first in every line of theirs: no deadlock can arise.

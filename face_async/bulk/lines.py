@@ -167,8 +167,8 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
     async def _gather(self, line: deque[_JobPhoto]) -> None:
         """Let the last image pulled wait for its neighbors, while what keeps them out goes on by itself.
 
-        That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
-        any rate, so nobody waits for ever.
+        That is the requests under way and the outcomes that wait to be taken. When there are none left the image
+        is sent in any case, so that it never waits for ever.
         """
         board = self._board
         while line is self._last and len(line) < self._patience and board.full and (self._under_way or board.ready):

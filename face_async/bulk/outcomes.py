@@ -140,10 +140,14 @@ class JobRunner(ABC, Generic[ItemT, ResultT]):
 
     @abstractmethod
     def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
-        """Set a job going in a task of its own or another's; called in input order, and must not raise for one job."""
+        """Begin a job, and return at once; called in input order.
+
+        Raises:
+            TypeError: Its item is of a wrong type, which ends the map.
+        """
 
     def item_wanted(self) -> None:
-        """Hear that the next item is being pulled: as many as may be alive were, and one of them no longer is."""
+        """Called before an item is pulled: one more may be alive again."""
 
 
 class _OneByOne(JobRunner[ItemT, ResultT]):

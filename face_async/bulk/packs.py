@@ -1,7 +1,7 @@
 """Packs: images of one person that share a request, as many as the limits allow.
 
-Whoever adds many faces holds a :class:`Packer` and tells it how one request is made: ``add_faces`` by a plain call, an
-enrollment by one that is noted in its journal before and after.
+Both ``add_faces`` and enrollments hold a :class:`Packer`, and tell it how one request is made: by a plain call, or by
+one that is noted in the journal before and after.
 """
 
 from __future__ import annotations

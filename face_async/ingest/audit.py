@@ -1,4 +1,4 @@
-"""Holding the journal against the server: does it have what was added, and nothing else?"""
+"""Comparing the server with the journal: does it have what was added, and nothing else?"""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class RunOptions(TypedDict, total=False):
         fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fit_image` does; otherwise
             they fail with code 23. Needs Pillow (extra ``server``).
         shard: ``(rank, world)``: enroll only every ``world``-th person, chosen by a hash of the person's id. Each rank
-            from 0 to ``world - 1`` wants a journal of its own.
+            from 0 to ``world - 1`` needs a journal of its own.
         on_progress: Called with the summary after every step.
         probe_delay: Seconds after which a service that is away is probed for the first time, 1 by default; every
             further pause is twice as long, a minute at most.
@@ -98,8 +98,8 @@ def ingest(
 
     Persons who do not exist are created in their groups; those who do are taken as they are. Pictures of one person
     share requests. What was sent is noted in the journal, so that the next run with the same journal goes on where
-    this one ends, and finds out what became of the requests that were under way. What failed is not tried again but by
-    :func:`retry_failed`, unless its file has changed.
+    this one ends, and finds out what became of the requests that were under way. What failed is tried again only by
+    :func:`retry_failed`, or if its file has changed.
 
     While the service is away the run waits for it, as long as it takes. Errors after which no call can succeed (such
     as a wrong key) end the run; the journal is kept.

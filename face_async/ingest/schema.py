@@ -14,7 +14,7 @@ from face_async.errors import FaceError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # told by file(1), and by nobody else's database
+_APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # shown by file(1); no other kind of database has it
 _VERSION = 1
 _CACHE_KIB = 16_384  # one run's memory is flat, whatever the journal's size
 
@@ -93,7 +93,7 @@ def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
         project: Whose it must be; None takes any that is there.
 
     Raises:
-        JournalError: It is another project's, in use, or no sound journal.
+        JournalError: It is another project's, in use, or damaged.
     """
     if project is not None:
         _make_file(path)
