@@ -20,6 +20,7 @@ from face_async import (
     ImageError,
     ImageFile,
     ImageRefusedError,
+    ImageUrl,
     NewPerson,
     NotFoundError,
     Outcomes,
@@ -28,6 +29,7 @@ from face_async import (
     TransportError,
     images,
 )
+from face_async.bulk.packs import AddRequest
 from face_async.endpoints import ADD_FACE
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
@@ -422,6 +424,32 @@ async def test_what_may_have_happened_is_not_sent_again():
     assert [True] * 6 == [outcome.error.maybe_applied for outcome in found]
     assert 6 == len({id(outcome.error) for outcome in found}), "each has an error of its own"
     assert [None] * 6 == [outcome.error.__traceback__ for outcome in found], "which holds no picture"
+
+
+@pytest.mark.parametrize(
+    ("code", "faces", "kind"),
+    [
+        (-1102, ["new"], ImageError),  # the same bytes were refused before, so that the face is somebody else's
+        (-1308, ["new"], TransportError),  # the picture may have been there to be fetched before
+        (-1308, [], ImageError),
+    ],
+)
+async def test_a_refusal_ends_a_doubt_only_if_earlier_requests_were_refused_too(code, faces, kind):
+    """A request may have been applied, and is sent again: whether it was is told by the code, or by the faces."""
+
+    class Forgetful(Album):
+        async def _call(self, endpoint, fields, images=None, **options):
+            if endpoint.name == "getinfo":
+                raise refusal(213)
+            return await super()._call(endpoint, fields, images, **options)
+
+    album, url = Forgetful(), "https://example.com/a.jpg"
+    album.faces["ada"] = list(faces)
+    album.refusals = {url: refusal(code)}
+    request = AddRequest(album, "ada", [ImageUrl(url)], None, before=[], in_doubt=True)
+    with pytest.raises(kind) as caught:
+        await request.send()
+    assert (kind is TransportError) is caught.value.maybe_applied is request.in_doubt
 
 
 async def test_a_person_who_does_not_exist_costs_their_own_images():

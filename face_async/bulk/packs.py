@@ -207,10 +207,7 @@ class AddRequest:
         """
         try:
             ended = await self.api.add_face_knowing(self.person_id, self.images, tag=self.tag, before=self.before)
-        except (ImageError, InvalidParameterError, NotFoundError):
-            self.in_doubt = False  # every earlier sending was refused as well
-            raise
-        except (FaceLimitError, DuplicateFaceError) as error:
+        except (FaceLimitError, DuplicateFaceError, ImageError, InvalidParameterError, NotFoundError) as error:
             if not self.in_doubt:
                 raise
             return await self._settle(error)
@@ -221,12 +218,12 @@ class AddRequest:
             raise
         return await self._settle(ended) if self.in_doubt else ended
 
-    async def _settle(self, ended: AddFaceResult | FaceLimitError | DuplicateFaceError) -> AddFaceResult:
+    async def _settle(self, ended: AddFaceResult | FaceError) -> AddFaceResult:
         fields = {"person_id": self.person_id, "tag": self.tag}
         finding = await settle(self.api, Doubt(ADD_FACE.name, fields, self.images, ended, self.before))
         if isinstance(finding.result, AddFaceResult):
             return finding.result
-        if isinstance(ended, FaceError) and await self._has_nothing_new():
+        if isinstance(ended, FaceError) and (finding.certain or await self._has_nothing_new()):
             self.in_doubt = False
             raise ended
         message = "addface: the person's faces do not tell which of the pictures were added"
