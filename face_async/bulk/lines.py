@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from face_async.bulk.api import BulkApi
+    from face_async.bulk.ledger import Reservation
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
 
@@ -52,49 +53,37 @@ class _JobPhoto(Photo):
 
     Attributes:
         job: The item that it is.
-        problem: Why it cannot be sent.
     """
 
     job: Job[PersonImage] = field(kw_only=True)
-    problem: ItemError | None = None
 
     async def open(self, api: BulkApi, *, fit: bool) -> None:
         """Learn what it is, make it fit, and read it if it is a file object."""
-        try:
-            person_id, source = self.job.item
-            if fit:
-                source = await api.fit(source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
-            self.image = as_image(source)
-            if isinstance(self.image, Picture):
-                await self.image.read_file_object(api.limits.max_request_bytes)
-        except (CallError, LimitError, ValueError) as error:
-            self.problem = bare(error)
-
-    def look(self) -> None:
-        """Look at its file, if it is in one, and learn its size; blocks, so call it in a worker thread."""
-        if self.problem is not None or not isinstance(self.image, Picture):
-            return
-        try:
-            if self.image.size < 0:
-                self.image.look(keep_up_to=WHOLE_BYTES)
-            check_image(self.image.label, self.image.size, self.image.head)
-        except ImageRefusedError as error:
-            self.problem = bare(error)
-
-    @property
-    def in_file(self) -> bool:
-        """Whether looking at it means to open a file."""
-        return isinstance(self.image, Picture) and self.image.size < 0
+        person_id, source = self.job.item
+        if fit:
+            source = await api.fit(source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
+        self.image = as_image(source)
+        if isinstance(self.image, Picture):
+            await self.image.read_file_object(api.limits.max_request_bytes)
 
     @property
     def bytes_known(self) -> int:
-        """Its own size, 0 while it is not known."""
-        return max(self.image.size, 0) if isinstance(self.image, Picture) else 0
+        """Its size: 0 for a URL, -1 for a file that was not looked at."""
+        return self.image.size if isinstance(self.image, Picture) else 0
 
 
-def _look_at(photos: Sequence[_JobPhoto]) -> None:
+def _look_at(photos: Sequence[_JobPhoto]) -> list[tuple[_JobPhoto, ItemError]]:
+    """Learn the sizes of pictures, and return those that cannot be sent; blocks where they are in files."""
+    refused: list[tuple[_JobPhoto, ItemError]] = []
     for photo in photos:
-        photo.look()
+        if isinstance(photo.image, Picture):
+            try:
+                if photo.image.size < 0:
+                    photo.image.look(keep_up_to=WHOLE_BYTES)
+                check_image(photo.image.label, photo.image.size, photo.image.head)
+            except ImageRefusedError as error:
+                refused.append((photo, bare(error)))
+    return refused
 
 
 class PersonLines(JobRunner["PersonImage", FaceOutcome]):
@@ -112,7 +101,9 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         self._api = api
         self._tag = tag
         self._fit = fit
-        self._packer = Packer[_JobPhoto](api, add=self._request, end=self._put, going=self._going, pack=pack)
+        self._packer = Packer[_JobPhoto](
+            api, add=self._request, end=self._put, reserve=self._reserve, going=self._going, pack=pack
+        )
         # Images that may wait, so that most places stay busy.
         self._patience = min(self._packer.most, max_at_once // 3)
         self._board: JobBoard[PersonImage, FaceOutcome]
@@ -184,18 +175,23 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         in_memory = 0
         while line and self._packer.wants(len(photos) + 1, in_memory):
             photo = line.popleft()
-            photos.append(photo)
-            if photo.image is None:
-                await photo.open(self._api, fit=self._fit)
-            in_memory += photo.bytes_known
-        if any(photo.in_file for photo in photos):
-            await anyio.to_thread.run_sync(_look_at, photos)
-        else:
-            _look_at(photos)
-        for photo in photos:
-            if photo.problem is not None:
-                await self._put([photo], photo.problem)
-        line.extendleft(photo for photo in reversed(photos) if photo.problem is None)
+            try:
+                if photo.image is None:
+                    await photo.open(self._api, fit=self._fit)
+            except (CallError, LimitError, ValueError) as error:
+                await self._put([photo], error)
+            else:
+                photos.append(photo)
+                in_memory += max(0, photo.bytes_known)
+        in_files = any(photo.bytes_known < 0 for photo in photos)
+        refused = await anyio.to_thread.run_sync(_look_at, photos) if in_files else _look_at(photos)
+        for photo, refusal in refused:
+            photos.remove(photo)
+            await self._put([photo], refusal)
+        line.extendleft(reversed(photos))
+
+    async def _reserve(self, person_id: str, count: int) -> Reservation:
+        return await self._api.ledger.faces(person_id, count, at_least=1)
 
     async def _request(self, person_id: str, pack: Sequence[_JobPhoto]) -> Sequence[FaceOutcome]:
         for photo in pack:

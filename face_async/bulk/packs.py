@@ -82,7 +82,7 @@ class Packer(Generic[PhotoT]):
         add: Adds a pack with one request: ``await add(person_id, photos)`` returns what became of each image.
         end: Told of images that have come to an end: ``await end(photos, what)``, where ``what`` is what ``add``
             returned, or the error of all of them.
-        reserve: ``await reserve(person_id, count)`` reserves room for 1 to ``count`` faces; asks the ledger if None.
+        reserve: ``await reserve(person_id, count)`` reserves room for 1 to ``count`` faces.
         going: Whether further requests may be made; images that are left otherwise come to no end.
         pack: False sends every image alone.
     """
@@ -93,7 +93,7 @@ class Packer(Generic[PhotoT]):
         *,
         add: Callable[[str, Sequence[PhotoT]], Awaitable[Sequence[FaceOutcome]]],
         end: Callable[[Sequence[PhotoT], Sequence[FaceOutcome] | ItemError], Awaitable[None]],
-        reserve: Callable[[str, int], Awaitable[Reservation]] | None = None,
+        reserve: Callable[[str, int], Awaitable[Reservation]],
         going: Callable[[], bool] = lambda: True,
         pack: bool = True,
     ) -> None:
@@ -101,7 +101,7 @@ class Packer(Generic[PhotoT]):
         self._api = api
         self._add = add
         self._end = end
-        self._reserve = reserve or self._ask_ledger
+        self._reserve = reserve
         self._going = going
         self._room = api.limits.planned_request_bytes
 
@@ -118,8 +118,7 @@ class Packer(Generic[PhotoT]):
             together.append(photo)
         count = len(together)
         if count > 1 and self._size(person_id, together) > self._room:
-            fitting = bisect_right(range(2, count), self._room, key=lambda n: self._size(person_id, together[:n]))
-            count = 1 + fitting
+            count = 1 + bisect_right(range(2, count), self._room, key=lambda n: self._size(person_id, together[:n]))
         return [line.popleft() for _ in range(count)]
 
     async def send(self, person_id: str, pack: Sequence[PhotoT]) -> None:
@@ -157,9 +156,6 @@ class Packer(Generic[PhotoT]):
         if any(isinstance(face.error, FaceLimitRefusal) for face in faces):
             self._api.ledger.forget(Key("faces", person_id))  # somebody else fills the person
         return faces
-
-    async def _ask_ledger(self, person_id: str, count: int) -> Reservation:
-        return await self._api.ledger.faces(person_id, count, at_least=1)
 
     def _size(self, person_id: str, pack: Sequence[PhotoT]) -> int:
         fields = {"person_id": person_id, "tag": pack[0].tag}

@@ -7,7 +7,7 @@ from collections import deque
 from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import anyio
 import anyio.to_thread
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 _LISTED_AT_ONCE = 2_000
 _READ_AT_ONCE = 500
+
+
+_Turn: TypeAlias = tuple[PersonQueue, bool]
+"""The next turn of a person's queue, and whether it is about what is in doubt."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -130,14 +134,6 @@ def retry_failed(session: FaceSession, *, journal: str | os.PathLike[str], **opt
     Bad rows are not among it: mend the manifest and :func:`ingest` it again.
     """
     return Ingestion(session, None, _Settings(journal=journal, retry=True, **options))
-
-
-@frozen
-class _Turn:
-    """The next turn of a person's queue."""
-
-    queue: PersonQueue
-    in_doubt: bool
 
 
 class Ingestion:
@@ -289,23 +285,24 @@ class Ingestion:
                     queue = PersonQueue(number, person_id)
                 while some := tuple(islice(theirs, self._turn_size)):
                     queue.waiting.append(some)
-                    yield _Turn(queue, in_doubt=state is State.AMBIGUOUS)
+                    yield queue, state is State.AMBIGUOUS
 
     async def _take(self, turn: _Turn) -> list[Unit]:
         """Take a turn, and return the units that have come to an end."""
+        queue, in_doubt = turn
         try:
-            do = self._enroller.settle if turn.in_doubt else self._enroller.enroll
-            units = [] if self._outages.stopping else await do(turn.queue)
+            do = self._enroller.settle if in_doubt else self._enroller.enroll
+            units = [] if self._outages.stopping else await do(queue)
         except RunEndedError as ended:
             if ended.error is not None:
                 self._outages.stop()
                 raise ended.error from None
             units = []
         finally:
-            if turn.in_doubt:
+            if in_doubt:
                 self._in_doubt -= 1
                 self._settled.set()
-        self._progress.count(units, in_doubt=turn.in_doubt)
+        self._progress.count(units, in_doubt=in_doubt)
         self._tell()
         return units
 
