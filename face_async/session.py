@@ -243,6 +243,10 @@ class FaceSession(BulkApi):
             throttle=self._gate.state,
         )
 
+    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
+        """As :meth:`BulkApi.request_size`, with the parameters that this session adds to every request."""
+        return super().request_size(endpoint, self._signed_for(fields), images)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -292,10 +296,6 @@ class FaceSession(BulkApi):
             if error not in kept:
                 raise  # an answer that must not be read
             return kept[error]
-
-    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
-        """As :meth:`BulkApi.request_size`, with the parameters that this session adds to every request."""
-        return super().request_size(endpoint, self._signed_for(fields), images)
 
     async def _call(
         self,

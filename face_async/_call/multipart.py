@@ -82,13 +82,13 @@ class JsonBody(Body):
         self.segments = (content,)
         self.length = len(content)
 
+    async def load(self, limits: ServiceLimits, hops: Hops) -> None:  # noqa: ARG002 - it has no file to look at
+        check_request_size(self.length, limits)
+
     @property
     def size(self) -> int:
         """The bytes of the document."""
         return self.length
-
-    async def load(self, limits: ServiceLimits, hops: Hops) -> None:  # noqa: ARG002 - it has no file to look at
-        check_request_size(self.length, limits)
 
 
 class MultipartBody(Body):
