@@ -15,7 +15,7 @@ from face_async._call.retry import RetryPolicy
 from face_async._call.throttle import Throttle, ThrottleState
 from face_async._transports.base import Answer
 from face_async._version import __version__
-from face_async.bulk.accounts import Key
+from face_async.bulk.allowances import Key
 from face_async.bulk.api import BulkApi, GroupsResult, NewPerson
 from face_async.bulk.fitting import fit_image, fitted
 from face_async.bulk.ledger import LimitLedger

@@ -242,6 +242,10 @@ class FaceSession(BulkApi):
             throttle=self._throttle.state,
         )
 
+    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
+        """As :meth:`BulkApi.request_size`, with the parameters that this session adds to every request."""
+        return super().request_size(endpoint, self._signed_for(fields), images)
+
     async def __aenter__(self) -> Self:
         return self
 

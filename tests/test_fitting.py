@@ -17,7 +17,8 @@ from PIL import Image
 
 from face_async import ImageFile, ImageRefusedError, ImageUrl, RequestTooLargeError, ServiceLimits
 from face_async.bulk import fitting
-from face_async.bulk.fitting import FITTING_BYTES, FORM_BYTES, fit_image, fitted, max_image_bytes
+from face_async.bulk.fitting import FITTING_BYTES, FORM_BYTES, fit_image, fitted
+from face_async.endpoints import ADD_FACE, IDENTIFY
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server.recognition import DUPLICATE_SIMILARITY, recognizer
@@ -79,7 +80,7 @@ def test_what_fits_needs_no_pillow(monkeypatch):
 async def test_by_default_a_request_with_the_longest_texts_and_the_picture_is_within_the_planned_size():
     """Of both kinds of requests: the margin that is left for the form is enough, and not ten times too much."""
     limits = ServiceLimits()
-    assert FITTING_BYTES == max_image_bytes(limits) == limits.planned_request_bytes - FORM_BYTES
+    assert FITTING_BYTES == limits.planned_request_bytes - FORM_BYTES
     picture = PHOTO + bytes(FITTING_BYTES - len(PHOTO))
     longest_id, longest_text = "i" * limits.max_id_bytes, "t" * limits.max_text_bytes
     groups = [f"{number:02}" + longest_id[2:] for number in range(20)]
@@ -88,6 +89,27 @@ async def test_by_default_a_request_with_the_longest_texts_and_the_picture_is_wi
         await session.new_person(longest_id, groups, picture, person_name=longest_text, tag=longest_text)
         sent = session.stats.bytes_sent - before
     assert FITTING_BYTES + FORM_BYTES / 10 < sent <= limits.planned_request_bytes
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("endpoint", "fields"),
+    [(IDENTIFY, {"group_id": "staff"}), (ADD_FACE, {"person_id": "ada", "tag": 'a "tag" \r\n'})],
+)
+async def test_the_room_for_a_picture_is_exact(endpoint, fields):
+    """With a picture of just that size, whatever its name, the request has the planned size to the byte."""
+    async with local_session(recognizer="fingerprint") as session:
+        await session.new_person("ada", ["staff"], draw_portrait(2))
+        named = ImageFile(b"", name='Zo\u00eb\'s "best".png', media_type="image/png")
+        room = session.room_for_image(endpoint, fields, named)
+        picture = ImageFile(PNG + bytes(room - len(PNG)), name=named.name, media_type=named.media_type)
+        before = session.stats.bytes_sent
+        if endpoint is ADD_FACE:
+            assert (await session.add_face("ada", [picture], tag=fields["tag"])).added == 1
+        else:
+            await session.identify("staff", picture)
+        assert session.limits.planned_request_bytes == session.stats.bytes_sent - before
+        assert picture is await session.fit(picture, endpoint, fields)
 
 
 # What does not

@@ -292,6 +292,10 @@ def test_the_server_shares_no_parser_with_the_client():
     assert shared == []
 
 
+def test_enrollments_leave_single_calls_to_the_bulk_engine():
+    assert ("ingest", "_call") not in arrows()
+
+
 def test_the_client_knows_no_server():
     assert {pair for pair in arrows() if pair[1] == "server"} <= {
         (name, "server") for name in ("cli", "local", "testing")

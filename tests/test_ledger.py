@@ -23,7 +23,7 @@ from face_async import (
     ServiceLimits,
     TransportError,
 )
-from face_async.bulk.accounts import Ticket
+from face_async.bulk.allowances import Ticket
 from face_async.bulk.ledger import GROUPS, Balance, Key, LimitLedger
 from face_async.endpoints import FaceApi
 from face_async.errors import service_error

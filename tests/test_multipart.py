@@ -308,6 +308,42 @@ def with_neutral_name(headers, content):
 
 # Length
 
+fields_of_a_call = st.dictionaries(hostile.map("x{}".format), hostile | st.lists(hostile, max_size=3), max_size=4)
+pictures_of_a_call = st.lists(
+    st.tuples(st.binary(min_size=1, max_size=40), st.none() | hostile, st.sampled_from([None, "image/x-y+z"])),
+    max_size=4,
+)
+
+
+@given(fields_of_a_call, pictures_of_a_call)
+def test_the_size_computed_is_the_bytes_sent(fields, pictures):
+    """Before anything is loaded, for any fields, names and pictures; without pictures it is the JSON's."""
+    images = {
+        f"image{index}": ImageFile(b"\xff" + content, name=name, media_type=media_type)
+        for index, (content, name, media_type) in enumerate(pictures)
+    }
+    body = encode(Endpoint("anything", "", object), fields, images, ROOMY).body
+    computed = body.size
+    _, content = run(sent_by(body))
+    assert len(content) == computed == body.size == body.length
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_size_of_files_that_were_looked_at_is_computed_without_reading_them(tmp_path, kept):
+    """It is what is sent of them later, although they are gone when it is computed."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(3 * CHUNK_BYTES))
+    picture = Picture(path)
+    picture.look(keep_up_to=path.stat().st_size if kept else 0)
+    body = encode(Endpoint("anything", "", object), {"tag": "t"}, {"images": [picture, JPEG]}, ROOMY).body
+    path.rename(tmp_path / "away.png")
+    computed = body.size
+    (tmp_path / "away.png").rename(path)
+    _, content = await sent_by(body)
+    assert len(content) == computed
+
+
 SIZES = sorted(
     {n for base in (0, 1, 2) for n in (base * CHUNK_BYTES - 1, base * CHUNK_BYTES, base * CHUNK_BYTES + 1)} - {-1, 0}
 )

@@ -21,6 +21,7 @@ from face_async import (
     ImageError,
     ImageFile,
     ImageRefusedError,
+    ImageUrl,
     NewPerson,
     NotFoundError,
     Outcomes,
@@ -29,6 +30,8 @@ from face_async import (
     TransportError,
     images,
 )
+from face_async.bulk.packs import AddRequest
+from face_async.endpoints import ADD_FACE
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
@@ -187,6 +190,20 @@ async def test_no_request_is_planned_over_the_limit(size, packs, kind, tmp_path,
     found = await added(session, [("ada", source(index)) for index in range(20)])
     assert [None] * 20 == [outcome.error for outcome in found]
     assert max(len(sent.body) for sent in network.sent) <= max(1_500_000, size + 1_000)
+
+
+@pytest.mark.parametrize(("more", "packs"), [(0, [3, 1]), (1, [2, 2])])
+async def test_a_request_is_filled_to_the_last_byte(more, packs):
+    """Three pictures share a request of just the planned size; one byte more, and they do not."""
+    answers = [envelope({"added": n, "face_ids": list("a" * n), "ret_codes": [0] * n}) for n in packs]
+    session, network = session_on(envelope({"face_ids": []}), *answers)
+    fields, photo = {"person_id": "ada", "tag": "hq"}, JPEG + bytes(400_000)
+    rest = 1_500_000 - session.request_size(ADD_FACE, fields, {"images": [photo, photo, JPEG]})
+    sources = [photo, photo, JPEG + bytes(rest + more), JPEG]
+    found = await added(session, [("ada", source) for source in sources], tag="hq")
+    assert [None] * 4 == [outcome.error for outcome in found]
+    assert len(packs) + 1 == len(network.sent)
+    assert (len(network.sent[1].body) == 1_500_000) is (more == 0)
 
 
 async def test_urls_and_pictures_do_not_share_a_request():
@@ -410,6 +427,32 @@ async def test_what_may_have_happened_is_not_sent_again():
     assert [None] * 6 == [outcome.error.__traceback__ for outcome in found], "which holds no picture"
 
 
+@pytest.mark.parametrize(
+    ("code", "faces", "kind"),
+    [
+        (-1102, ["new"], ImageError),  # the same bytes were refused before, so that the face is somebody else's
+        (-1308, ["new"], TransportError),  # the picture may have been there to be fetched before
+        (-1308, [], ImageError),
+    ],
+)
+async def test_a_refusal_ends_a_doubt_only_if_earlier_requests_were_refused_too(code, faces, kind):
+    """A request may have been applied, and is sent again: whether it was is told by the code, or by the faces."""
+
+    class Forgetful(Album):
+        async def _call(self, endpoint, fields, images=None, **options):
+            if endpoint.name == "getinfo":
+                raise refusal(213)
+            return await super()._call(endpoint, fields, images, **options)
+
+    album, url = Forgetful(), "https://example.com/a.jpg"
+    album.faces["ada"] = list(faces)
+    album.refusals = {url: refusal(code)}
+    request = AddRequest(album, "ada", [ImageUrl(url)], None, before=[], in_doubt=True)
+    with pytest.raises(kind) as caught:
+        await request.send()
+    assert (kind is TransportError) is caught.value.maybe_applied is request.in_doubt
+
+
 async def test_a_person_who_does_not_exist_costs_their_own_images():
     """NotFoundError for each of them, and nothing is sent for them."""
     album = Album()
@@ -475,6 +518,23 @@ async def test_all_bulk_verbs_of_a_session_share_one_ledger():
     copy = session.with_options(deadline=5)
     assert copy.ledger is session.ledger
     assert session.with_options(timeout=3).ledger is session.ledger
+
+
+@pytest.mark.parametrize("photo", [None, draw_portrait(2)])
+async def test_a_person_who_was_just_created_is_not_asked_for_their_faces(photo):
+    """There is the one of the picture that they were created with, and no other."""
+    async with local_session(recognizer="fingerprint") as session:
+        async with session.new_persons([NewPerson("ada", ["staff"], photo)]) as outcomes:
+            await outcomes.collect()
+        before = session.stats.requests
+        assert [] == errors_of(await added(session, [("ada", draw_portrait(1))]))
+        assert 1 == session.stats.requests - before
+        assert set(await session.get_face_ids("ada")) == session.ledger.known_faces("ada")
+
+
+async def test_a_misspelled_option_is_a_wrong_argument():
+    with pytest.raises(TypeError, match="max_at_one"):
+        Album().add_faces([], max_at_one=3)
 
 
 async def test_packs_are_outcomes():

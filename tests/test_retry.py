@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
 
+import anyio
 import httpx
 import pytest
 from doubles import CREDENTIALS, Network, envelope, session_on

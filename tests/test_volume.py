@@ -309,7 +309,7 @@ async def test_persons_leave_nothing_behind(full):
             outcome.unwrap()
             if outcome.index % 1_000 == 999:
                 blocks.append(sys.getallocatedblocks())
-        assert outcomes._lines == {}
+        assert outcomes._runner._lines == {}
     assert max(blocks) - blocks[0] < 3_000, "one object a person would be more"
 
 

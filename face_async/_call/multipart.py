@@ -54,6 +54,11 @@ class Body(ABC):
     segments: Sequence[bytes | Picture]
     waits: bool
 
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The bytes of the whole body, exact once the sizes of all its pictures are known; no file is read for it."""
+
     @abstractmethod
     async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:
         """Learn the length; raises a ``LimitError`` for what cannot be sent."""
@@ -75,6 +80,11 @@ class JsonBody(Body):
 
     async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:  # noqa: ARG002 - it has no file to look at
         check_request_size(self.length, limits)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the document."""
+        return self.length
 
 
 class MultipartBody(Body):
@@ -102,6 +112,11 @@ class MultipartBody(Body):
         self.segments = tuple(self._assemble())
         self.length = sum(map(_size, self.segments))
         check_request_size(self.length, limits)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the document, headers and boundaries included."""
+        return sum(map(_size, self._assemble()))
 
     def _assemble(self) -> Iterator[bytes | Picture]:
         before = ""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 from attrs import evolve, field, frozen
 
-from face_async.bulk.fitting import fitted, max_image_bytes
+from face_async._call.wire import encode
+from face_async.bulk.fitting import fitted
 from face_async.bulk.ledger import Key, LimitLedger
-from face_async.bulk.outcomes import Outcomes
-from face_async.bulk.packs import Packs, check_pair
-from face_async.endpoints import IDENTIFY, NEW_PERSON, VERIFY, FaceApi
-from face_async.images import in_memory
+from face_async.bulk.lines import PersonLines, check_pair
+from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
+from face_async.endpoints import ADD_FACE, IDENTIFY, NEW_PERSON, VERIFY, Endpoint, FaceApi, Fields, Images
+from face_async.images import ImageFile, in_memory
 from face_async.limits import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 
-    from face_async.bulk.outcomes import Outcome
-    from face_async.bulk.packs import PersonImage
+    from face_async.bulk.lines import PersonImage
     from face_async.errors import FaceError
     from face_async.images import ImageSource
     from face_async.limits import ServiceLimits
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         VerifyResult,
     )
 
+_NAMELESS = ImageFile(b"")
+
 Errors: TypeAlias = Literal["collect", "raise"]
 """What becomes of the groups that fail: their errors are collected beside the results, or the first one is raised."""
 
@@ -45,7 +47,7 @@ class NewPerson:
 
     Attributes:
         person_id: The new person's id.
-        group_ids: The groups to put the person in; a :class:`ShardedGroup` chooses its own, and wants none.
+        group_ids: The groups to put the person in; leave them empty for a :class:`ShardedGroup`, which chooses.
         image: A picture with the person's face.
         person_name: The person's name.
         tag: A remark.
@@ -60,7 +62,7 @@ class NewPerson:
 
 @frozen
 class GroupsResult:
-    """Whom of several groups a picture may show.
+    """The persons of several groups whom a picture may show.
 
     Attributes:
         candidates: The most alike persons of all groups, each once with the best confidence, the most confident first.
@@ -85,8 +87,8 @@ class BulkApi(FaceApi):
 
     - the items, as a synchronous or asynchronous iterable of any length;
     - ``fit``: True makes pictures fit that are too large for a request, see :func:`fit_image` (extra ``server``);
-    - ``max_at_once``: how many items may be alive at once, 1 or more;
-    - ``ordered``: True yields outcomes in input order, False as they are completed;
+    - ``max_at_once``: how many items may be alive at once, 1 or more, 64 by default;
+    - ``ordered``: True yields outcomes in input order, False (the default) as they are completed;
     - ``progress``: called as ``progress(done, total_or_None, outcome)`` when an item is completed.
     """
 
@@ -128,9 +130,7 @@ class BulkApi(FaceApi):
         tag: str | None = None,
         pack: bool = True,
         fit: bool = False,
-        max_at_once: int = 64,
-        ordered: bool = False,
-        progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None = None,
+        **options: Unpack[MapOptions[PersonImage, FaceOutcome]],
     ) -> Outcomes[PersonImage, FaceOutcome]:
         """Add many faces (Spec: 2.3): one outcome per pair of person id and image.
 
@@ -144,36 +144,25 @@ class BulkApi(FaceApi):
             tag: A remark for all these faces.
             pack: False sends every image alone.
             fit: As above.
-            max_at_once: As above.
-            ordered: As above.
-            progress: As above.
+            **options: As above.
         """
         if tag is not None:
             check_text("tag", tag, self.limits)
+        lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
+        return Outcomes(lines, pairs, endpoint=ADD_FACE, **options)
 
-        async def add(person_id: str, images: Sequence[ImageSource]) -> AddFaceResult:
-            return await self._add_face(person_id, images, tag=tag, before=self.ledger.known_faces(person_id))
-
-        return Packs(
-            add,
-            pairs,
-            ledger=self.ledger,
-            limits=self.limits,
-            pack=pack,
-            fit=self.fit if fit else None,
-            max_at_once=max_at_once,
-            ordered=ordered,
-            progress=progress,
-        )
+    async def add_face_knowing(
+        self, person_id: str, images: Sequence[ImageSource], *, tag: str | None, before: Collection[str] | None
+    ) -> AddFaceResult:
+        """As :meth:`FaceApi.add_face`, for whoever keeps the ledger and knows the ids of the person's faces before."""
+        return await self._add_face(person_id, images, tag=tag, before=before)
 
     def new_persons(
         self,
         persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
         *,
         fit: bool = False,
-        max_at_once: int = 64,
-        ordered: bool = False,
-        progress: Callable[[int, int | None, Outcome[NewPerson, NewPersonResult]], object] | None = None,
+        **options: Unpack[MapOptions[NewPerson, NewPersonResult]],
     ) -> Outcomes[NewPerson, NewPersonResult]:
         """Create many persons (Spec: 2.1): one outcome per :class:`NewPerson`.
 
@@ -183,13 +172,9 @@ class BulkApi(FaceApi):
 
         async def create(person: NewPerson) -> NewPersonResult:
             check_new_person(person)
-            if fit and person.image is not None:
-                person = evolve(person, image=await self.fit(person.image))
-            return await create_person(self, person, person.group_ids)
+            return await create_person(self, await fit_person(self, person) if fit else person, person.group_ids)
 
-        return Outcomes(
-            create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
-        )
+        return Outcomes(create, persons, endpoint=NEW_PERSON, **options)
 
     def identify_many(
         self,
@@ -197,35 +182,33 @@ class BulkApi(FaceApi):
         group_id: str,
         *,
         fit: bool = False,
-        max_at_once: int = 64,
-        ordered: bool = False,
-        progress: Callable[[int, int | None, Outcome[ImageSource, IdentifyResult]], object] | None = None,
+        **options: Unpack[MapOptions[ImageSource, IdentifyResult]],
     ) -> Outcomes[ImageSource, IdentifyResult]:
         """Identify many pictures in one group (Spec: 2.12): one outcome per picture."""
 
         async def identify(image: ImageSource) -> IdentifyResult:
-            return await self.identify(group_id, await self.fit(image) if fit else image)
+            return await self.identify(
+                group_id, await self.fit(image, IDENTIFY, {"group_id": group_id}) if fit else image
+            )
 
-        return Outcomes(
-            identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
-        )
+        return Outcomes(identify, images, endpoint=IDENTIFY, **options)
 
     def verify_many(
         self,
         pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
         *,
         fit: bool = False,
-        max_at_once: int = 64,
-        ordered: bool = False,
-        progress: Callable[[int, int | None, Outcome[PersonImage, VerifyResult]], object] | None = None,
+        **options: Unpack[MapOptions[PersonImage, VerifyResult]],
     ) -> Outcomes[PersonImage, VerifyResult]:
         """Verify many pictures (Spec: 2.11): one outcome per pair of person id and image."""
 
         async def verify(pair: PersonImage) -> VerifyResult:
             person_id, image = check_pair(pair)
-            return await self.verify(person_id, await self.fit(image) if fit else image)
+            return await self.verify(
+                person_id, await self.fit(image, VERIFY, {"person_id": person_id}) if fit else image
+            )
 
-        return Outcomes(verify, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=VERIFY)
+        return Outcomes(verify, pairs, endpoint=VERIFY, **options)
 
     async def identify_in_groups(
         self,
@@ -234,7 +217,7 @@ class BulkApi(FaceApi):
         *,
         top: int = 5,
         fit: bool = False,
-        max_at_once: int = 64,
+        max_at_once: int = MAX_AT_ONCE,
         errors: Errors = "collect",
     ) -> GroupsResult:
         """Find the persons of several groups who are most like the one in a picture (Spec: 2.12).
@@ -262,7 +245,9 @@ class BulkApi(FaceApi):
             raise ValueError(f"top must be 1 or more, not {top}")
         if errors not in {"collect", "raise"}:
             raise ValueError(f"errors must be 'collect' or 'raise', not {errors!r}")
-        picture = await in_memory(await self.fit(image) if fit else image, self.limits.max_request_bytes)
+        if fit:
+            image = await self.fit(image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))})
+        picture = await in_memory(image, self.limits.max_request_bytes)
 
         async def identify(group_id: str) -> IdentifyResult:
             return await self.identify(group_id, picture)
@@ -277,11 +262,34 @@ class BulkApi(FaceApi):
                     failed[outcome.item] = outcome.error
         by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
         in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
-        return GroupsResult(candidates=_merge(by_group.values())[:top], by_group=by_group, errors=in_order)
+        return GroupsResult(candidates=_best_of(by_group.values())[:top], by_group=by_group, errors=in_order)
 
-    async def fit(self, image: ImageSource) -> ImageSource:
-        """Return an image that fits into a request of this session: as it is, or as :func:`fit_image` makes it."""
-        return await fitted(image, max_bytes=max_image_bytes(self.limits))
+    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
+        """Return the bytes of a request's body: exact, and no file is read for it, if the pictures' sizes are known.
+
+        Args:
+            endpoint: What is to be called.
+            fields: The text parameters.
+            images: The picture parameters.
+        """
+        return encode(endpoint, fields, images, self.limits).body.size
+
+    def room_for_image(self, endpoint: Endpoint[object], fields: Fields, like: ImageFile = _NAMELESS) -> int:
+        """Return how many bytes a picture may have, so that the request with it alone has the planned size.
+
+        Args:
+            endpoint: What is to be called.
+            fields: The text parameters.
+            like: A picture of the same name and media type, if it has its own.
+        """
+        empty = evolve(like, source=b"")
+        images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
+        return self.limits.planned_request_bytes - self.request_size(endpoint, fields, images)
+
+    async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
+        """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""
+        like = image if isinstance(image, ImageFile) else _NAMELESS
+        return await fitted(image, max_bytes=self.room_for_image(endpoint, fields, like))
 
 
 def check_new_person(person: object) -> None:
@@ -294,6 +302,25 @@ def check_new_person(person: object) -> None:
         raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
 
 
+async def fit_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str] = ()) -> NewPerson:
+    """Return a person whose picture, if there is one, fits into the request that creates them.
+
+    Args:
+        api: What the person is created with.
+        person: The person.
+        group_ids: The groups, if not those that the person names.
+    """
+    if person.image is None:
+        return person
+    fields: Fields = {
+        "group_ids": group_ids or person.group_ids,
+        "person_id": person.person_id,
+        "person_name": person.person_name,
+        "tag": person.tag,
+    }
+    return evolve(person, image=await api.fit(person.image, NEW_PERSON, fields))
+
+
 async def create_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str]) -> NewPersonResult:
     """Create a person in groups that the ledger says have room for one more."""
     with await api.ledger.person(group_ids) as reservation:
@@ -301,10 +328,12 @@ async def create_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str
             person.person_id, group_ids, person.image, person_name=person.person_name, tag=person.tag
         )
         reservation.commit(1, result.group_ids)
-        return result
+    if not result.meta.settled:  # as nearly always; then the person has no other face
+        api.ledger.learn(person.person_id, [result.face_id] if result.face_id else [])
+    return result
 
 
-def _merge(results: Iterable[IdentifyResult]) -> tuple[Candidate, ...]:
+def _best_of(results: Iterable[IdentifyResult]) -> tuple[Candidate, ...]:
     """Return every person once, with the best confidence, the most confident first."""
     best: dict[str, Candidate] = {}
     for result in results:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource, Picture
 
 FORM_BYTES = 8_192
-"""What is left of a request for the form around a picture: ids, name and tag at their longest, some 20 groups, and the
-headers of all parts."""
+"""What is left of a request for the form around a picture while it is not known which request it will be: ids, name and
+tag at their longest, some 20 groups, and the headers of all parts."""
 
 MAX_SOURCE_BYTES = 256 * 1024 * 1024
 """The largest file that is read in order to be made smaller."""
@@ -32,13 +32,8 @@ MAX_SOURCE_BYTES = 256 * 1024 * 1024
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("face_async.bulk.fitting")
 
 
-def max_image_bytes(limits: ServiceLimits) -> int:
-    """Return the bytes that a picture may have, so that a request with it alone is within the planned size."""
-    return limits.planned_request_bytes - FORM_BYTES
-
-
-FITTING_BYTES = max_image_bytes(ServiceLimits())
-"""The bytes that a picture may have by the specification's limits: 1,491,808."""
+FITTING_BYTES = ServiceLimits().planned_request_bytes - FORM_BYTES
+"""The bytes that a picture may have by the specification's limits, whatever request it is for: 1,491,808."""
 
 
 def fit_image(
@@ -50,7 +45,7 @@ def fit_image(
     """Return a picture's bytes: as they are if they fit into a request, else as a JPEG that does.
 
     All pixels are kept while a good JPEG quality (75 to 90) allows it; only then the picture is scaled down, never up.
-    Whoever turned the camera sees the picture upright (EXIF), transparency becomes white, and all other metadata, such
+    The picture is turned upright as its EXIF data say, transparency becomes white, and all other metadata, such
     as the place, is left out. It blocks: call it in a worker thread, or await :func:`fitted` instead.
 
     Args:
@@ -67,7 +62,7 @@ def fit_image(
     """
     picture = _picture(source)
     if isinstance(picture, ImageUrl) or picture.in_file_object:
-        raise TypeError("fit_image takes a path or bytes: read a file object, or download a URL, before")
+        raise TypeError("fit_image takes a path or bytes: read a file object, or download a URL, first")
     return _smaller(picture, max_bytes, min_side) or _content(picture)
 
 
@@ -106,7 +101,7 @@ def _smaller(picture: Picture, max_bytes: int, min_side: int) -> bytes | None:
     if picture.size <= max_bytes:
         return None
     if picture.size > MAX_SOURCE_BYTES:
-        raise ImageRefusedError(f"{picture.label} has more than {MAX_SOURCE_BYTES:,} bytes; scale it down before")
+        raise ImageRefusedError(f"{picture.label} has more than {MAX_SOURCE_BYTES:,} bytes; scale it down first")
     from face_async.bulk.recompress import recompress  # noqa: PLC0415 - an extra, imported when it is needed
 
     return recompress(_content(picture), max_bytes, min_side=min_side, label=picture.label)

@@ -7,9 +7,9 @@ For every :class:`Key` (a person's faces, a group's persons, the appid's groups)
 *Confirmed* is what the service listed and what was committed since, *reserved* is in flight, *ambiguous* may have
 happened. Nobody is refused for what is reserved or ambiguous: they wait for the one, and have the other counted anew.
 
-The service is asked for a list only while nothing is in flight under that key. A listed face may be one of those just
-reserved, and no arithmetic could tell; but once nothing is in flight a list is exact. Whoever needs one is first in
-line, so nothing new is granted before them, and what is in flight does end.
+The service is asked for a list only while nothing is in flight under that key: a listed face may be one of those just
+reserved, and no arithmetic could tell, but once nothing is in flight a list is exact. A request that needs a list is
+first in line, so nothing new is granted before it, and what is in flight comes to an end.
 
 A reservation for several keys stands in all their lines at once and takes from all of them in one step. All enter
 their lines in one step too, so whoever came first of all is first in every line of theirs: no deadlock can arise.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from face_async.bulk.accounts import GROUPS, KINDS, Account, Balance, Key, Ticket
+from face_async.bulk.allowances import GROUPS, KINDS, Allowance, Balance, Key, Ticket
 from face_async.errors import CallError, FaceError, LimitError, NotFoundError, ServiceError
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_image_count
 
@@ -48,11 +48,18 @@ class Reservation:
         granted: How many faces there is room for; 1 for a person.
     """
 
-    def __init__(self, held: Mapping[Account, int], granted: int, settle: Callable[[Iterable[Account]], None]) -> None:
+    def __init__(
+        self, held: Mapping[Allowance, int], granted: int, settle: Callable[[Iterable[Allowance]], None]
+    ) -> None:
         self.granted = granted
         self._held = held
         self._settle = settle
         self._end = ""
+
+    @classmethod
+    def of_nothing(cls, granted: int) -> Reservation:
+        """Return a reservation that holds no room: for faces that may be there already."""
+        return cls({}, granted, lambda _: None)
 
     def commit(self, used: int, ids: Collection[str] = ()) -> None:
         """Say that it happened; what was not used is given back.
@@ -67,32 +74,32 @@ class Reservation:
         """
         if not 0 <= used <= self.granted:
             raise ValueError(f"used must be 0 to {self.granted}, what was granted, not {used}")
-        groups = {account.key.id for account in self._held if account.key.kind == "persons"}
+        groups = {allowance.key.id for allowance in self._held if allowance.key.kind == "persons"}
         joined = groups.intersection(ids or groups) if used else set[str]()
         if not groups and len(ids) > used:
             raise ValueError(f"{len(ids)} ids are more than the {used} faces that were added")
         self._finish("committed")
-        for account, amount in self._held.items():
-            if account.key.kind == "faces":
-                account.commit(amount, used, ids)
-            elif account.key.kind == "persons":
-                account.commit(amount, int(account.key.id in joined), ())
+        for allowance, amount in self._held.items():
+            if allowance.key.kind == "faces":
+                allowance.commit(amount, used, ids)
+            elif allowance.key.kind == "persons":
+                allowance.commit(amount, int(allowance.key.id in joined), ())
             else:
-                account.commit(amount, len(joined), joined)
+                allowance.commit(amount, len(joined), joined)
         self._settle(self._held)
 
     def release(self) -> None:
         """Say that nothing happened."""
         self._finish("released")
-        for account, amount in self._held.items():
-            account.release(amount)
+        for allowance, amount in self._held.items():
+            allowance.release(amount)
         self._settle(self._held)
 
     def doubt(self) -> None:
         """Say that it may have happened: it counts as used until the service has been asked."""
         self._finish("doubted")
-        for account, amount in self._held.items():
-            account.doubt(amount)
+        for allowance, amount in self._held.items():
+            allowance.doubt(amount)
         self._settle(self._held)
 
     def refused(self, error: LimitError | None = None) -> None:
@@ -104,10 +111,10 @@ class Reservation:
             error: The refusal, which tells persons from groups; None distrusts both.
         """
         self._finish("refused")
-        for account, amount in self._held.items():
-            account.release(amount)
-            if error is None or isinstance(error, account.kind.error):
-                account.forget()
+        for allowance, amount in self._held.items():
+            allowance.release(amount)
+            if error is None or isinstance(error, allowance.kind.error):
+                allowance.forget()
         self._settle(self._held)
 
     def __enter__(self) -> Self:
@@ -126,7 +133,7 @@ class Reservation:
             self.doubt()
 
     def __repr__(self) -> str:
-        keys = ", ".join(f"{account.key.kind} {account.key.id}".strip() for account in self._held)
+        keys = ", ".join(f"{allowance.key.kind} {allowance.key.id}".strip() for allowance in self._held)
         return f"<Reservation of {self.granted} for {keys}: {self._end or 'held'}>"
 
     def _finish(self, end: str) -> None:
@@ -158,8 +165,8 @@ class LimitLedger:
         self._api = api
         self._limits = limits
         self._max_idle = max_idle
-        self._busy: dict[Key, Account] = {}
-        self._idle: OrderedDict[Key, Account] = OrderedDict()  # the longest unused first
+        self._busy: dict[Key, Allowance] = {}
+        self._idle: OrderedDict[Key, Allowance] = OrderedDict()  # the longest unused first
 
     async def faces(self, person_id: str, count: int, *, at_least: int | None = None) -> Reservation:
         """Reserve room for faces of a person; wait while it is only reserved by others, first come first served.
@@ -180,7 +187,7 @@ class LimitLedger:
         check_image_count(least, self._limits)
         if least > count:
             raise ValueError(f"at_least must be 1 to count, which is {count}, not {least}")
-        return await self._admit(Ticket([self._account(Key("faces", person_id))], count, least))
+        return await self._admit(Ticket([self._allowance(Key("faces", person_id))], count, least))
 
     async def person(self, group_ids: Sequence[str]) -> Reservation:
         """Reserve room for one person in each of the groups, and for those groups that do not exist yet.
@@ -198,21 +205,31 @@ class LimitLedger:
         """
         check_group_ids(group_ids, self._limits)
         groups = frozenset(group_ids)
-        accounts = [self._account(Key("persons", group_id)) for group_id in group_ids]
+        allowances = [self._allowance(Key("persons", group_id)) for group_id in group_ids]
         known = self._known(GROUPS)
         if known is None or not known.listed or groups - known.ids:
-            accounts.append(self._account(GROUPS))
-        return await self._admit(Ticket(accounts, groups=groups))
+            allowances.append(self._allowance(GROUPS))
+        return await self._admit(Ticket(allowances, groups=groups))
 
     def known_faces(self, person_id: str) -> frozenset[str] | None:
         """Return the ids of a person's faces, those listed and those committed since; None unless all are known.
 
         Faces that reservations still in flight may be adding are not among them.
         """
-        account = self._known(Key("faces", person_id))
-        if account is None or not account.listed or account.ambiguous or not account.ids_complete:
+        allowance = self._known(Key("faces", person_id))
+        if allowance is None or not allowance.listed or allowance.ambiguous or not allowance.ids_complete:
             return None
-        return frozenset(account.ids)
+        return frozenset(allowance.ids)
+
+    def learn(self, person_id: str, face_ids: Collection[str]) -> None:
+        """Note all faces of a person, who need not be listed then: those of one who was just created, for instance."""
+        key = Key("faces", person_id)
+        self.forget(key)
+        if key not in self._busy:
+            allowance = self._allowance(key)
+            allowance.begin_listing()
+            allowance.end_listing(face_ids)
+            self._put_aside(allowance)
 
     def forget(self, *keys: Key) -> None:
         """Distrust what is known of these keys, of all without arguments: call it when anything was deleted.
@@ -230,72 +247,72 @@ class LimitLedger:
         Nobody knows from which groups, so all of them are counted anew, but only before somebody would be refused.
         """
         self.forget(Key("faces", person_id))
-        for account in (*self._busy.values(), *self._idle.values()):
-            account.outdated = account.outdated or account.key.kind == "persons"
+        for allowance in (*self._busy.values(), *self._idle.values()):
+            allowance.outdated = allowance.outdated or allowance.key.kind == "persons"
 
     def snapshot(self, key: Key) -> Balance | None:
         """Return the counts of a key, None when nothing is known of it."""
-        account = self._known(key)
-        return None if account is None else account.balance
+        allowance = self._known(key)
+        return None if allowance is None else allowance.balance
 
     def __repr__(self) -> str:
-        reserved = sum(account.reserved for account in self._busy.values())
-        waiting = len({ticket for account in self._busy.values() for ticket in account.line})
+        reserved = sum(allowance.reserved for allowance in self._busy.values())
+        waiting = len({ticket for allowance in self._busy.values() for ticket in allowance.line})
         known = len(self._busy) + len(self._idle)
         return f"<LimitLedger: {known} keys known, {len(self._busy)} in use, {reserved} reserved, {waiting} waiting>"
 
-    def _known(self, key: Key) -> Account | None:
+    def _known(self, key: Key) -> Allowance | None:
         return self._busy.get(key) or self._idle.get(key)
 
-    def _account(self, key: Key) -> Account:
-        account = self._busy.get(key)
-        if account is None:
-            account = self._idle.pop(key, None) or Account(key, KINDS[key.kind].limit(self._limits))
-            self._busy[key] = account
-        return account
+    def _allowance(self, key: Key) -> Allowance:
+        allowance = self._busy.get(key)
+        if allowance is None:
+            allowance = self._idle.pop(key, None) or Allowance(key, KINDS[key.kind].limit(self._limits))
+            self._busy[key] = allowance
+        return allowance
 
     async def _admit(self, ticket: Ticket) -> Reservation:
         """Stand in line until the ticket is decided, and ask for the lists that the first in line must ask for."""
         try:
             ticket.enter()
             ticket.decide()  # where there will be no room it fails at once, wherever it stands in line
-            self._settle(ticket.accounts)
+            self._settle(ticket.allowances)
             while not ticket.decided:
-                account = ticket.to_list()
-                if account is not None:
-                    await self._list(account)
+                allowance = ticket.to_list()
+                if allowance is not None:
+                    await self._list(allowance)
                 else:
                     news = anyio.Event()
                     ticket.wake = news.set
                     await news.wait()
         except BaseException:
             ticket.withdraw()
-            self._settle(ticket.accounts)
+            self._settle(ticket.allowances)
             raise
         if ticket.failure is not None:
             # A copy: several tasks may raise it, and each adds its own traceback.
             raise copy.copy(ticket.failure)
-        return Reservation(ticket.granted, ticket.granted[ticket.accounts[0]], self._settle)
+        return Reservation(ticket.granted, ticket.granted[ticket.allowances[0]], self._settle)
 
-    async def _list(self, account: Account) -> None:
-        """Count an account anew by asking the service; its error is the answer for all who wait for it."""
-        account.begin_listing()
+    async def _list(self, allowance: Allowance) -> None:
+        """Count an allowance anew by asking the service; its error is the answer for all who wait for it."""
+        allowance.begin_listing()
         ids = None
         try:
-            ids = await self._ids(account.key)
+            ids = await self._ids(allowance.key)
         except FaceError as error:
-            self._fail(account, error)
+            self._fail(allowance, error)
             raise
         finally:
-            account.end_listing(ids)
-            self._settle([account])
+            allowance.end_listing(ids)
+            self._settle([allowance])
 
-    def _fail(self, account: Account, error: FaceError) -> None:
-        waiting = list(account.line)
+    def _fail(self, allowance: Allowance, error: FaceError) -> None:
+        waiting = list(allowance.line)
         for ticket in waiting:
             ticket.fail(error)
         for ticket in waiting:
-            self._settle(ticket.accounts)
+            self._settle(ticket.allowances)
 
     async def _ids(self, key: Key) -> Collection[str]:
         try:
@@ -309,23 +326,23 @@ class LimitLedger:
                 raise
             return ()
 
-    def _settle(self, accounts: Iterable[Account]) -> None:
+    def _settle(self, allowances: Iterable[Allowance]) -> None:
         """Let those who are first in line go on as far as the counts allow, and put aside what nobody uses."""
-        changed = list(accounts)
+        changed = list(allowances)
         while changed:
-            account = changed.pop()
-            ticket = account.first
+            allowance = changed.pop()
+            ticket = allowance.first
             if ticket is not None:
                 if ticket.decide():
-                    changed += ticket.accounts
-            elif account.idle:
-                self._put_aside(account)
+                    changed += ticket.allowances
+            elif allowance.idle:
+                self._put_aside(allowance)
 
-    def _put_aside(self, account: Account) -> None:
-        if self._busy.get(account.key) is not account:
+    def _put_aside(self, allowance: Allowance) -> None:
+        if self._busy.get(allowance.key) is not allowance:
             return
-        del self._busy[account.key]
-        if account.listed:
-            self._idle[account.key] = account
+        del self._busy[allowance.key]
+        if allowance.listed:
+            self._idle[allowance.key] = allowance
             if len(self._idle) > self._max_idle:
                 self._idle.popitem(last=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Sized
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Self, TypedDict, TypeVar, cast
 
 import anyio
 from attrs import define, field, frozen
@@ -16,12 +17,14 @@ from face_async.errors import FaceError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
     from anyio.abc import TaskGroup
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+MAX_AT_ONCE = 64
+"""How many items may be alive at once, unless the caller says otherwise."""
 
 _SOME_CALL = Endpoint("call", "", object, effect=True)
 
@@ -64,6 +67,116 @@ class Job(Generic[ItemT]):
     begun: bool = False
 
 
+class MapOptions(TypedDict, Generic[ItemT, ResultT], total=False):
+    """The keyword arguments that all bulk verbs take.
+
+    Attributes:
+        max_at_once: How many items may be alive at once, 1 or more; 64 by default.
+        ordered: True yields outcomes in input order, False (the default) as they are completed.
+        progress: Called as ``progress(done, total_or_None, outcome)`` when an item is completed.
+    """
+
+    max_at_once: int
+    ordered: bool
+    progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None
+
+
+class JobBoard(Generic[ItemT, ResultT]):
+    """The jobs of a bounded map that were pulled, and the outcomes that wait to be taken.
+
+    Attributes:
+        jobs: The jobs that have no outcome yet, by their index.
+        ready: The outcomes that can be taken, the next one first.
+        early: Of an ordered map, the outcomes that are complete before their turn, by their index.
+        taken: How many outcomes were taken.
+        full: Whether the input waits because as many items are alive as may be.
+        failure: What ends the map.
+        news: Set when there may be something to take.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | None,
+        ordered: bool,
+        progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None,
+    ) -> None:
+        self.jobs: dict[int, Job[ItemT]] = {}
+        self.ready: deque[Outcome[ItemT, ResultT]] = deque()
+        self.early: dict[int, Outcome[ItemT, ResultT]] = {}
+        self.taken = 0
+        self.full = False
+        self.failure: Exception | None = None
+        self.news = anyio.Event()
+        self._done = 0
+        self._size = size
+        self._ordered = ordered
+        self._progress = progress
+
+    def put(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        """Have an outcome taken, now or in its turn."""
+        del self.jobs[outcome.index]
+        self._done += 1
+        if self._ordered:
+            self.early[outcome.index] = outcome
+            while (turn := self.taken + len(self.ready)) in self.early:
+                self.ready.append(self.early.pop(turn))
+        else:
+            self.ready.append(outcome)
+        self.news.set()
+        if outcome.error is not None and judge_error(outcome.error).hopeless:
+            self.fail(outcome.error)
+        if self._progress is not None:
+            self._progress(self._done, self._size, outcome)
+
+    def fail(self, error: Exception) -> None:
+        """End the map with an error: nothing more is begun, and it is raised instead of the next outcome."""
+        if self.failure is None:
+            self.failure = error
+        self.news.set()
+
+
+class JobRunner(ABC, Generic[ItemT, ResultT]):
+    """Runs the jobs of one bounded map, each to an outcome on the board."""
+
+    @abstractmethod
+    def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
+        """Begin a job, and return at once; called in input order.
+
+        Raises:
+            TypeError: Its item is of a wrong type, which ends the map.
+        """
+
+    def item_wanted(self) -> None:
+        """Called before an item is pulled: one more may be alive again."""
+
+
+class _OneByOne(JobRunner[ItemT, ResultT]):
+    """Runs every job by a call of its own."""
+
+    def __init__(self, call: Callable[[ItemT], Awaitable[ResultT]]) -> None:
+        self._call = call
+
+    def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
+        tasks.start_soon(self._run, board, job)
+
+    async def _run(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT]) -> None:
+        try:
+            if board.failure is None:
+                job.begun = True
+                board.put(await self._outcome(job))
+        except Exception as error:  # noqa: BLE001 - a programming error is raised where outcomes are taken
+            board.fail(error)
+
+    async def _outcome(self, job: Job[ItemT]) -> Outcome[ItemT, ResultT]:
+        # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
+        # garbage that only the collector finds, late and with the item's picture.
+        try:
+            return Outcome(job.index, job.item, result=await self._call(job.item))
+        except (FaceError, ValueError) as error:
+            return Outcome(job.index, job.item, error=error)
+
+
 class Outcomes(Generic[ItemT, ResultT]):
     """The bounded map: runs a call for every item, and yields one :class:`Outcome` each.
 
@@ -77,10 +190,10 @@ class Outcomes(Generic[ItemT, ResultT]):
 
     def __init__(
         self,
-        call: Callable[[ItemT], Awaitable[ResultT]] | None,
+        call: Callable[[ItemT], Awaitable[ResultT]] | JobRunner[ItemT, ResultT],
         items: Iterable[ItemT] | AsyncIterable[ItemT],
         *,
-        max_at_once: int,
+        max_at_once: int = MAX_AT_ONCE,
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None = None,
         endpoint: Endpoint[object] = _SOME_CALL,
@@ -88,25 +201,17 @@ class Outcomes(Generic[ItemT, ResultT]):
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
         _check_iterable(items)
-        self._call = cast("Callable[[ItemT], Awaitable[ResultT]]", call)  # None where _begin is another one
+        self._runner = cast("JobRunner[ItemT, ResultT]", call if isinstance(call, JobRunner) else _OneByOne(call))
         self._items = items
-        self._size = len(items) if isinstance(items, Sized) else None
-        self._ordered = ordered
-        self._progress = progress
         self._endpoint = endpoint
+        size = len(items) if isinstance(items, Sized) else None
+        self._board = JobBoard[ItemT, ResultT](size=size, ordered=ordered, progress=progress)
         self._places = anyio.Semaphore(max_at_once, fast_acquire=True)
-        self._jobs: dict[int, Job[ItemT]] = {}
-        self._ready: deque[Outcome[ItemT, ResultT]] = deque()
-        self._early: dict[int, Outcome[ItemT, ResultT]] = {}  # ordered: done before their turn
         self._collected: list[Outcome[ItemT, ResultT]] = []
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
         self._pulled = 0
-        self._done = 0
-        self._taken = 0
         self._holding = False  # whether the caller has an outcome whose place is not free yet
         self._end: int | None = None  # how many items there were, once known
-        self._failure: Exception | None = None
-        self._news = anyio.Event()
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -115,9 +220,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         self._tasks.start_soon(self._feed, self._tasks)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             try:
@@ -125,7 +228,7 @@ class Outcomes(Generic[ItemT, ResultT]):
                 await self._tasks.__aexit__(None, None, None)
             finally:
                 self._tasks = None
-                self._settle()
+                self._finish()
 
     def __aiter__(self) -> Self:
         return self
@@ -133,20 +236,21 @@ class Outcomes(Generic[ItemT, ResultT]):
     async def __anext__(self) -> Outcome[ItemT, ResultT]:
         if self._tasks is None:
             raise RuntimeError("outcomes are a context manager: async with session.identify_many(...) as outcomes:")
+        board = self._board
         if self._holding:
             self._holding = False
             self._places.release()
-        while self._failure is None and not self._ready and self._taken != self._end:
-            if self._news.is_set():  # else another taker waits for it already
-                self._news = anyio.Event()
-            await self._news.wait()
-        if self._failure is not None:
-            raise self._failure
-        if not self._ready:
+        while board.failure is None and not board.ready and board.taken != self._end:
+            if board.news.is_set():  # else another taker waits for it already
+                board.news = anyio.Event()
+            await board.news.wait()
+        if board.failure is not None:
+            raise board.failure
+        if not board.ready:
             raise StopAsyncIteration
-        self._taken += 1
+        board.taken += 1
         self._holding = True
-        return self._ready.popleft()
+        return board.ready.popleft()
 
     async def collect(self) -> list[Outcome[ItemT, ResultT]]:
         """Return all remaining outcomes in a list, in the order in which iterating yields them.
@@ -173,84 +277,43 @@ class Outcomes(Generic[ItemT, ResultT]):
         return self._untaken
 
     async def _feed(self, tasks: TaskGroup) -> None:
+        board = self._board
         source: _Source[ItemT] | None = None
         try:
             source = _Source(self._items)
-            while self._failure is None:
-                await self._next_place()
-                self._begin(tasks, self._job(await source.next()))
+            while board.failure is None:
+                board.full = not self._places.value
+                await self._places.acquire()
+                board.full = False
+                self._runner.item_wanted()
+                self._runner.begin(board, tasks, self._job(await source.next()))
         except StopAsyncIteration:
             self._end = self._pulled
         except Exception as error:  # noqa: BLE001 - the input's own error is raised where outcomes are taken
-            self._fail(error)
+            board.fail(error)
         finally:
-            self._news.set()
+            board.news.set()
             if source is not None:
                 with anyio.CancelScope(shield=True):
                     try:
                         await source.aclose()
                     except Exception as error:  # noqa: BLE001 - the input's own, too
-                        self._fail(error)
+                        board.fail(error)
 
     def _job(self, item: ItemT) -> Job[ItemT]:
-        job = self._jobs[self._pulled] = Job(self._pulled, item)
+        job = self._board.jobs[self._pulled] = Job(self._pulled, item)
         self._pulled += 1
         return job
 
-    async def _next_place(self) -> None:
-        """Wait until one more item may be alive."""
-        await self._places.acquire()
-
-    def _begin(self, tasks: TaskGroup, job: Job[ItemT]) -> None:
-        """Set a job going; called in input order."""
-        tasks.start_soon(self._run, job)
-
-    async def _run(self, job: Job[ItemT]) -> None:
-        try:
-            if self._failure is None:
-                job.begun = True
-                self._put(await self._outcome(job))
-        except Exception as error:  # noqa: BLE001 - a programming error is raised where outcomes are taken
-            self._fail(error)
-
-    async def _outcome(self, job: Job[ItemT]) -> Outcome[ItemT, ResultT]:
-        # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
-        # garbage that only the collector finds, late and with the item's picture.
-        try:
-            return Outcome(job.index, job.item, result=await self._call(job.item))
-        except (FaceError, ValueError) as error:
-            return Outcome(job.index, job.item, error=error)
-
-    def _put(self, outcome: Outcome[ItemT, ResultT]) -> None:
-        """Have an outcome taken, now or in its turn."""
-        del self._jobs[outcome.index]
-        self._done += 1
-        if self._ordered:
-            self._early[outcome.index] = outcome
-            while (turn := self._taken + len(self._ready)) in self._early:
-                self._ready.append(self._early.pop(turn))
-        else:
-            self._ready.append(outcome)
-        self._news.set()
-        if outcome.error is not None and judge_error(outcome.error).hopeless:
-            self._fail(outcome.error)
-        if self._progress is not None:
-            self._progress(self._done, self._size, outcome)
-
-    def _fail(self, error: Exception) -> None:
-        """End the iteration with an error: nothing more is begun, and it is raised instead of the next outcome."""
-        if self._failure is None:
-            self._failure = error
-        self._news.set()
-
-    def _settle(self) -> None:
+    def _finish(self) -> None:
         """Make an outcome of everything that was pulled and not taken."""
-        done = [*self._collected, *self._ready, *self._early.values()]
-        untaken = [*done, *map(self._cut_short, self._jobs.values())]
+        board = self._board
+        done = [*self._collected, *board.ready, *board.early.values()]
+        untaken = [*done, *map(self._cut_short, board.jobs.values())]
         self._untaken = tuple(sorted(untaken, key=lambda outcome: outcome.index))
-        self._ready.clear()
-        self._early.clear()
-        self._jobs.clear()
+        board.ready.clear()
+        board.early.clear()
+        board.jobs.clear()
 
     def _cut_short(self, job: Job[ItemT]) -> Outcome[ItemT, ResultT]:
         name, maybe_applied = self._endpoint.name, job.begun and self._endpoint.effect

@@ -1,310 +1,229 @@
-"""Adding faces in packs: neighboring images of one person share a request.
+"""Packs: images of one person that share a request, as many as the limits allow.
 
-Every person has a line of images. While a request of theirs is under way the line grows, and when it has ended as many
-as fit leave the line together. So a person's images keep their order, packs form by themselves, and no slow input is
-waited for. Only the last image that was pulled may wait for its neighbors, while they are kept out by others that are
-not done with; otherwise most packs would be cut in two.
+Both ``add_faces`` and enrollments hold a :class:`Packer`, and tell it how one request is made: by a plain call, or by
+one that is noted in the journal before and after.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import deque
-from typing import TYPE_CHECKING, TypeAlias, cast
+from bisect import bisect_right
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
-from attrs import define, evolve
+from attrs import define, field
 
-from face_async._call.multipart import WHOLE_BYTES
+from face_async._call.settle import Doubt, settle
 from face_async.bulk.ledger import Key
-from face_async.bulk.outcomes import Job, Outcome, Outcomes
 from face_async.endpoints import ADD_FACE
 from face_async.errors import (
+    CallError,
     DuplicateFaceError,
     FaceError,
+    FaceLimitError,
     FaceLimitRefusal,
     ImageError,
-    ImageRefusedError,
+    InvalidParameterError,
     LimitError,
+    NotFoundError,
     RequestTooLargeError,
+    TransportError,
 )
-from face_async.images import ImageSource, ImageUrl, Picture, as_image
-from face_async.limits import check_id, check_image
-from face_async.models import AddFaceResult, FaceOutcome
+from face_async.images import ImageUrl
+from face_async.models import AddFaceResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+    from collections import deque
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from anyio.abc import TaskGroup
-
-    from face_async.bulk.ledger import LimitLedger, Reservation
-    from face_async.limits import ServiceLimits
-
-PersonImage: TypeAlias = "tuple[str, ImageSource]"
-Fit: TypeAlias = "Callable[[ImageSource], Awaitable[ImageSource]]"
-
-_REQUEST_BYTES = 4_096
-"""Room in a body for everything but its images: appid, bucket, person_id and a tag of 1,024 bytes, with their names."""
-
-_PART_BYTES = 256
-"""Room for an image's boundary and headers, its file name excepted."""
-
-
-def check_pair(pair: object) -> PersonImage:
-    """Return a pair of person id and image.
-
-    Raises:
-        TypeError: It is none.
-    """
-    if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:  # noqa: PLR2004 - a pair
-        raise TypeError("every item must be a pair (person_id, image)")
-    return cast("PersonImage", pair)
+    from face_async.bulk.api import BulkApi
+    from face_async.bulk.ledger import Reservation
+    from face_async.images import ImageSource, Picture
+    from face_async.models import FaceOutcome
 
 
 @define(eq=False)
-class _Photo:
-    """An image in its person's line.
+class Photo:
+    """An image on its way to a person.
 
     Attributes:
-        job: The item that it is.
         image: What is to be sent, None before it was looked at.
-        size: Bytes that it takes of a request at most.
-        problem: Why it cannot be sent.
+        tag: The remark for the face.
     """
 
-    job: Job[PersonImage]
-    image: Picture | ImageUrl | None = None
-    size: int = 0
-    problem: FaceError | ValueError | None = None
+    image: Picture | ImageUrl | None = field(default=None, repr=False)
+    tag: str | None = None
 
-    async def open(self, limits: ServiceLimits, fit: Fit | None) -> None:
-        """Learn what it is, make it fit, and read it if it is a file object."""
-        try:
-            source = self.job.item[1]
-            self.image = as_image(source if fit is None else await fit(source))
-            if isinstance(self.image, Picture):
-                await self.image.read_file_object(limits.max_request_bytes)
-        except (FaceError, ValueError) as error:
-            self.problem = _bare(error)
-
-    def look(self) -> None:
-        """Look at its file, if it is in one, and learn its size; blocks, so call it in a worker thread."""
-        if self.problem is not None:
-            return
-        try:
-            if isinstance(self.image, Picture):
-                if self.image.size < 0:
-                    self.image.look(keep_up_to=WHOLE_BYTES)
-                check_image(self.image.label, self.image.size, self.image.head)
-                self.size = _PART_BYTES + 3 * len(self.image.filename(0).encode()) + self.image.size
-            elif self.image is not None:
-                self.size = 2 * len(self.image.url.encode())  # JSON may escape every character
-        except ImageRefusedError as error:
-            self.problem = _bare(error)
-
-    @property
-    def in_file(self) -> bool:
-        """Whether looking at it means to open a file."""
-        return isinstance(self.image, Picture) and self.image.size < 0
-
-    @property
-    def bytes_known(self) -> int:
-        """Its own size, 0 while it is not known."""
-        return max(self.image.size, 0) if isinstance(self.image, Picture) else 0
-
-    def shares_with(self, other: _Photo) -> bool:
-        """Whether one request can carry both: pictures and URLs cannot be mixed (Spec: 2.3)."""
-        return isinstance(self.image, ImageUrl) == isinstance(other.image, ImageUrl)
+    def shares_with(self, other: Photo) -> bool:
+        """Return whether one request can carry both: it has one tag, and either pictures or URLs (Spec: 2.3)."""
+        return self.tag == other.tag and isinstance(self.image, ImageUrl) == isinstance(other.image, ImageUrl)
 
 
-def _look_at(photos: Sequence[_Photo]) -> None:
-    for photo in photos:
-        photo.look()
+ItemError: TypeAlias = CallError | LimitError | ValueError
+"""What keeps images from being added, and says nothing of other images."""
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+PhotoT = TypeVar("PhotoT", bound=Photo)
 
 
-def _bare(error: FaceError | ValueError) -> FaceError | ValueError:
+def bare(error: ErrorT) -> ErrorT:
     """Return an error without its traceback, whose frames hold on to the pictures of a whole pack."""
     return copy.copy(error)
 
 
-class Packs(Outcomes["PersonImage", FaceOutcome]):
-    """The bounded map of ``add_faces``.
+class Packer(Generic[PhotoT]):
+    """Adds images to persons, in requests that are as full as the limits allow.
+
+    A pack that is refused as a whole, maybe for one of its images, is sent again in halves, until that image is alone.
+    No person gets more faces than there is room for: the ledger is asked before every request.
 
     Args:
-        add: Adds images to a person with one request.
-        pairs: What to add.
-        ledger: Who keeps every person's faces within the limit.
-        limits: What fits one request.
+        api: What the requests are for.
+        add: Adds a pack with one request: ``await add(person_id, photos)`` returns what became of each image.
+        end: Told of images that have come to an end: ``await end(photos, what)``, where ``what`` is what ``add``
+            returned, or the error of all of them.
+        reserve: ``await reserve(person_id, count)`` reserves room for 1 to ``count`` faces.
+        going: Whether further requests may be made; images that are left otherwise come to no end.
         pack: False sends every image alone.
-        fit: Makes an image fit into a request, None leaves images as they are.
-        max_at_once: As in :class:`Outcomes`.
-        ordered: As there.
-        progress: As there.
     """
 
     def __init__(
         self,
-        add: Callable[[str, Sequence[ImageSource]], Awaitable[AddFaceResult]],
-        pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
+        api: BulkApi,
         *,
-        ledger: LimitLedger,
-        limits: ServiceLimits,
-        pack: bool,
-        fit: Fit | None,
-        max_at_once: int,
-        ordered: bool,
-        progress: Callable[[int, int | None, Outcome[PersonImage, FaceOutcome]], object] | None,
+        add: Callable[[str, Sequence[PhotoT]], Awaitable[Sequence[FaceOutcome]]],
+        end: Callable[[Sequence[PhotoT], Sequence[FaceOutcome] | ItemError], Awaitable[None]],
+        reserve: Callable[[str, int], Awaitable[Reservation]],
+        going: Callable[[], bool] = lambda: True,
+        pack: bool = True,
     ) -> None:
-        super().__init__(None, pairs, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=ADD_FACE)
+        self.most = api.limits.max_faces_per_person if pack else 1
+        self._api = api
         self._add = add
-        self._ledger = ledger
-        self._limits = limits
-        self._fit = fit
-        self._most = limits.max_faces_per_person if pack else 1
-        self._patience = min(self._most, max_at_once // 3)  # images that may wait, so that most places stay busy
-        self._room = limits.planned_request_bytes
-        self._lines: dict[str, deque[_Photo]] = {}  # of those persons only who have images waiting or under way
-        self._last: deque[_Photo] | None = None  # the line of the last image pulled
-        self._full = False  # whether the input waits for a place
-        self._under_way = 0
-        self._stir = anyio.Event()
+        self._end = end
+        self._reserve = reserve
+        self._going = going
+        self._room = api.limits.planned_request_bytes
 
-    async def _next_place(self) -> None:
-        self._full = not self._places.value
-        await super()._next_place()
-        self._full = False
-        self._stir.set()
+    def wants(self, count: int, size: int) -> bool:
+        """Return whether so many images of so many bytes together may fit one request; one alone is always tried."""
+        return count <= 1 or (count <= self.most and size <= self._room)
 
-    def _begin(self, tasks: TaskGroup, job: Job[PersonImage]) -> None:
-        person_id, _ = check_pair(job.item)
-        try:
-            check_id("person_id", person_id, self._limits)
-        except ValueError as error:
-            self._refuse([_Photo(job)], error)
-            return
-        line = self._lines.get(person_id)
-        if line is None:
-            line = self._lines[person_id] = deque()
-            tasks.start_soon(self._serve, person_id, line)
-        line.append(_Photo(job))
-        self._last = line
-
-    async def _serve(self, person_id: str, line: deque[_Photo]) -> None:
-        """Send a person's images until none waits."""
-        try:
-            while line and self._failure is None:
-                await self._gather(line)
-                self._under_way += 1
-                try:
-                    await self._look(line)
-                    await self._send(person_id, self._cut(line))
-                finally:
-                    self._under_way -= 1
-                    self._stir.set()
-        except Exception as error:  # noqa: BLE001 - a programming error is raised where outcomes are taken
-            self._fail(error)
-        finally:
-            del self._lines[person_id]
-            if self._last is line:
-                self._last = None
-
-    async def _gather(self, line: deque[_Photo]) -> None:
-        """Let the last image pulled wait for its neighbors, while what keeps them out goes on by itself.
-
-        That is the requests under way and the outcomes that wait to be taken. When there are none left it is sent at
-        any rate, so nobody waits for ever.
-        """
-        while line is self._last and len(line) < self._patience and self._full and (self._under_way or self._ready):
-            self._stir = anyio.Event()
-            await self._stir.wait()
-            # One turn in which outcomes are taken, and one in which images are pulled into their places.
-            await anyio.lowlevel.checkpoint()
-            await anyio.lowlevel.checkpoint()
-
-    async def _look(self, line: deque[_Photo]) -> None:
-        """Look at the images that come next, as many as one request may carry; they are in memory then, if small."""
-        photos: list[_Photo] = []
-        in_memory = 0
-        while line and len(photos) < self._most and in_memory <= self._room:
-            photo = line.popleft()
-            photos.append(photo)
-            if photo.image is None:
-                await photo.open(self._limits, self._fit)
-            in_memory += photo.bytes_known
-        if any(photo.in_file for photo in photos):
-            await anyio.to_thread.run_sync(_look_at, photos)
-        else:
-            _look_at(photos)
-        for photo in photos:
-            if photo.problem is not None:
-                self._refuse([photo], photo.problem)
-        line.extendleft(photo for photo in reversed(photos) if photo.problem is None)
-
-    def _cut(self, line: deque[_Photo]) -> list[_Photo]:
-        """Take from the front of a line what fits one request."""
-        pack: list[_Photo] = []
-        size = _REQUEST_BYTES
-        while line and line[0].image is not None and len(pack) < self._most:
-            size += line[0].size
-            if pack and (size > self._room or not line[0].shares_with(pack[0])):
+    def cut(self, person_id: str, line: deque[PhotoT]) -> list[PhotoT]:
+        """Take from the front of a line of images, which were looked at, what fits one request."""
+        together: list[PhotoT] = []
+        for photo in islice(line, self.most):
+            if photo.image is None or not photo.shares_with(line[0]):
                 break
-            pack.append(line.popleft())
-        return pack
+            together.append(photo)
+        count = len(together)
+        if count > 1 and self._size(person_id, together) > self._room:
+            count = 1 + bisect_right(range(2, count), self._room, key=lambda n: self._size(person_id, together[:n]))
+        return [line.popleft() for _ in range(count)]
 
-    async def _send(self, person_id: str, pack: list[_Photo]) -> None:
-        """Add a pack, in as many requests as it takes, and give every image its outcome."""
-        while pack and self._failure is None:
+    async def send(self, person_id: str, pack: Sequence[PhotoT]) -> None:
+        """Add a pack, in as many requests as it takes, one after another."""
+        while pack and self._going():
             try:
-                reservation = await self._ledger.faces(person_id, len(pack), at_least=1)
-            except (FaceError, ValueError) as error:
-                self._refuse(pack, error)
+                reservation = await self._reserve(person_id, len(pack))
+            except (CallError, LimitError, ValueError) as error:
+                await self._end(pack, bare(error))
                 return
             now, pack = pack[: reservation.granted], pack[reservation.granted :]
-            result = await self._request(person_id, now, reservation)
-            if isinstance(result, AddFaceResult):
-                self._accept(person_id, now, result)
-            elif len(now) > 1 and _may_be_due_to_one(result):
-                if isinstance(result, RequestTooLargeError):
-                    self._room = sum(photo.size for photo in now) // 2  # this server's limit is smaller
-                for half in (now[: len(now) // 2], now[len(now) // 2 :]):
-                    await self._send(person_id, half)
-            else:
-                self._refuse(now, result)
+            await self.submit(person_id, now, reservation)
+
+    async def submit(self, person_id: str, pack: Sequence[PhotoT], reservation: Reservation) -> None:
+        """Add a pack for which there is room with one request, or with more if it is refused as a whole."""
+        ended = await self._request(person_id, pack, reservation)
+        if isinstance(ended, ItemError) and len(pack) > 1 and _may_be_due_to_one(ended):
+            if isinstance(ended, RequestTooLargeError):
+                self._room = self._size(person_id, pack) // 2  # this server's limit is smaller
+            for half in (pack[: len(pack) // 2], pack[len(pack) // 2 :]):
+                await self.send(person_id, half)
+        else:
+            await self._end(pack, ended)
 
     async def _request(
-        self, person_id: str, pack: list[_Photo], reservation: Reservation
-    ) -> AddFaceResult | FaceError | ValueError:
+        self, person_id: str, pack: Sequence[PhotoT], reservation: Reservation
+    ) -> Sequence[FaceOutcome] | ItemError:
         try:
             with reservation:
-                for photo in pack:
-                    photo.job.begun = True
-                # A picture that was looked at is a source, too, for those who know.
-                result = await self._add(person_id, [cast("ImageSource", photo.image) for photo in pack])
-                reservation.commit(result.added, [face.face_id for face in result.faces if face.added and face.face_id])
-                return result
-        except (FaceError, ValueError) as error:
-            for photo in pack:
-                photo.job.begun = False
-            return _bare(error)
+                faces = await self._add(person_id, pack)
+                added = [face for face in faces if face.added]
+                reservation.commit(len(added), [face.face_id for face in added if face.face_id])
+        except (CallError, LimitError, ValueError) as error:
+            return bare(error)
+        if any(isinstance(face.error, FaceLimitRefusal) for face in faces):
+            self._api.ledger.forget(Key("faces", person_id))  # somebody else fills the person
+        return faces
 
-    def _accept(self, person_id: str, pack: list[_Photo], result: AddFaceResult) -> None:
-        for photo, face in zip(pack, result.faces, strict=True):
-            job, error = photo.job, face.error
-            if error is None:
-                self._put(Outcome(job.index, job.item, result=evolve(face, image=job.item[1])))
-            else:
-                self._put(Outcome(job.index, job.item, error=error))
-            if isinstance(error, FaceLimitRefusal):
-                self._ledger.forget(Key("faces", person_id))  # somebody else fills the person
-
-    def _refuse(self, pack: Sequence[_Photo], error: FaceError | ValueError) -> None:
-        for photo in pack:
-            self._put(Outcome(photo.job.index, photo.job.item, error=_bare(error)))
+    def _size(self, person_id: str, pack: Sequence[PhotoT]) -> int:
+        fields = {"person_id": person_id, "tag": pack[0].tag}
+        return self._api.request_size(ADD_FACE, fields, {"images": images_of(pack)})
 
 
-def _may_be_due_to_one(error: FaceError | ValueError) -> bool:
+def images_of(pack: Sequence[Photo]) -> list[ImageSource]:
+    """Return the images of a pack."""
+    # A picture that was looked at is taken wherever a source is; only the public type does not say so.
+    return [cast("ImageSource", photo.image) for photo in pack]
+
+
+def _may_be_due_to_one(error: ItemError) -> bool:
     """Return whether one image may be why a whole request was refused, so that the others can do without it."""
     settled = not getattr(error, "maybe_applied", False)
     return settled and isinstance(error, LimitError | ImageError | DuplicateFaceError)
+
+
+@define(eq=False)
+class AddRequest:
+    """One addface request that can be sent again after an outage, until it is known what became of it.
+
+    Attributes:
+        api: What to send and to look with.
+        person_id: The person.
+        images: What is added.
+        tag: The remark for the faces.
+        before: The ids of the person's faces before it was sent for the first time, None if they are not known.
+        in_doubt: Whether it was sent before, and may have had its effect.
+    """
+
+    api: BulkApi
+    person_id: str
+    images: Sequence[ImageSource]
+    tag: str | None
+    before: Collection[str] | None
+    in_doubt: bool = False
+
+    async def send(self) -> AddFaceResult:
+        """Send it, and find out what became of it if an earlier sending may have had its effect.
+
+        Raises:
+            CallError: With ``maybe_applied`` as long as it is not known what became of it.
+            FaceError, ValueError: Otherwise as ``add_face``.
+        """
+        try:
+            ended = await self.api.add_face_knowing(self.person_id, self.images, tag=self.tag, before=self.before)
+        except (FaceLimitError, DuplicateFaceError, ImageError, InvalidParameterError, NotFoundError) as error:
+            if not self.in_doubt:
+                raise
+            return await self._settle(error)
+        except CallError as error:
+            self.in_doubt = self.in_doubt or error.maybe_applied
+            if self.in_doubt:
+                raise error.in_doubt() from None
+            raise
+        return await self._settle(ended) if self.in_doubt else ended
+
+    async def _settle(self, ended: AddFaceResult | FaceError) -> AddFaceResult:
+        fields = {"person_id": self.person_id, "tag": self.tag}
+        finding = await settle(self.api, Doubt(ADD_FACE.name, fields, self.images, ended, self.before))
+        if isinstance(finding.result, AddFaceResult):
+            return finding.result
+        if isinstance(ended, FaceError) and (finding.certain or await self._has_nothing_new()):
+            self.in_doubt = False
+            raise ended
+        message = "addface: the person's faces do not tell which of the pictures were added"
+        raise TransportError(message, endpoint=ADD_FACE.name, maybe_applied=True)
+
+    async def _has_nothing_new(self) -> bool:
+        return self.before is not None and set(await self.api.get_face_ids(self.person_id)) <= set(self.before)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 import anyio
 from attrs import evolve
 
-from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person
+from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person, fit_person
 from face_async.bulk.ledger import Key
-from face_async.bulk.outcomes import Outcomes
+from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import DEL_PERSON, IDENTIFY, NEW_PERSON
 from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode
 from face_async.images import as_image
 from face_async.limits import check_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
     from face_async.bulk.api import BulkApi, Errors
-    from face_async.bulk.outcomes import Outcome
     from face_async.images import ImageSource
     from face_async.models import DelPersonResult, NewPersonResult
 
@@ -104,21 +103,15 @@ class ShardedGroup:
         persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
         *,
         fit: bool = False,
-        max_at_once: int = 64,
-        ordered: bool = False,
-        progress: Callable[[int, int | None, Outcome[NewPerson, NewPersonResult]], object] | None = None,
+        **options: Unpack[MapOptions[NewPerson, NewPersonResult]],
     ) -> Outcomes[NewPerson, NewPersonResult]:
         """Create many persons, as :meth:`BulkApi.new_persons` does; their ``group_ids`` must be empty."""
 
         async def create(person: NewPerson) -> NewPersonResult:
             check_new_person(person)
-            if fit and person.image is not None:
-                person = evolve(person, image=await self._session.fit(person.image))
-            return await self._create(person)
+            return await self._create(await fit_person(self._session, person, [self._shard(0)]) if fit else person)
 
-        return Outcomes(
-            create, persons, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=NEW_PERSON
-        )
+        return Outcomes(create, persons, endpoint=NEW_PERSON, **options)
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """Delete a person of this population, with all faces and from all groups.
@@ -149,7 +142,7 @@ class ShardedGroup:
         *,
         top: int = 5,
         fit: bool = False,
-        max_at_once: int = 64,
+        max_at_once: int = MAX_AT_ONCE,
         errors: Errors = "raise",
     ) -> GroupsResult:
         """Find the persons of all shards who are most like the one in a picture, as if they were in one group.
@@ -178,19 +171,15 @@ class ShardedGroup:
         *,
         top: int = 5,
         fit: bool = False,
-        max_at_once: int = 64,
-        ordered: bool = False,
         errors: Errors = "raise",
-        progress: Callable[[int, int | None, Outcome[ImageSource, GroupsResult]], object] | None = None,
+        **options: Unpack[MapOptions[ImageSource, GroupsResult]],
     ) -> Outcomes[ImageSource, GroupsResult]:
         """Identify many pictures, each as :meth:`identify` does; ``max_at_once`` counts pictures."""
 
         async def identify(image: ImageSource) -> GroupsResult:
             return await self.identify(image, top=top, fit=fit, errors=errors)
 
-        return Outcomes(
-            identify, images, max_at_once=max_at_once, ordered=ordered, progress=progress, endpoint=IDENTIFY
-        )
+        return Outcomes(identify, images, endpoint=IDENTIFY, **options)
 
     def __repr__(self) -> str:
         return f"ShardedGroup({self._name!r})"

@@ -1,4 +1,4 @@
-"""Holding the journal against the server: does it have what was added, and nothing else?"""
+"""Comparing the server with the journal: does it have what was added, and nothing else?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator
     from sqlite3 import Connection
-    from types import TracebackType
 
     from face_async.session import FaceSession
 
@@ -108,9 +107,7 @@ class Verification:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     def __aiter__(self) -> Self:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field
 
-from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image, max_image_bytes
+from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image
+from face_async.bulk.packs import Photo
 from face_async.errors import (
     FaceLimitError,
     GroupLimitError,
@@ -24,13 +25,13 @@ from face_async.errors import (
     TransportError,
 )
 from face_async.images import ImageUrl, Picture, is_url, processors
-from face_async.ingest.journal import State, Unit, stamp_of
+from face_async.ingest.journal import State, Unit
+from face_async.ingest.queries import stamp_of
 from face_async.limits import check_image, check_request_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from face_async.images import ImageSource
     from face_async.limits import ServiceLimits
 
 # What an error that is no answer of the service is noted as: the code of a limit that the service has, too, or a word.
@@ -46,72 +47,73 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-@frozen
-class Photo:
+@define(eq=False)
+class UnitPhoto(Photo):
     """A picture that was read.
 
     Attributes:
         unit: What it is the picture of, with the hash of its bytes.
-        image: What is sent.
     """
 
-    unit: Unit
-    image: ImageSource = field(repr=False)
+    unit: Unit = field(kw_only=True)
 
 
-class PhotoReader:
+class UnitReader:
     """Reads pictures, in worker threads.
 
     Args:
         limits: What fits a request.
-        fit: Makes pictures that are too large for a request smaller.
+        room: Tells how many bytes a unit's picture may have; larger ones are made smaller. None leaves them as they
+            are, and refuses those that no request can carry.
     """
 
-    def __init__(self, limits: ServiceLimits, *, fit: bool) -> None:
+    def __init__(self, limits: ServiceLimits, room: Callable[[Unit], int] | None) -> None:
         self._limits = limits
-        self._fit = fit
+        self._room = room
         # More pictures at once than processors take no less time, and much memory.
         self._fitters = anyio.CapacityLimiter(processors())
 
-    async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[Photo], list[Unit]]:
+    async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[UnitPhoto], list[Unit]]:
         """Read the pictures of units; return those that can be sent, and the units of those that cannot.
 
         Args:
             units: The units.
             again: The pictures must have the bytes that they had when they were read before, whatever the files' dates.
         """
-        large = self._fit and any(unit.size > max_image_bytes(self._limits) for unit in units)
+        large = self._room is not None and any(unit.size > self._room(unit) for unit in units)
         read = partial(self._read, units, again=again)
         found = await anyio.to_thread.run_sync(read, limiter=self._fitters if large else None)
-        photos = [one for one in found if isinstance(one, Photo)]
+        photos = [one for one in found if isinstance(one, UnitPhoto)]
         return photos, [one for one in found if isinstance(one, Unit)]
 
-    def _read(self, units: Sequence[Unit], *, again: bool) -> list[Photo | Unit]:
+    def _read(self, units: Sequence[Unit], *, again: bool) -> list[UnitPhoto | Unit]:
         return [self._read_again(unit) if again else self._photo(unit) for unit in units]
 
-    def _read_again(self, unit: Unit) -> Photo | Unit:
+    def _read_again(self, unit: Unit) -> UnitPhoto | Unit:
         found = self._photo(evolve(unit, stamp=stamp_of(unit.source)[1]))
-        return changed(unit) if isinstance(found, Photo) and found.unit.sha256 != unit.sha256 else found
+        return changed(unit) if isinstance(found, UnitPhoto) and found.unit.sha256 != unit.sha256 else found
 
-    def _photo(self, unit: Unit) -> Photo | Unit:
+    def _photo(self, unit: Unit) -> UnitPhoto | Unit:
         if is_url(unit.source):
-            return Photo(evolve(unit, sha256=sha256(unit.source.encode()).digest()), ImageUrl(unit.source))
+            read = evolve(unit, sha256=sha256(unit.source.encode()).digest())
+            return UnitPhoto(ImageUrl(unit.source), unit.tag, unit=read)
         if not unit.stamp or not stamp_of(unit.source)[1]:
             return failed_with(unit, "missing", f"{unit.source} is not there")
         found = self._content(unit)
         return changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
 
-    def _content(self, unit: Unit) -> Photo | Unit:
+    def _content(self, unit: Unit) -> UnitPhoto | Unit:
         picture = Picture(unit.source)
         try:
             with picture.opened() as reader:
-                if not self._fit or reader.size > MAX_SOURCE_BYTES:
+                if self._room is None or reader.size > MAX_SOURCE_BYTES:
                     check_request_size(reader.size, self._limits)
                 content = reader.read(reader.size)
             check_image(picture.label, len(content), content[:16])
             # The file is what is enrolled, whatever is made of it.
             read = evolve(unit, sha256=sha256(content).digest())
-            return Photo(read, fit_image(content, max_bytes=max_image_bytes(self._limits)) if self._fit else content)
+            sent = content if self._room is None else fit_image(content, max_bytes=self._room(unit))
+            return UnitPhoto(Picture(sent), unit.tag, unit=read)
         except LimitError as error:
             return failed(unit, error)
 

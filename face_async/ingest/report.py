@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio.to_thread
 from attrs import frozen
 
-from face_async.ingest import journal as notes
+from face_async.ingest import queries
 from face_async.ingest.journal import Journal, State
 
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ class Progress:
         """Take the counts from the journal."""
         self._states.clear()
         self._codes.clear()
-        for state, code, count in notes.tally(db):
+        for state, code, count in queries.count_units(db):
             self._states[state] += count
             if code is not None and state in {State.FAILED, State.AMBIGUOUS}:
                 self._codes[code] += count
-        self._bad_rows = notes.count_bad_rows(db)
+        self._bad_rows = queries.count_bad_rows(db)
 
     def count(self, units: Sequence[Unit], *, in_doubt: bool) -> None:
         """Count units that have come to an end; they were PENDING or in doubt before."""
@@ -179,6 +179,6 @@ def _write(db: Connection, path: Path) -> int:
         writer = csv.writer(file)
         writer.writerow(FAILURE_COLUMNS)
         count = 0
-        for count, row in enumerate(notes.failures(db), 1):  # noqa: B007 - the last one is the count
+        for count, row in enumerate(queries.failures(db), 1):  # noqa: B007 - the last one is the count
             writer.writerow(row)
     return count

@@ -7,28 +7,29 @@ from collections import deque
 from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import anyio
 import anyio.to_thread
 from attrs import frozen
 
-from face_async.bulk.outcomes import Outcomes
-from face_async.ingest import journal as notes
-from face_async.ingest.journal import Journal, Project, State
+from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
+from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
+from face_async.ingest import queries
+from face_async.ingest.enroller import Enroller, PersonQueue
+from face_async.ingest.journal import Journal, State
+from face_async.ingest.parts import Shard
 from face_async.ingest.report import Progress, write_failures
-from face_async.ingest.service import RunEndedError, Service
-from face_async.ingest.shards import Shard
+from face_async.ingest.schema import JournalError, Project
 from face_async.ingest.sources import BadRow, Row, read_source
-from face_async.ingest.work import Enroller, Place
 from face_async.limits import check_group_ids
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-    from types import TracebackType
 
-    from face_async.ingest.journal import Listed, Unit
+    from face_async.ingest.journal import Unit
+    from face_async.ingest.queries import Listed
     from face_async.ingest.report import Phase, Summary
     from face_async.ingest.sources import Source
     from face_async.session import FaceSession
@@ -37,19 +38,58 @@ _LISTED_AT_ONCE = 2_000
 _READ_AT_ONCE = 500
 
 
+_Turn: TypeAlias = tuple[PersonQueue, bool]
+"""The next turn of a person's queue, and whether it is about what is in doubt."""
+
+
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments that :func:`ingest` and :func:`retry_failed` share.
+
+    Attributes:
+        max_at_once: How many requests may be under way at once, 1 or more, 64 by default; their pictures are in
+            memory, at most 1.5 MB a request.
+        pack: False (the default is True) sends every picture alone.
+        fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fit_image` does; otherwise
+            they fail with code 23. Needs Pillow (extra ``server``).
+        shard: ``(rank, world)``: enroll only every ``world``-th person, chosen by a hash of the person's id. Each rank
+            from 0 to ``world - 1`` needs a journal of its own.
+        on_progress: Called with the summary after every step.
+        probe_delay: Seconds after which a service that is away is probed for the first time, 1 by default; every
+            further pause is twice as long, a minute at most.
+    """
+
+    max_at_once: int
+    pack: bool
+    fit: bool
+    shard: tuple[int, int]
+    on_progress: Callable[[Summary], object] | None
+    probe_delay: float
+
+
+@frozen(kw_only=True)
+class _Settings:
+    """All that a run is told, beside its session and its source; with the defaults of :class:`RunOptions`."""
+
+    journal: str | os.PathLike[str]
+    group_ids: Sequence[str] = ()
+    dry_run: bool = False
+    retry: bool = False
+    max_at_once: int = MAX_AT_ONCE
+    pack: bool = True
+    fit: bool = False
+    shard: tuple[int, int] = (0, 1)
+    on_progress: Callable[[Summary], object] | None = None
+    probe_delay: float = 1.0
+
+
 def ingest(
     session: FaceSession,
     source: Source | None,
     *,
     journal: str | os.PathLike[str],
     group_ids: Sequence[str] = (),
-    max_at_once: int = 64,
-    pack: bool = True,
-    fit: bool = False,
-    shard: tuple[int, int] = (0, 1),
     dry_run: bool = False,
-    on_progress: Callable[[Summary], object] | None = None,
-    probe_delay: float = 1.0,
+    **options: Unpack[RunOptions],
 ) -> Ingestion:
     """Enroll the pictures of a folder or manifest, each once, in a run that may be killed and begun again at any time.
 
@@ -62,8 +102,8 @@ def ingest(
 
     Persons who do not exist are created in their groups; those who do are taken as they are. Pictures of one person
     share requests. What was sent is noted in the journal, so that the next run with the same journal goes on where
-    this one ends, and finds out what became of the requests that were under way. What failed is not tried again but by
-    :func:`retry_failed`, unless its file has changed.
+    this one ends, and finds out what became of the requests that were under way. What failed is tried again only by
+    :func:`retry_failed`, or if its file has changed.
 
     While the service is away the run waits for it, as long as it takes. Errors after which no call can succeed (such
     as a wrong key) end the run; the journal is kept.
@@ -75,17 +115,8 @@ def ingest(
             journal knows.
         journal: The journal's file; made when there is none.
         group_ids: The groups for rows that name none, and so for folders.
-        max_at_once: How many requests may be under way at once, 1 or more; their pictures are in memory, at most
-            1.5 MB a request.
-        pack: False sends every picture alone.
-        fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fit_image` does; otherwise
-            they fail with code 23. Needs Pillow (extra ``server``).
-        shard: ``(rank, world)``: enroll only every ``world``-th person, chosen by a hash of the person's id. Each rank
-            from 0 to ``world - 1`` wants a journal of its own.
         dry_run: Does everything but send: units that would be sent end as PENDING. The journal is not changed.
-        on_progress: Called with the summary after every step.
-        probe_delay: Seconds after which a service that is away is asked again, at first; the pause doubles up to a
-            minute.
+        **options: See :class:`RunOptions`.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -94,59 +125,15 @@ def ingest(
         OSError: While it runs: the source cannot be read.
         FaceError: While it runs: whatever ends it.
     """
-    return Ingestion(
-        session,
-        source,
-        journal,
-        group_ids=group_ids,
-        max_at_once=max_at_once,
-        pack=pack,
-        fit=fit,
-        shard=Shard(*shard),
-        dry_run=dry_run,
-        retry=False,
-        on_progress=on_progress,
-        probe_delay=probe_delay,
-    )
+    return Ingestion(session, source, _Settings(journal=journal, group_ids=group_ids, dry_run=dry_run, **options))
 
 
-def retry_failed(
-    session: FaceSession,
-    *,
-    journal: str | os.PathLike[str],
-    max_at_once: int = 64,
-    pack: bool = True,
-    fit: bool = False,
-    shard: tuple[int, int] = (0, 1),
-    on_progress: Callable[[Summary], object] | None = None,
-    probe_delay: float = 1.0,
-) -> Ingestion:
+def retry_failed(session: FaceSession, *, journal: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Ingestion:
     """Try again exactly what has failed, with the files as they are now; the arguments are those of :func:`ingest`.
 
     Bad rows are not among it: mend the manifest and :func:`ingest` it again.
     """
-    return Ingestion(
-        session,
-        None,
-        journal,
-        group_ids=(),
-        max_at_once=max_at_once,
-        pack=pack,
-        fit=fit,
-        shard=Shard(*shard),
-        dry_run=False,
-        retry=True,
-        on_progress=on_progress,
-        probe_delay=probe_delay,
-    )
-
-
-@frozen
-class _Turn:
-    """The next of what waits for a person."""
-
-    place: Place
-    in_doubt: bool
+    return Ingestion(session, None, _Settings(journal=journal, retry=True, **options))
 
 
 class Ingestion:
@@ -156,36 +143,22 @@ class Ingestion:
     Leaving the block early ends the run at once; what was under way is settled by the next one.
     """
 
-    def __init__(
-        self,
-        session: FaceSession,
-        source: Source | None,
-        journal: str | os.PathLike[str],
-        *,
-        group_ids: Sequence[str],
-        max_at_once: int,
-        pack: bool,
-        fit: bool,
-        shard: Shard,
-        dry_run: bool,
-        retry: bool,
-        on_progress: Callable[[Summary], object] | None,
-        probe_delay: float,
-    ) -> None:
-        if group_ids:
-            check_group_ids(group_ids, session.limits)
+    def __init__(self, session: FaceSession, source: Source | None, settings: _Settings) -> None:
+        if settings.group_ids:
+            check_group_ids(settings.group_ids, session.limits)
         self._source = source
-        self._group_ids = tuple(group_ids)
+        self._settings = settings
         self._limits = session.limits
-        self._shard = shard
-        self._retry = retry
-        self._on_progress = on_progress
-        project = Project(session.appid, session.bucket, shard.rank, shard.world)
-        self._journal = Journal(journal, project, dry=dry_run)
-        self._service = Service(session, probe_delay=probe_delay, on_change=self._tell)
-        self._enroller = Enroller(session, self._journal, self._service, pack=pack, fit=fit, dry=dry_run)
+        self._shard = Shard(*settings.shard)
+        project = Project(session.appid, session.bucket, self._shard.rank, self._shard.world)
+        self._journal = Journal(settings.journal, project, dry=settings.dry_run)
+        probe = session.with_options(retry=SINGLE_ATTEMPT).get_group_ids
+        self._outages = OutageHandler(probe, probe_delay=settings.probe_delay, on_change=self._tell)
+        self._enroller = Enroller(
+            session, self._journal, self._outages, pack=settings.pack, fit=settings.fit, dry=settings.dry_run
+        )
         self._turn_size = session.limits.max_faces_per_person
-        self._outcomes = Outcomes(self._take, self._turns(), max_at_once=max_at_once)
+        self._outcomes = Outcomes(self._take, self._turns(), max_at_once=settings.max_at_once)
         self._ready: deque[Unit] = deque()
         self._in_doubt = 0
         self._settled = anyio.Event()
@@ -200,9 +173,7 @@ class Ingestion:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     def __aiter__(self) -> Self:
@@ -217,7 +188,7 @@ class Ingestion:
                 self._enter("ended")
                 raise
             if outcome.error is not None:
-                self._service.stop()
+                self._outages.stop()
                 raise outcome.error
             self._ready.extend(outcome.unwrap())
         return self._ready.popleft()
@@ -230,8 +201,8 @@ class Ingestion:
 
     def stop(self) -> None:
         """Begin nothing new; the iteration ends once the requests that are under way have ended."""
-        if not self._service.stopping:
-            self._service.stop()
+        if not self._outages.stopping:
+            self._outages.stop()
             self._tell()
 
     @property
@@ -242,7 +213,7 @@ class Ingestion:
     @property
     def summary(self) -> Summary:
         """How the run stands now."""
-        return self._progress.summary(stopping=self._service.stopping, away=self._service.away)
+        return self._progress.summary(stopping=self._outages.stopping, away=self._outages.away)
 
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
         """Write what failed up to now into a CSV file; as :func:`~face_async.ingest.report.write_failures`."""
@@ -252,11 +223,11 @@ class Ingestion:
 
     async def _list(self, source: Source) -> None:
         """Note all rows of the source, some at a time."""
-        await self._journal.do(notes.begin_listing)
-        rows = read_source(source, group_ids=self._group_ids, limits=self._limits)
-        listed = map(notes.look_at, filter(self._is_ours, rows))
+        await self._journal.do(queries.begin_listing)
+        rows = read_source(source, group_ids=self._settings.group_ids, limits=self._limits)
+        listed = map(queries.look_at, filter(self._is_ours, rows))
         try:
-            while not self._service.stopping:
+            while not self._outages.stopping:
                 count = await anyio.to_thread.run_sync(self._list_some, listed)
                 self._progress.listed += count
                 self._tell()
@@ -272,15 +243,15 @@ class Ingestion:
 
     def _list_some(self, rows: Iterator[Listed]) -> int:
         some = list(islice(rows, _LISTED_AT_ONCE))
-        self._journal.do_now(partial(notes.list_rows, rows=some))
+        self._journal.do_now(partial(queries.list_rows, rows=some))
         return len(some)
 
     # Sending
 
     async def _turns(self) -> AsyncGenerator[_Turn]:
         """Yield all there is to do: first what a former run left in doubt, person by person."""
-        if self._retry:
-            await self._journal.do(notes.reopen_failed)
+        if self._settings.retry:
+            await self._journal.do(queries.reopen_failed)
         elif self._source is not None:
             await self._list(self._source)
         await self._recount()
@@ -298,39 +269,40 @@ class Ingestion:
                 yield turn
 
     async def _walk(self, state: State) -> AsyncGenerator[_Turn]:
-        place = Place(0)
+        queue = PersonQueue(0, "")
         after = (0, 0)
-        failed_only = self._retry and state is State.PENDING
-        while not self._service.stopping:
-            query = partial(notes.unfinished, state=state, after=after, limit=_READ_AT_ONCE, failed_only=failed_only)
+        failed_only = self._settings.retry and state is State.PENDING
+        while not self._outages.stopping:
+            query = partial(queries.unfinished, state=state, after=after, limit=_READ_AT_ONCE, failed_only=failed_only)
             units = await self._journal.do(query)
             if not units:
                 return
             if len(units) == _READ_AT_ONCE and units[0].person != units[-1].person:
                 units = [unit for unit in units if unit.person != units[-1].person]  # who may go on behind
             after = (units[-1].person, units[-1].id)
-            for person, theirs in groupby(units, attrgetter("person")):
-                if place.number != person:
-                    place = Place(person)
+            for (number, person_id), theirs in groupby(units, attrgetter("person", "person_id")):
+                if queue.number != number:
+                    queue = PersonQueue(number, person_id)
                 while some := tuple(islice(theirs, self._turn_size)):
-                    place.waiting.append(some)
-                    yield _Turn(place, in_doubt=state is State.AMBIGUOUS)
+                    queue.waiting.append(some)
+                    yield queue, state is State.AMBIGUOUS
 
     async def _take(self, turn: _Turn) -> list[Unit]:
         """Take a turn, and return the units that have come to an end."""
+        queue, in_doubt = turn
         try:
-            do = self._enroller.settle if turn.in_doubt else self._enroller.enroll
-            units = [] if self._service.stopping else await do(turn.place)
+            do = self._enroller.settle if in_doubt else self._enroller.enroll
+            units = [] if self._outages.stopping else await do(queue)
         except RunEndedError as ended:
             if ended.error is not None:
-                self._service.stop()
+                self._outages.stop()
                 raise ended.error from None
             units = []
         finally:
-            if turn.in_doubt:
+            if in_doubt:
                 self._in_doubt -= 1
                 self._settled.set()
-        self._progress.count(units, in_doubt=turn.in_doubt)
+        self._progress.count(units, in_doubt=in_doubt)
         self._tell()
         return units
 
@@ -343,7 +315,7 @@ class Ingestion:
     async def _close(self) -> None:
         """Count a last time before the journal is closed, if it was not done."""
         if self._progress.phase != "ended":
-            with anyio.CancelScope(shield=True), contextlib.suppress(notes.JournalError):
+            with anyio.CancelScope(shield=True), contextlib.suppress(JournalError):
                 await self._recount()
             self._enter("ended")
 
@@ -352,5 +324,5 @@ class Ingestion:
         self._tell()
 
     def _tell(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(self.summary)
+        if self._settings.on_progress is not None:
+            self._settings.on_progress(self.summary)

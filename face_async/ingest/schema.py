@@ -14,7 +14,7 @@ from face_async.errors import FaceError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # told by file(1), and by nobody else's database
+_APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # shown by file(1); no other kind of database has it
 _VERSION = 1
 _CACHE_KIB = 16_384  # one run's memory is flat, whatever the journal's size
 
@@ -22,7 +22,7 @@ _TABLES = """
 CREATE TABLE project (
     appid TEXT NOT NULL,
     bucket TEXT NOT NULL,
-    rank INTEGER NOT NULL,      -- this journal is for the persons of one shard,
+    rank INTEGER NOT NULL,      -- this journal is for the persons of one part,
     world INTEGER NOT NULL,     -- of so many
     listing INTEGER NOT NULL    -- how often a source was listed
 );
@@ -71,8 +71,8 @@ class Project:
     Attributes:
         appid: The project's id.
         bucket: The name of the image space.
-        rank: Which shard of the persons it is for, from 0.
-        world: How many shards there are, 1 or more.
+        rank: Which part of the persons it is for, from 0.
+        world: How many parts there are, 1 or more.
     """
 
     appid: str
@@ -81,8 +81,8 @@ class Project:
     world: int = 1
 
     def __str__(self) -> str:
-        shard = "" if self.world == 1 else f", shard {self.rank} of {self.world}"
-        return f"appid {self.appid}, bucket {self.bucket}{shard}"
+        part = "" if self.world == 1 else f", part {self.rank} of {self.world}"
+        return f"appid {self.appid}, bucket {self.bucket}{part}"
 
 
 def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
@@ -93,7 +93,7 @@ def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
         project: Whose it must be; None takes any that is there.
 
     Raises:
-        JournalError: It is another project's, in use, or no sound journal.
+        JournalError: It is another project's, in use, or damaged.
     """
     if project is not None:
         _make_file(path)
@@ -120,7 +120,7 @@ def copy_of(path: str, project: Project) -> sqlite3.Connection:
     try:
         if os.path.exists(path) and os.path.getsize(path):  # noqa: PTH110, PTH202 - paths are str down here
             with contextlib.closing(open_journal(path, None)) as db:
-                _check(db, path, project)
+                _check_project(db, path, project)
                 db.backup(copy)
         else:
             _create(copy, project)
@@ -178,7 +178,7 @@ def _prepare(db: sqlite3.Connection, path: str, project: Project | None) -> None
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(" ".join(str(found).split()))
-    _check(db, path, project)
+    _check_project(db, path, project)
     db.execute("UPDATE units SET state = 'ambiguous' WHERE state = 'intent'")  # its run is dead
 
 
@@ -193,7 +193,7 @@ def _create(db: sqlite3.Connection, project: Project) -> None:
         db.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-def _check(db: sqlite3.Connection, path: str, project: Project | None) -> None:
+def _check_project(db: sqlite3.Connection, path: str, project: Project | None) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise JournalError(f"{path} is no journal, but some other database; choose another name")
     version = db.execute("PRAGMA user_version").fetchone()[0]

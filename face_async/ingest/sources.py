@@ -82,7 +82,7 @@ def read_source(
 ) -> Generator[Row | BadRow]:
     """Yield the rows of a source one by one, whatever their number; folders are walked in the order of names.
 
-    Reading blocks, so it belongs into a worker thread.
+    Reading blocks: do it in a worker thread.
 
     Args:
         source: A folder, a manifest whose name ends in ``.csv``, ``.jsonl`` or ``.ndjson``, or any iterable of rows.

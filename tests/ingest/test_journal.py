@@ -14,9 +14,9 @@ import anyio
 import pytest
 from attrs import evolve
 
-from face_async.ingest import Row, State
-from face_async.ingest import journal as notes
-from face_async.ingest.journal import Journal, JournalError, Project
+from face_async.ingest import JournalError, Row, State, queries
+from face_async.ingest.journal import Journal
+from face_async.ingest.schema import Project, open_journal
 
 pytestmark = pytest.mark.anyio
 
@@ -30,12 +30,12 @@ def path(tmp_path):
 
 async def list_rows(journal, *rows):
     listed = [(row, 3, "stamp") for row in rows]
-    await journal.do(notes.begin_listing)
-    await journal.do(partial(notes.list_rows, rows=listed))
+    await journal.do(queries.begin_listing)
+    await journal.do(partial(queries.list_rows, rows=listed))
 
 
 async def pending(journal, state=State.PENDING):
-    return await journal.do(partial(notes.unfinished, state=state, after=(0, 0), limit=100))
+    return await journal.do(partial(queries.unfinished, state=state, after=(0, 0), limit=100))
 
 
 def photos(*numbers):
@@ -149,10 +149,12 @@ async def test_intents_of_a_dead_run_are_ambiguous(path):
     async with Journal(path, OURS) as journal:
         await list_rows(journal, *photos(1, 2))
         first, _ = await pending(journal)
-        await journal.do(partial(notes.intend, number=first.person, before=["old"], contents=[(first.id, b"hash")]))
+        await journal.do(
+            partial(queries.intend, number=first.person, before=["old"], units=[evolve(first, sha256=b"hash")])
+        )
     async with Journal(path, OURS) as journal:
         [unit] = await pending(journal, State.AMBIGUOUS)
-        person = await journal.do(partial(notes.person, number=unit.person))
+        person = await journal.do(partial(queries.person, number=unit.person))
     assert (first.id, b"hash", ("old",)) == (unit.id, unit.sha256, person.before)
 
 
@@ -162,11 +164,11 @@ async def test_the_same_bytes_are_one_unit(path):
         await list_rows(journal, *photos(1, 2, 3))
         one, two, three = await pending(journal)
         fresh = [
-            await journal.do(partial(notes.intend, number=one.person, before=[], contents=contents))
-            for contents in ([(one.id, b"x"), (two.id, b"x")], [(three.id, b"x")])
+            await journal.do(partial(queries.intend, number=one.person, before=[], units=units))
+            for units in ([evolve(one, sha256=b"x"), evolve(two, sha256=b"x")], [evolve(three, sha256=b"x")])
         ]
-        tally = await journal.do(lambda db: list(notes.tally(db)))
-    assert [{one.id}, set()] == fresh
+        tally = await journal.do(lambda db: list(queries.count_units(db)))
+    assert [[State.INTENT, State.COLLAPSED], [State.COLLAPSED]] == [[unit.state for unit in units] for units in fresh]
     assert {State.INTENT: 1, State.COLLAPSED: 2} == {state: count for state, _, count in tally}
 
 
@@ -175,11 +177,11 @@ async def test_listing_again_starts_from_what_is_known(path):
     async with Journal(path, OURS) as journal:
         await list_rows(journal, *photos(1, 2, 3))
         one, _, _ = await pending(journal)
-        await journal.do(partial(notes.settle, units=[evolve(one, state=State.DONE)]))
+        await journal.do(partial(queries.record, units=[evolve(one, state=State.DONE)]))
         rows = [Row("ada", "/1.jpg", ("guests",)), Row("ada", "/3.jpg", ("vip",)), Row("ada", "/1.jpg", ("vip",))]
         await list_rows(journal, *rows)
         [left] = await pending(journal)
-        person = await journal.do(partial(notes.person, number=left.person))
+        person = await journal.do(partial(queries.person, number=left.person))
     assert ("/3.jpg", ("guests", "vip")) == (left.source, person.group_ids)
 
 
@@ -188,11 +190,11 @@ async def test_what_failed_and_is_to_be_tried_again_stays_so(path):
     async with Journal(path, OURS) as journal:
         await list_rows(journal, *photos(1, 2))
         one, _ = await pending(journal)
-        await journal.do(partial(notes.settle, units=[evolve(one, state=State.FAILED, code="-1101")]))
-        await journal.do(notes.reopen_failed)
+        await journal.do(partial(queries.record, units=[evolve(one, state=State.FAILED, code="-1101")]))
+        await journal.do(queries.reopen_failed)
         await list_rows(journal, *photos(3))
         assert ["/1.jpg", "/3.jpg"] == [unit.source for unit in await pending(journal)]
-        again = partial(notes.unfinished, state=State.PENDING, after=(0, 0), limit=9, failed_only=True)
+        again = partial(queries.unfinished, state=State.PENDING, after=(0, 0), limit=9, failed_only=True)
         assert ["/1.jpg"] == [unit.source for unit in await journal.do(again)]
 
 
@@ -201,10 +203,10 @@ async def test_faces_that_were_added_are_known_to_whoever_settles(path):
     async with Journal(path, OURS) as journal:
         await list_rows(journal, *photos(1, 2))
         one, two = await pending(journal)
-        contents = [(one.id, b"1"), (two.id, b"2")]
-        await journal.do(partial(notes.intend, number=one.person, before=["old"], contents=contents))
-        await journal.do(partial(notes.settle, units=[evolve(one, state=State.DONE, face_id="new")]))
-        person = await journal.do(partial(notes.person, number=one.person))
+        units = [evolve(one, sha256=b"1"), evolve(two, sha256=b"2")]
+        await journal.do(partial(queries.intend, number=one.person, before=["old"], units=units))
+        await journal.do(partial(queries.record, units=[evolve(one, state=State.DONE, face_id="new")]))
+        person = await journal.do(partial(queries.person, number=one.person))
     assert (("old", "new"), True) == (person.before, person.in_doubt)
 
 
@@ -230,7 +232,7 @@ async def test_a_full_disk_is_the_end_of_the_journals_use(path):
         await list_rows(journal, *photos(1))
         journal.do_now(lambda db: db.execute("PRAGMA max_page_count = 1"))
         with pytest.raises(JournalError, match=r"cannot be written: database or disk is full; free some space"):
-            await journal.do(partial(notes.list_rows, rows=[(row, 3, "") for row in photos(*range(5_000))]))
+            await journal.do(partial(queries.list_rows, rows=[(row, 3, "") for row in photos(*range(5_000))]))
         with pytest.raises(JournalError, match="disk is full"):
             await pending(journal)
     async with Journal(path, OURS) as journal:
@@ -248,7 +250,7 @@ def test_the_lock_dies_with_its_process(path):
     """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
         assert b"open\n" == holder.stdout.readline()
-        open_and_close = partial(notes.open_journal, str(path), OURS)
+        open_and_close = partial(open_journal, str(path), OURS)
         with pytest.raises(JournalError, match="in use"):
             open_and_close()
         holder.kill()

@@ -153,7 +153,7 @@ async def test_a_shards_journal_is_for_that_shard(store, people, run_on):
     """Two shards on one journal would be two runs that do not know of each other."""
     async with serving(store) as (session, _):
         await finished(run_on(session, people, shard=(0, 2)))
-        with pytest.raises(JournalError, match=r"shard 0 of 2, not of .* shard 1 of 2"):
+        with pytest.raises(JournalError, match=r"part 0 of 2, not of .* part 1 of 2"):
             await finished(run_on(session, people, shard=(1, 2)))
 
 
@@ -246,7 +246,12 @@ async def test_a_file_of_failures_that_cannot_be_written_harms_no_run(store, peo
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"max_at_once": 0}, "max_at_once"), ({"shard": (2, 2)}, "rank"), ({"group_ids": "staff"}, "list of str")],
+    [
+        ({"max_at_once": 0}, "max_at_once"),
+        ({"max_at_one": 3}, "max_at_one"),
+        ({"shard": (2, 2)}, "rank"),
+        ({"group_ids": "staff"}, "list of str"),
+    ],
 )
 async def test_wrong_arguments_are_refused_at_once(store, people, run_on, options, message):
     async with serving(store) as (session, _):

@@ -28,7 +28,7 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError
-from face_async.ingest import Difference, Ingestion, Summary, ingest, retry_failed, verify
+from face_async.ingest import Difference, Ingestion, RunOptions, Summary, ingest, retry_failed, verify
 from face_async.ingest import merge_journals as make_one_journal
 from face_async.session import ACCOUNT_VARIABLES
 
@@ -108,7 +108,8 @@ def enroll(
     elif not quiet:
         service.announce()
     concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
-    plan = Plan(source, journal, tuple(group_ids or ()), parts, concurrency, fit, not no_pack, dry_run, retry)
+    options: RunOptions = {"shard": parts, "fit": fit, "pack": not no_pack}
+    plan = Plan(source, journal, tuple(group_ids or ()), dry_run, retry, concurrency, options)
     work = Work(plan, quiet=quiet, failures=failures, check=check)
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
     run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
@@ -116,11 +117,11 @@ def enroll(
 
 
 def merge_journals(
-    journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all shards.")],
+    journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all parts.")],
     *,
     into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
 ) -> None:
-    """Make one journal of the journals of several shards, to continue without --shard."""
+    """Make one journal of the journals of several parts, to continue without --shard."""
     make_one_journal(journals, into)
     tell(f"wrote {into}")
 
@@ -132,37 +133,18 @@ class Plan:
     source: Path
     journal: Path
     group_ids: tuple[str, ...]
-    shard: tuple[int, int]
-    at_once: int
-    fit: bool
-    pack: bool
     dry_run: bool
     retry: bool
+    at_once: int
+    options: RunOptions
 
     def begin(self, session: FaceSession, display: Display) -> Ingestion:
         """Return the run, to be entered."""
+        options: RunOptions = {**self.options, "max_at_once": self.at_once, "on_progress": display.show}
         if self.retry:
-            return retry_failed(
-                session,
-                journal=self.journal,
-                max_at_once=self.at_once,
-                pack=self.pack,
-                fit=self.fit,
-                shard=self.shard,
-                on_progress=display.show,
-            )
-        return ingest(
-            session,
-            self.source,
-            journal=self.journal,
-            group_ids=self.group_ids,
-            max_at_once=self.at_once,
-            pack=self.pack,
-            fit=self.fit,
-            shard=self.shard,
-            dry_run=self.dry_run,
-            on_progress=display.show,
-        )
+            return retry_failed(session, journal=self.journal, **options)
+        groups, dry_run = self.group_ids, self.dry_run
+        return ingest(session, self.source, journal=self.journal, group_ids=groups, dry_run=dry_run, **options)
 
 
 @define

@@ -11,7 +11,6 @@ from attrs import frozen
 
 from face_async._call.judgement import judge_error
 from face_async.bulk.api import GroupsResult
-from face_async.bulk.fitting import fitted, max_image_bytes
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
@@ -176,10 +175,9 @@ class Search:
         """
 
         async def search(image: str) -> IdentifyResult | GroupsResult:
-            sent = await fitted(image, max_bytes=max_image_bytes(session.limits)) if self.fit else image
-            if len(self.group_ids) == 1:
-                return await session.identify(self.group_ids[0], sent)
-            return await session.identify_in_groups(sent, self.group_ids)
+            if len(self.group_ids) == 1 and not self.fit:
+                return await session.identify(self.group_ids[0], image)
+            return await session.identify_in_groups(image, self.group_ids, fit=self.fit)
 
         unanswered = 0
         async with Outcomes(search, probes, max_at_once=self.at_once, ordered=True) as outcomes:

@@ -96,14 +96,14 @@ KINDS: Mapping[str, Kind] = {
 
 
 @define(eq=False)
-class Account:
+class Allowance:
     """The counts of one key as in :class:`Balance`, and the line of those who wait.
 
     Attributes:
         ids: The ids of what is confirmed, as far as they are known; persons, of whom a group has thousands, are only
             counted.
         ids_complete: Whether those are all.
-        outdated: Whether somebody may have left since it was counted: nobody is refused by such a count.
+        outdated: Whether persons may have left since it was counted; such a count refuses nobody.
         listing: Whether somebody is asking the service for a list.
         line: Who waits, first come first served.
     """
@@ -188,17 +188,17 @@ class Account:
         self.ids = set()
 
     def refusal(self, need: int) -> LimitError:
-        """Return the error for someone who needs more than there can be room for."""
+        """Return the error for a request that there can be no room for."""
         full = self.kind.full.format(id=self.key.id, confirmed=self.confirmed, limit=self.limit)
         return self.kind.error(f"{full}, which leaves no room for {need:,} more; {self.kind.advice}")
 
 
 @define(eq=False)
 class Ticket:
-    """Someone who wants room in all of some accounts at once, standing in all their lines.
+    """A request for room under several keys at once, which waits in the line of each.
 
     Attributes:
-        accounts: Where.
+        allowances: Where.
         count: How much is wanted of each; of the groups, those that do not exist.
         at_least: How much of it will do.
         groups: The groups to be in, for a person.
@@ -207,12 +207,12 @@ class Ticket:
         failure: Why nothing is granted, once that is certain.
     """
 
-    accounts: Sequence[Account]
+    allowances: Sequence[Allowance]
     count: int = 1
     at_least: int = 1
     groups: frozenset[str] = frozenset()
     wake: Callable[[], object] = lambda: None
-    granted: Mapping[Account, int] = field(factory=dict[Account, int])
+    granted: Mapping[Allowance, int] = field(factory=dict[Allowance, int])
     failure: FaceError | None = None
 
     @property
@@ -221,40 +221,42 @@ class Ticket:
         return bool(self.granted) or self.failure is not None
 
     def enter(self) -> None:
-        """Stand in line everywhere, in one step: so whoever was first of all is first in every line of theirs."""
-        for account in self.accounts:
-            account.line[self] = None
+        """Enter all lines in one step, so that the request that came first is first in each of its lines."""
+        for allowance in self.allowances:
+            allowance.line[self] = None
 
     def withdraw(self) -> None:
-        """Want nothing any more, and give back what may have been granted in the same instant."""
-        for account, amount in self.granted.items():
-            account.release(amount)
+        """Leave all lines, and give back what was granted at the same moment."""
+        for allowance, amount in self.granted.items():
+            allowance.release(amount)
         self.granted = {}
         self.failure = None  # or it would hang on itself: by its traceback on the task that holds the ticket
         self._leave()
 
     def decide(self) -> bool:
         """Grant it or let it fail as far as the counts allow, and return whether that was possible."""
-        for account in self.accounts:
-            if account.listed and account.confirmed + self._need(account) > account.limit:
-                if account.outdated:
-                    account.forget()
+        for allowance in self.allowances:
+            if allowance.listed and allowance.confirmed + self._need(allowance) > allowance.limit:
+                if allowance.outdated:
+                    allowance.forget()
                     continue
-                self.fail(account.refusal(self._need(account)))
+                self.fail(allowance.refusal(self._need(allowance)))
                 return True
-        if all(account.first is self and not account.listing and self._fits(account) for account in self.accounts):
+        if all(
+            allowance.first is self and not allowance.listing and self._fits(allowance) for allowance in self.allowances
+        ):
             self._grant()
             return True
         if self.to_list() is not None:
             self.wake()
         return False
 
-    def to_list(self) -> Account | None:
-        """Return an account that it must have listed, being the first in line there, before it can go on."""
-        for account in self.accounts:
+    def to_list(self) -> Allowance | None:
+        """Return an allowance that it must have listed, being the first in line there, before it can go on."""
+        for allowance in self.allowances:
             # While something is in flight a list is not certain, and its end may be all that is needed.
-            if account.first is self and not (account.listing or account.reserved or self._fits(account)):
-                return account
+            if allowance.first is self and not (allowance.listing or allowance.reserved or self._fits(allowance)):
+                return allowance
         return None
 
     def fail(self, failure: FaceError) -> None:
@@ -264,21 +266,23 @@ class Ticket:
         self.wake()
 
     def _leave(self) -> None:
-        for account in self.accounts:
-            account.line.pop(self, None)
+        for allowance in self.allowances:
+            allowance.line.pop(self, None)
 
     def _grant(self) -> None:
-        count = min([self.count, *(account.free for account in self.accounts if account.key != GROUPS)])
-        wanted = {account: self._need(account) if account.key == GROUPS else count for account in self.accounts}
-        self.granted = {account: amount for account, amount in wanted.items() if amount}
-        for account, amount in self.granted.items():
-            account.reserved += amount
+        count = min([self.count, *(allowance.free for allowance in self.allowances if allowance.key != GROUPS)])
+        wanted = {
+            allowance: self._need(allowance) if allowance.key == GROUPS else count for allowance in self.allowances
+        }
+        self.granted = {allowance: amount for allowance, amount in wanted.items() if amount}
+        for allowance, amount in self.granted.items():
+            allowance.reserved += amount
         self._leave()
         self.wake()
 
-    def _need(self, account: Account) -> int:
+    def _need(self, allowance: Allowance) -> int:
         """Return the least that will do; a group costs nothing once it exists."""
-        return len(self.groups - account.ids) if account.key == GROUPS else self.at_least
+        return len(self.groups - allowance.ids) if allowance.key == GROUPS else self.at_least
 
-    def _fits(self, account: Account) -> bool:
-        return account.listed and account.free >= self._need(account)
+    def _fits(self, allowance: Allowance) -> bool:
+        return allowance.listed and allowance.free >= self._need(allowance)

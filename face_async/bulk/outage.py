@@ -1,4 +1,4 @@
-"""The service as a long run sees it: it may be away for a while, which costs time and no picture."""
+"""Outages: the service may be away for a while, which costs a long run time and none of its items."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from face_async.errors import FaceError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from face_async.session import FaceSession
-
 T = TypeVar("T")
+
+SINGLE_ATTEMPT = RetryPolicy(max_attempts=1)
+"""For a session that asks whether the service is back: nothing is tried again by the session itself."""
 
 _TRIES = 3
 """How often a call fails, with the service answering others in between, until it is given up."""
@@ -38,26 +39,27 @@ class RunEndedError(Exception):
         self.error = error
 
 
-class Service:
+class OutageHandler:
     """Makes calls, and waits while the service is away.
 
-    A call that fails for want of the service, after all its retries, makes everything wait: one task asks for the
-    groups, again and again with growing pauses, until there is an answer, and then the call is tried again. Calls are
-    given up only when they fail while others are answered, and only a few in a row: a service that answers none of
-    them is to blame itself.
+    A call that fails because the service is away, after all its retries, makes all calls wait: one task probes the
+    service with growing pauses until it answers, and then the call is tried again. A call is given up only when it
+    fails while the service answers probes, and only a few calls in a row are: then the service itself is at fault.
 
     Args:
-        session: What to call with.
-        probe_delay: Seconds before the first question; every further pause is twice as long, a minute at most.
+        probe: Asks the service for anything, once.
+        probe_delay: Seconds before the first probe; every further pause is twice as long, a minute at most.
         on_change: Called when :attr:`away` changes.
 
     Attributes:
         away: Why everything waits, None when nothing does.
     """
 
-    def __init__(self, session: FaceSession, *, probe_delay: float, on_change: Callable[[], object]) -> None:
+    def __init__(
+        self, probe: Callable[[], Awaitable[object]], *, probe_delay: float, on_change: Callable[[], object]
+    ) -> None:
         self.away: str | None = None
-        self._session = session.with_options(retry=RetryPolicy(max_attempts=1))
+        self._probe = probe
         self._probe_delay = probe_delay
         self._on_change = on_change
         self._back = anyio.Event()
@@ -107,15 +109,15 @@ class Service:
                 if proves:
                     self._given_up = 0
                 return result
-            await self._wait_for_it(reason)
+            await self._wait_for_service(reason)
 
     def _give_up(self, error: FaceError) -> None:
         self._given_up += 1
         if self._given_up > _GIVEN_UP_IN_ROW:
             raise RunEndedError(error) from None
 
-    async def _wait_for_it(self, reason: str) -> None:
-        """Wait until the service answers; one task asks for all."""
+    async def _wait_for_service(self, reason: str) -> None:
+        """Wait until the service answers; one task probes it for all."""
         if self.away is not None:
             return
         self.away, self._back = reason, anyio.Event()
@@ -136,7 +138,7 @@ class Service:
 
     async def _answers(self) -> bool:
         try:
-            await self._session.get_group_ids()
+            await self._probe()
         except FaceError as error:
             judgement = judge_error(error)
             if judgement.hopeless:

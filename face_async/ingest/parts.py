@@ -50,7 +50,7 @@ class Shard:
 
 
 def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathLike[str]) -> None:
-    """Make one journal of the journals of several shards; it is for all persons. Blocks.
+    """Make one journal of the journals of several parts of a run; it is for all persons. Blocks.
 
     Where two of them know the same picture of a person, the one that is further counts.
 

@@ -1,0 +1,214 @@
+"""The lines of ``add_faces``: every person's images wait in one, and leave it in packs.
+
+While a request of a person is under way their line grows, and when it has ended as many as fit leave the line together.
+So a person's images keep their order, packs form by themselves, and no slow input is waited for. Only the last image
+that was pulled may wait for its neighbors, while they are kept out by others that are not done with; otherwise most
+packs would be cut in two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from attrs import define, evolve, field
+
+from face_async._call.multipart import WHOLE_BYTES
+from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
+from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
+from face_async.endpoints import ADD_FACE
+from face_async.errors import CallError, ImageRefusedError, LimitError
+from face_async.images import ImageSource, Picture, as_image
+from face_async.limits import check_id, check_image
+from face_async.models import FaceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anyio.abc import TaskGroup
+
+    from face_async.bulk.api import BulkApi
+    from face_async.bulk.ledger import Reservation
+
+PersonImage: TypeAlias = "tuple[str, ImageSource]"
+
+
+def check_pair(pair: object) -> PersonImage:
+    """Return a pair of person id and image.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:  # noqa: PLR2004 - a pair
+        raise TypeError("every item must be a pair (person_id, image)")
+    return cast("PersonImage", pair)
+
+
+@define(eq=False)
+class _JobPhoto(Photo):
+    """An image in its person's line.
+
+    Attributes:
+        job: The item that it is.
+    """
+
+    job: Job[PersonImage] = field(kw_only=True)
+
+    async def open(self, api: BulkApi, *, fit: bool) -> None:
+        """Learn what it is, make it fit, and read it if it is a file object."""
+        person_id, source = self.job.item
+        if fit:
+            source = await api.fit(source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
+        self.image = as_image(source)
+        if isinstance(self.image, Picture):
+            await self.image.read_file_object(api.limits.max_request_bytes)
+
+    @property
+    def bytes_known(self) -> int:
+        """Its size: 0 for a URL, -1 for a file that was not looked at."""
+        return self.image.size if isinstance(self.image, Picture) else 0
+
+
+def _look_at(photos: Sequence[_JobPhoto]) -> list[tuple[_JobPhoto, ItemError]]:
+    """Learn the sizes of pictures, and return those that cannot be sent; blocks where they are in files."""
+    refused: list[tuple[_JobPhoto, ItemError]] = []
+    for photo in photos:
+        if isinstance(photo.image, Picture):
+            try:
+                if photo.image.size < 0:
+                    photo.image.look(keep_up_to=WHOLE_BYTES)
+                check_image(photo.image.label, photo.image.size, photo.image.head)
+            except ImageRefusedError as error:
+                refused.append((photo, bare(error)))
+    return refused
+
+
+class PersonLines(JobRunner["PersonImage", FaceOutcome]):
+    """Runs the jobs of ``add_faces``.
+
+    Args:
+        api: What to add faces with.
+        tag: The remark for all faces.
+        pack: False sends every image alone.
+        fit: True makes images fit that are too large for a request.
+        max_at_once: How many images are alive at once.
+    """
+
+    def __init__(self, api: BulkApi, *, tag: str | None, pack: bool, fit: bool, max_at_once: int) -> None:
+        self._api = api
+        self._tag = tag
+        self._fit = fit
+        self._packer = Packer[_JobPhoto](
+            api, add=self._request, end=self._put, reserve=self._reserve, going=self._going, pack=pack
+        )
+        # Images that may wait, so that most places stay busy.
+        self._patience = min(self._packer.most, max_at_once // 3)
+        self._board: JobBoard[PersonImage, FaceOutcome]
+        self._lines: dict[str, deque[_JobPhoto]] = {}  # of those persons only who have images waiting or under way
+        self._last: deque[_JobPhoto] | None = None  # the line of the last image pulled
+        self._under_way = 0
+        self._stir = anyio.Event()
+
+    def item_wanted(self) -> None:
+        """Let those go on who wait for an image that could not be pulled."""
+        self._stir.set()
+
+    def begin(self, board: JobBoard[PersonImage, FaceOutcome], tasks: TaskGroup, job: Job[PersonImage]) -> None:
+        """Put an image into its person's line."""
+        self._board = board
+        person_id, _ = check_pair(job.item)
+        try:
+            check_id("person_id", person_id, self._api.limits)
+        except ValueError as error:
+            board.put(Outcome(job.index, job.item, error=bare(error)))
+            return
+        line = self._lines.get(person_id)
+        if line is None:
+            line = self._lines[person_id] = deque()
+            tasks.start_soon(self._serve, person_id, line)
+        line.append(_JobPhoto(tag=self._tag, job=job))
+        self._last = line
+
+    def _going(self) -> bool:
+        return self._board.failure is None
+
+    async def _serve(self, person_id: str, line: deque[_JobPhoto]) -> None:
+        """Send a person's images until none waits."""
+        try:
+            while line and self._going():
+                await self._gather(line)
+                self._under_way += 1
+                try:
+                    await self._look(line)
+                    if line:
+                        await self._packer.send(person_id, self._packer.cut(person_id, line))
+                finally:
+                    self._under_way -= 1
+                    self._stir.set()
+        except Exception as error:  # noqa: BLE001 - a programming error is raised where outcomes are taken
+            self._board.fail(error)
+        finally:
+            del self._lines[person_id]
+            if self._last is line:
+                self._last = None
+
+    async def _gather(self, line: deque[_JobPhoto]) -> None:
+        """Let the last image pulled wait for its neighbors, while what keeps them out goes on by itself.
+
+        That is the requests under way and the outcomes that wait to be taken. When there are none left the image
+        is sent in any case, so that it never waits for ever.
+        """
+        board = self._board
+        while line is self._last and len(line) < self._patience and board.full and (self._under_way or board.ready):
+            self._stir = anyio.Event()
+            await self._stir.wait()
+            # One turn in which outcomes are taken, and one in which images are pulled into their places.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+
+    async def _look(self, line: deque[_JobPhoto]) -> None:
+        """Look at the images that come next, as many as one request may carry; they are in memory then, if small."""
+        photos: list[_JobPhoto] = []
+        in_memory = 0
+        while line and self._packer.wants(len(photos) + 1, in_memory):
+            photo = line.popleft()
+            try:
+                if photo.image is None:
+                    await photo.open(self._api, fit=self._fit)
+            except (CallError, LimitError, ValueError) as error:
+                await self._put([photo], error)
+            else:
+                photos.append(photo)
+                in_memory += max(0, photo.bytes_known)
+        in_files = any(photo.bytes_known < 0 for photo in photos)
+        refused = await anyio.to_thread.run_sync(_look_at, photos) if in_files else _look_at(photos)
+        for photo, refusal in refused:
+            photos.remove(photo)
+            await self._put([photo], refusal)
+        line.extendleft(reversed(photos))
+
+    async def _reserve(self, person_id: str, count: int) -> Reservation:
+        return await self._api.ledger.faces(person_id, count, at_least=1)
+
+    async def _request(self, person_id: str, pack: Sequence[_JobPhoto]) -> Sequence[FaceOutcome]:
+        for photo in pack:
+            photo.job.begun = True
+        try:
+            before = self._api.ledger.known_faces(person_id)
+            return (await AddRequest(self._api, person_id, images_of(pack), self._tag, before).send()).faces
+        except (CallError, LimitError, ValueError):
+            for photo in pack:
+                photo.job.begun = False
+            raise
+
+    async def _put(self, pack: Sequence[_JobPhoto], ended: Sequence[FaceOutcome] | ItemError) -> None:
+        for place, photo in enumerate(pack):
+            index, item = photo.job.index, photo.job.item
+            error = bare(ended) if isinstance(ended, ItemError) else ended[place].error
+            if isinstance(ended, ItemError) or error is not None:
+                self._board.put(Outcome(index, item, error=error))
+            else:
+                self._board.put(Outcome(index, item, result=evolve(ended[place], image=item[1])))

@@ -1,0 +1,264 @@
+"""The work on one person: create them, read the pictures, send them in packs, and find out what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import define, evolve, field
+
+from face_async.bulk.api import NewPerson, create_person
+from face_async.bulk.ledger import Key, LimitLedger, Reservation
+from face_async.bulk.packs import AddRequest, ItemError, Packer, images_of
+from face_async.endpoints import ADD_FACE
+from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError, ReturnCode
+from face_async.ingest import queries
+from face_async.ingest.journal import State, Unit
+from face_async.ingest.pictures import UnitPhoto, UnitReader, failed
+from face_async.models import FaceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection, Sequence
+
+    from face_async.bulk.outage import OutageHandler
+    from face_async.ingest.journal import Journal, ListedPerson
+    from face_async.session import FaceSession
+
+_DUPLICATE = FaceOutcome(code=ReturnCode.ERROR_SAME_FACE_ADDED, face_id=None)
+_ADDED = FaceOutcome(code=0, face_id=None)
+
+
+@define(eq=False)
+class PersonQueue:
+    """The pictures of one person that wait to be sent, in turns of which one is under way at a time.
+
+    Attributes:
+        number: The person's number in the journal.
+        person_id: The person's id.
+        waiting: What the turns to come are about, in order.
+        turn: Held by the turn that is under way: what a lost request has done can be told exactly only if no other
+            request for the person was under way.
+        exists: Whether the person is known to exist.
+        in_doubt: Whether some of the person's pictures may have been added or not.
+        resent_before: While what a former run has left in doubt is sent again, the person's faces before that run.
+        ended: The units that have come to an end in this turn.
+    """
+
+    number: int
+    person_id: str
+    waiting: deque[tuple[Unit, ...]] = field(factory=deque[tuple[Unit, ...]])
+    turn: anyio.Lock = field(factory=anyio.Lock)
+    exists: bool = False
+    in_doubt: bool = False
+    resent_before: tuple[str, ...] | None = None
+    ended: list[Unit] = field(factory=list[Unit])
+
+
+class Enroller:
+    """Enrolls persons.
+
+    Args:
+        session: What to enroll them with.
+        journal: Where everything is noted.
+        outages: What makes the calls.
+        pack: False sends every picture alone.
+        fit: Makes pictures that are too large for a request smaller.
+        dry: Does everything but call the service.
+    """
+
+    def __init__(
+        self, session: FaceSession, journal: Journal, outages: OutageHandler, *, pack: bool, fit: bool, dry: bool
+    ) -> None:
+        self._session = session
+        self._journal = journal
+        self._outages = outages
+        self._dry = dry
+        self._ledger = LimitLedger(session, session.limits) if dry else session.ledger
+        self._reader = UnitReader(session.limits, self._room if fit else None)
+        self._packer = Packer[UnitPhoto](session, add=self._add, end=self._end, reserve=self._reserve, pack=pack)
+        self._queues: dict[str, PersonQueue] = {}  # of the turns that are under way
+
+    async def enroll(self, queue: PersonQueue) -> list[Unit]:
+        """Send what waits next, and return the units that have come to an end.
+
+        Some or all do not if the run is told to stop, or if others of the person are in doubt.
+
+        Raises:
+            RunEndedError: Nothing more can be sent.
+            JournalError: Nothing more can be noted.
+        """
+        async with self._turn(queue) as turn:
+            units = deque(turn)
+            try:
+                await self._prepare(queue)
+            except (CallError, LimitError, ValueError) as error:
+                return await self._record([failed(unit, error) for unit in units])
+            photos: deque[UnitPhoto] = deque()
+            # What is in doubt can be told only from what was there before.
+            while (units or photos) and not (queue.in_doubt or self._outages.stopping):
+                await self._read(queue, units, photos)
+                if photos:
+                    await self._packer.send(queue.person_id, self._packer.cut(queue.person_id, photos))
+            return queue.ended
+
+    async def settle(self, queue: PersonQueue) -> list[Unit]:
+        """Find out what became of pictures of one person that a former run has left in doubt.
+
+        What can be read as it was is sent again: the service refuses what it has, and the faces that the person did not
+        have before tell what that is. Units that turn out to be still unsent are not returned.
+        """
+        async with self._turn(queue) as units:
+            if self._dry:
+                return list(units)
+            person = await self._journal.do(partial(queries.person, number=queue.number))
+            before = person.before or ()
+            photos, unread = await self._reader.read(units, again=True)
+            try:
+                faces = await self._list_faces(queue.person_id)
+            except NotFoundError:  # then nothing of it has happened
+                await self._record([evolve(unit, state=State.PENDING, sha256=None) for unit in units])
+                return []
+            except CallError as error:
+                return await self._record([evolve(failed(unit, error), state=State.AMBIGUOUS) for unit in units])
+            self._ledger.forget(Key("faces", queue.person_id))
+            if photos:
+                queue.resent_before = before
+                # The room that they take was reserved by the former run.
+                await self._packer.submit(queue.person_id, photos, Reservation.of_nothing(len(photos)))
+            explained = {*before, *(unit.face_id for unit in queue.ended)}
+            if not queue.in_doubt:
+                theirs = [face_id for face_id in faces if face_id not in explained]
+                queue.ended += await self._record(_account_for(unread, theirs, units))
+            return queue.ended
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, queue: PersonQueue) -> AsyncGenerator[tuple[Unit, ...]]:
+        async with queue.turn:
+            self._queues[queue.person_id] = queue
+            queue.ended = []
+            try:
+                yield queue.waiting.popleft()
+            finally:
+                del self._queues[queue.person_id]
+
+    async def _record(self, units: list[Unit]) -> list[Unit]:
+        return await self._journal.do(partial(queries.record, units=units))
+
+    # The person
+
+    async def _prepare(self, queue: PersonQueue) -> None:
+        """Create a person if need be, and learn the faces; a person in doubt is left alone."""
+        if queue.exists:
+            return
+        person = await self._journal.do(partial(queries.person, number=queue.number))
+        queue.in_doubt = person.in_doubt
+        if self._dry:
+            self._ledger.learn(person.person_id, person.before or ())
+        elif not queue.in_doubt:
+            await self._find_or_create(person)
+        queue.exists = not queue.in_doubt
+
+    async def _find_or_create(self, person: ListedPerson) -> None:
+        if person.before is not None or not person.group_ids:
+            try:
+                await self._learn(person.person_id)
+            except NotFoundError:  # whom somebody has deleted
+                if not person.group_ids:
+                    raise
+            else:
+                return
+        new = NewPerson(person.person_id, person_name=person.person_name, tag=person.tag)
+        try:
+            await self._outages.call(lambda: create_person(self._session, new, person.group_ids))
+        except AlreadyExistsError:
+            await self._learn(person.person_id)
+
+    async def _learn(self, person_id: str) -> None:
+        self._ledger.learn(person_id, await self._list_faces(person_id))
+
+    async def _list_faces(self, person_id: str) -> list[str]:
+        return await self._outages.call(lambda: self._session.get_face_ids(person_id))
+
+    # The pictures
+
+    async def _read(self, queue: PersonQueue, units: deque[Unit], photos: deque[UnitPhoto]) -> None:
+        """Read the pictures that come next, as many as one request may carry."""
+        size = sum(photo.unit.size for photo in photos)
+        some: list[Unit] = []
+        while units and self._packer.wants(len(photos) + len(some) + 1, size + units[0].size):
+            some.append(units.popleft())
+            size += some[-1].size
+        if some:
+            read, unread = await self._reader.read(some)
+            photos += read
+            queue.ended += await self._record(unread) if unread else []
+
+    def _room(self, unit: Unit) -> int:
+        return self._session.room_for_image(ADD_FACE, {"person_id": unit.person_id, "tag": unit.tag})
+
+    # The requests
+
+    async def _reserve(self, person_id: str, count: int) -> Reservation:
+        return await self._outages.call(lambda: self._ledger.faces(person_id, count, at_least=1))
+
+    async def _add(self, person_id: str, photos: Sequence[UnitPhoto]) -> list[FaceOutcome]:
+        """Send those of some pictures that no other one of the person is the same as, and note that before."""
+        queue = self._queues[person_id]
+        before: Collection[str] | None = queue.resent_before
+        in_doubt, queue.resent_before = before is not None, None
+        if before is None:
+            before = self._ledger.known_faces(person_id)
+            if before is None and not self._dry:
+                before = await self._list_faces(person_id)
+            units = [photo.unit for photo in photos]
+            intend = partial(queries.intend, number=queue.number, before=before or (), units=units)
+            for photo, unit in zip(photos, await self._journal.do(intend), strict=True):
+                photo.unit = unit
+        fresh = [photo for photo in photos if photo.unit.state is not State.COLLAPSED]
+        faces = iter(await self._send(person_id, fresh, before or (), in_doubt=in_doubt))
+        return [_DUPLICATE if photo.unit.state is State.COLLAPSED else next(faces) for photo in photos]
+
+    async def _send(
+        self, person_id: str, photos: Sequence[UnitPhoto], before: Collection[str], *, in_doubt: bool
+    ) -> Sequence[FaceOutcome]:
+        if self._dry or not photos:
+            return [_ADDED] * len(photos)
+        request = AddRequest(self._session, person_id, images_of(photos), photos[0].tag, before, in_doubt)
+        return (await self._outages.call(request.send, proves=True)).faces
+
+    async def _end(self, photos: Sequence[UnitPhoto], ended: Sequence[FaceOutcome] | ItemError) -> None:
+        """Note what became of pictures."""
+        queue = self._queues[photos[0].unit.person_id]
+        if isinstance(ended, ItemError):
+            units = [failed(photo.unit, ended) for photo in photos]
+            if getattr(ended, "maybe_applied", False):
+                queue.in_doubt = True
+                units = [evolve(unit, state=State.AMBIGUOUS) for unit in units]
+        else:
+            units = [self._ended(photo.unit, face) for photo, face in zip(photos, ended, strict=True)]
+        queue.ended += await self._record(units)
+
+    def _ended(self, unit: Unit, face: FaceOutcome) -> Unit:
+        if unit.state is State.COLLAPSED:
+            return unit
+        if self._dry:
+            return evolve(unit, state=State.PENDING)
+        return _done(unit, face.face_id) if face.error is None else failed(unit, face.error)
+
+
+def _account_for(unread: Sequence[Unit], face_ids: Sequence[str], units: Sequence[Unit]) -> list[Unit]:
+    """Return what became of pictures that cannot be read again: they have the faces that no other one explains."""
+    if not face_ids or len(face_ids) != len(unread):
+        hint = "; it may have been added by the former run" if face_ids else ""
+        # Without their hashes, so that other files that have those bytes are units of their own.
+        return [evolve(unit, sha256=None, reason=f"{unit.reason}{hint}") for unit in unread]
+    only = face_ids[0] if len(face_ids) == 1 else None
+    unreadable = {unit.id for unit in unread}
+    return [_done(unit, only) for unit in units if unit.id in unreadable]
+
+
+def _done(unit: Unit, face_id: str | None) -> Unit:
+    return evolve(unit, state=State.DONE, face_id=face_id, code=None, reason=None)

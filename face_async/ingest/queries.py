@@ -1,0 +1,194 @@
+"""What is asked of a journal and noted in it: functions of its connection, each a part of one transaction."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from attrs import evolve
+
+from face_async.images import is_url
+from face_async.ingest.journal import ListedPerson, State, Unit
+from face_async.ingest.sources import BadRow, Row
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+
+_UNFINISHED = "state IN ('pending', 'intent', 'ambiguous')"  # word for word as in the index, or it is not used
+_UNIT = (
+    "units.id, units.person, person_id, source, size, stamp, units.tag, state, sha256, face_id, code, reason "
+    "FROM units JOIN persons ON persons.id = units.person"
+)
+
+Listed: TypeAlias = tuple[Row | BadRow, int, str]
+"""A row, and the size and stamp of its file."""
+
+
+def look_at(row: Row | BadRow) -> Listed:
+    """Return a row with its file's size and stamp, which are 0 and ``""`` if it has none."""
+    if isinstance(row, BadRow) or is_url(row.source):
+        return row, 0, ""
+    size, stamp = stamp_of(row.source)
+    return row, size, stamp
+
+
+def stamp_of(path: str) -> tuple[int, str]:
+    """Return a file's size in bytes and what tells a changed one, 0 and ``""`` when it is not there."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - for each of millions
+    except (OSError, ValueError):
+        return 0, ""
+    return status.st_size, f"{status.st_size:x}.{status.st_mtime_ns:x}"
+
+
+# Listing a source
+
+
+def begin_listing(db: sqlite3.Connection) -> None:
+    """Forget what is pending: the source says anew what is to be sent, and without what was taken out of it.
+
+    What failed and was to be tried again stays so.
+    """
+    db.execute("UPDATE project SET listing = listing + 1")
+    db.execute("DELETE FROM units WHERE state = 'pending' AND code IS NULL")
+    db.execute("DELETE FROM bad_rows")
+
+
+def list_rows(db: sqlite3.Connection, rows: Iterable[Listed]) -> None:
+    """Note rows; those that are known with the same stamp are left as they stand."""
+    (listing,) = db.execute("SELECT listing FROM project").fetchone()
+    for row, size, stamp in rows:
+        if isinstance(row, BadRow):
+            db.execute("INSERT OR REPLACE INTO bad_rows VALUES (?, ?, ?)", (row.file, row.line, row.reason))
+            continue
+        person = _list_person(db, row, listing)
+        key = (person, row.source, stamp)
+        new = "INSERT OR IGNORE INTO units (person, source, stamp, size, tag) VALUES (?, ?, ?, ?, ?)"
+        if db.execute(new, (*key, size, row.tag)).rowcount and listing > 1:
+            # Another file by the same name: what the old one failed of says nothing of this one.
+            old = "DELETE FROM units WHERE person = ? AND source = ? AND stamp <> ? AND state IN ('failed', 'pending')"
+            db.execute(old, key)
+
+
+def _list_person(db: sqlite3.Connection, row: Row, listing: int) -> int:
+    """Return the number of a row's person, whose rows' groups count together, and their first name and tag."""
+    query = "SELECT id, group_ids, name, tag, listing FROM persons WHERE person_id = ?"
+    known = db.execute(query, (row.person_id,)).fetchone()
+    if known is None:
+        new = "INSERT INTO persons (person_id, group_ids, name, tag, listing) VALUES (?, ?, ?, ?, ?)"
+        values = (row.person_id, json.dumps(row.group_ids), row.person_name, row.tag, listing)
+        return cast("int", db.execute(new, values).lastrowid)
+    number, *old, seen = known
+    group_ids: list[str] = json.loads(old[0]) if seen == listing else []
+    name, tag = (old[1], old[2]) if seen == listing else (None, None)
+    group_ids += [group_id for group_id in row.group_ids if group_id not in group_ids]
+    name = row.person_name if name is None else name
+    tag = row.tag if tag is None else tag
+    fresh = [json.dumps(group_ids), name, tag]
+    if fresh != old or seen != listing:
+        update = "UPDATE persons SET group_ids = ?, name = ?, tag = ?, listing = ? WHERE id = ?"
+        db.execute(update, (*fresh, listing, number))
+    return int(number)
+
+
+def reopen_failed(db: sqlite3.Connection) -> None:
+    """Make everything that failed pending again, as it is now; its code stays, to tell it from what never failed."""
+    query = "SELECT id, source FROM units WHERE state = 'failed' AND id > ? ORDER BY id LIMIT 1000"
+    change = "UPDATE OR IGNORE units SET state = 'pending', sha256 = NULL, size = ?, stamp = ? WHERE id = ?"
+    number = 0
+    while found := db.execute(query, (number,)).fetchall():
+        for number, source in found:
+            size, stamp = (0, "") if is_url(source) else stamp_of(source)
+            if not db.execute(change, (size, stamp, number)).rowcount:
+                db.execute("DELETE FROM units WHERE id = ?", (number,))  # the file as it is now is there already
+
+
+# Sending
+
+
+def unfinished(
+    db: sqlite3.Connection, state: State, after: tuple[int, int], limit: int, *, failed_only: bool = False
+) -> list[Unit]:
+    """Return the next units in a state, in the order of persons and numbers.
+
+    Args:
+        db: The journal.
+        state: PENDING or AMBIGUOUS.
+        after: The person and the number of the last unit that is known.
+        limit: How many at most.
+        failed_only: Only those that failed before.
+    """
+    query = (
+        f"SELECT {_UNIT} WHERE {_UNFINISHED} AND state = ? AND (units.person, units.id) > (?, ?) "
+        f"{'AND code IS NOT NULL' if failed_only else ''} ORDER BY units.person, units.id LIMIT ?"
+    )
+    return [Unit(*row) for row in db.execute(query, (state.value, *after, limit))]
+
+
+def person(db: sqlite3.Connection, number: int) -> ListedPerson:
+    """Return a person."""
+    query = "SELECT person_id, group_ids, name, tag, before FROM persons WHERE id = ?"
+    person_id, group_ids, name, tag, before = db.execute(query, (number,)).fetchone()
+    known: tuple[str, ...] | None = None
+    if before is not None:
+        added = db.execute("SELECT face_id FROM units WHERE person = ? AND state = 'done'", (number,))
+        known = (*json.loads(before), *(face_id for (face_id,) in added if face_id))
+    query = f"SELECT EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} AND person = ? AND state <> 'pending')"  # noqa: S608
+    (in_doubt,) = db.execute(query, (number,)).fetchone()
+    return ListedPerson(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
+
+
+def intend(db: sqlite3.Connection, number: int, before: Iterable[str], units: Iterable[Unit]) -> list[Unit]:
+    """Note what is about to be sent, and return the units as they are then: INTENT, or COLLAPSED.
+
+    Args:
+        db: The journal.
+        number: The person's number.
+        before: The person's faces as they are now.
+        units: The person's units, with the sha256 of what each of them has.
+    """
+    db.execute("UPDATE persons SET before = ? WHERE id = ?", (json.dumps(list(before)), number))
+    return record(db, [evolve(unit, state=State.INTENT) for unit in units])
+
+
+def record(db: sqlite3.Connection, units: Iterable[Unit]) -> list[Unit]:
+    """Note where units stand, and return them; a unit is COLLAPSED if another one of the person has the same sha256."""
+    change = "UPDATE OR IGNORE units SET state = ?, sha256 = ?, face_id = ?, code = ?, reason = ? WHERE id = ?"
+    recorded: list[Unit] = []
+    for unit in units:
+        noted = unit
+        if not db.execute(change, _columns(unit)).rowcount:
+            noted = evolve(unit, state=State.COLLAPSED, face_id=None, code=None, reason=None)
+            db.execute(change, _columns(noted))
+        recorded.append(noted)
+    return recorded
+
+
+def _columns(unit: Unit) -> tuple[object, ...]:
+    return unit.state.value, unit.sha256, unit.face_id, unit.code, unit.reason, unit.id
+
+
+# Looking
+
+
+def count_units(db: sqlite3.Connection) -> Iterator[tuple[State, str | None, int]]:
+    """Yield how many units there are of each state and code."""
+    for state, code, count in db.execute("SELECT state, code, count(*) FROM units GROUP BY state, code"):
+        yield State(state), code, count
+
+
+def count_bad_rows(db: sqlite3.Connection) -> int:
+    """Return how many rows of the source are bad."""
+    return int(db.execute("SELECT count(*) FROM bad_rows").fetchone()[0])
+
+
+def failures(db: sqlite3.Connection) -> Iterator[tuple[str, str, str, str]]:
+    """Yield person id, source, code and reason of everything that failed; of bad rows the file and the line."""
+    for file, line, reason in db.execute("SELECT file, line, reason FROM bad_rows ORDER BY file, line"):
+        yield "", f"{file}:{line}" if line else file, "row", reason
+    yield from db.execute(
+        "SELECT person_id, source, code, reason FROM units JOIN persons ON persons.id = person "
+        "WHERE state IN ('failed', 'ambiguous') ORDER BY units.id"
+    )
