@@ -66,7 +66,7 @@ class Credentials:
 
 @frozen
 class Signature:
-    """The fields of a received Authorization value, which :func:`verify` checks."""
+    """The fields of a received Authorization value, which :func:`verify_signature` checks."""
 
     appid: str
     bucket: str | None
@@ -128,7 +128,7 @@ def parse(authorization: str) -> Signature:
     )
 
 
-def verify(signature: Signature, credentials: Credentials) -> bool:
+def verify_signature(signature: Signature, credentials: Credentials) -> bool:
     """Return whether ``credentials`` made this signature, in time that does not depend on how wrong it is."""
     return hmac.compare_digest(_digest(credentials, signature.original), signature.digest)
 

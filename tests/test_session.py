@@ -23,7 +23,7 @@ from face_async import (
     Throttle,
     TransportError,
 )
-from face_async.signature import parse, verify
+from face_async.signature import parse, verify_signature
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,9 @@ async def test_every_request_carries_a_fresh_signature_for_its_appid_and_bucket(
     await session.set_info("p", tag="x")
 
     signatures = [parse(sent.headers["authorization"]) for sent in network.sent]
-    assert [("123456", "test", True)] * 3 == [(one.appid, one.bucket, verify(one, CREDENTIALS)) for one in signatures]
+    assert [("123456", "test", True)] * 3 == [
+        (one.appid, one.bucket, verify_signature(one, CREDENTIALS)) for one in signatures
+    ]
     assert 3 == len({one.original for one in signatures})
 
 

@@ -21,7 +21,7 @@ from specification import (
 )
 
 from face_async import FaceSession
-from face_async.signature import MAX_LIFETIME, Credentials, parse, sign, verify
+from face_async.signature import MAX_LIFETIME, Credentials, parse, sign, verify_signature
 
 CREDENTIALS = Credentials(SIGNED_SECRET_ID, SIGNED_SECRET_KEY)
 DOCUMENTED = next(vector for vector in SIGNATURE_VECTORS if vector.form.startswith("document"))
@@ -83,7 +83,7 @@ def test_what_we_sign_reads_back_and_verifies(appid, bucket, now, nonce, lifetim
     read = parse(sign(CREDENTIALS, appid=appid, bucket=bucket, now=now, nonce=nonce, lifetime=lifetime))
     assert (read.appid, read.bucket, read.secret_id) == (appid, bucket, SIGNED_SECRET_ID)
     assert (read.signed_at, read.expires, read.nonce) == (now, now + lifetime, str(nonce))
-    assert verify(read, CREDENTIALS)
+    assert verify_signature(read, CREDENTIALS)
 
 
 # Reading what others sign
@@ -91,7 +91,7 @@ def test_what_we_sign_reads_back_and_verifies(appid, bucket, now, nonce, lifetim
 
 @by_form
 def test_the_signature_of_every_official_client_verifies(vector):
-    assert verify(parse(vector.authorization), CREDENTIALS)
+    assert verify_signature(parse(vector.authorization), CREDENTIALS)
 
 
 @by_form
@@ -110,11 +110,11 @@ def test_the_order_of_fields_is_free():
     for order in itertools.permutations(pairs):
         read = parse(signed("&".join(order)))
         assert (read.appid, read.bucket, read.signed_at, read.expires) == ("123456", "test", 1500000000, 1500000030)
-        assert verify(read, CREDENTIALS)
+        assert verify_signature(read, CREDENTIALS)
 
 
 def test_unknown_fields_are_signed_and_otherwise_ignored():
-    assert verify(parse(signed(DOCUMENTED.original + "&z=9")), CREDENTIALS)
+    assert verify_signature(parse(signed(DOCUMENTED.original + "&z=9")), CREDENTIALS)
 
 
 def test_a_value_may_hold_an_equals_sign():
@@ -131,7 +131,7 @@ def test_a_one_time_signature_is_read():
 
 
 def test_white_space_around_the_header_is_not_part_of_it():
-    assert verify(parse(f"  {DOCUMENTED.authorization} \r\n"), CREDENTIALS)
+    assert verify_signature(parse(f"  {DOCUMENTED.authorization} \r\n"), CREDENTIALS)
 
 
 # Tampering
@@ -139,7 +139,7 @@ def test_white_space_around_the_header_is_not_part_of_it():
 
 @by_form
 def test_another_key_is_refused(vector):
-    assert not verify(parse(vector.authorization), Credentials(SIGNED_SECRET_ID, SIGNED_SECRET_KEY + "x"))
+    assert not verify_signature(parse(vector.authorization), Credentials(SIGNED_SECRET_ID, SIGNED_SECRET_KEY + "x"))
 
 
 @by_form
@@ -152,7 +152,7 @@ def test_every_single_flipped_bit_is_refused(vector):
             read = parse(base64.b64encode(flipped).decode())
         except ValueError:
             continue
-        assert not verify(read, CREDENTIALS)
+        assert not verify_signature(read, CREDENTIALS)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_every_single_flipped_bit_is_refused(vector):
 def test_a_changed_field_under_the_old_digest_is_refused(old, new):
     changed = base64.b64decode(DOCUMENTED.authorization).replace(old.encode(), new.encode())
     read = parse(base64.b64encode(changed).decode())
-    assert not verify(read, CREDENTIALS)
+    assert not verify_signature(read, CREDENTIALS)
 
 
 # Hostile input
@@ -249,7 +249,7 @@ def only_value_errors(authorization: str) -> None:
     else:
         assert read.appid
         assert read.secret_id
-        assert isinstance(verify(read, CREDENTIALS), bool)
+        assert isinstance(verify_signature(read, CREDENTIALS), bool)
 
 
 @given(st.text())

@@ -49,7 +49,7 @@ from face_async import (
 )
 from face_async._transports import lanes
 from face_async._transports.base import MAX_ANSWER_BYTES
-from face_async.signature import parse, verify
+from face_async.signature import parse, verify_signature
 
 pytestmark = pytest.mark.anyio
 
@@ -297,7 +297,7 @@ async def test_every_attempt_is_signed_anew(session_at):
         async with session_at(server) as session:
             await session.get_info("p")
     values = [request.header("Authorization") for request in server.requests]
-    assert all(verify(parse(value), CREDENTIALS) for value in values)
+    assert all(verify_signature(parse(value), CREDENTIALS) for value in values)
     assert values[0] != values[1]
     assert server.requests[0].body == server.requests[1].body
 

@@ -10,13 +10,13 @@ import typer
 from face_async._version import __version__
 from face_async.cli.demo.command import demo
 from face_async.cli.doctor.command import doctor
-from face_async.cli.enroll.command import enroll, merge_journals
+from face_async.cli.enroll.command import enroll, merge_journals_command
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
 from face_async.cli.identify.command import identify
 from face_async.cli.output import OneLineLog, say
 from face_async.cli.recognize import compare, verify
 from face_async.cli.records import delete, faces, groups, info, persons
-from face_async.cli.serve import serve
+from face_async.cli.serve import serve_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,8 @@ app = typer.Typer(
 )
 
 _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start here": (demo, serve, doctor),
-    "Enroll": (enroll, merge_journals),
+    "Start here": (demo, serve_command, doctor),
+    "Enroll": (enroll, merge_journals_command),
     "Recognize": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
@@ -39,7 +39,8 @@ _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
 
 for _title, _commands in _FAMILIES.items():
     for _command in _commands:
-        app.command(rich_help_panel=_title)(_command)
+        _name = _command.__name__.removesuffix("_command").replace("_", "-")
+        app.command(_name, rich_help_panel=_title)(_command)
 
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def serve(
+def serve_command(
     *,
     db: Annotated[
         Path, typer.Option("--db", metavar="PATH", help="The database; created if it is missing.")

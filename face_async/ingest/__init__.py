@@ -6,7 +6,8 @@
         summary = await run.finish()
 """
 
-from face_async.ingest.audit import Difference, Verification, verify
+from face_async.ingest.audit import Difference, Verification
+from face_async.ingest.audit import verify_enrollment as verify
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.parts import Shard, merge_journals
 from face_async.ingest.report import Phase, Summary, write_failures

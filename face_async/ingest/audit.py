@@ -58,7 +58,7 @@ class _Expected:
     face_ids: tuple[str | None, ...]
 
 
-def verify(session: FaceSession, journal: str | os.PathLike[str], *, max_at_once: int = 64) -> Verification:
+def verify_enrollment(session: FaceSession, journal: str | os.PathLike[str], *, max_at_once: int = 64) -> Verification:
     """Compare the server with a journal, for every person who was sent a face.
 
     ::

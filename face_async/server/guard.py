@@ -10,7 +10,7 @@ from cachetools import TLRUCache
 
 from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
-from face_async.signature import MAX_LIFETIME, Credentials, Signature, parse, verify
+from face_async.signature import MAX_LIFETIME, Credentials, Signature, parse, verify_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +82,7 @@ class Guard:
             signature = parse(authorization)
         except ValueError:
             raise Refusal(ReturnCode.SIGNATURE_MALFORMED) from None
-        if not verify(signature, self._credentials(signature)):
+        if not verify_signature(signature, self._credentials(signature)):
             raise Refusal(ReturnCode.SIGNATURE_MISMATCH)
         self._check_time(signature, self._clock())
         if self._seen is not None and not self._seen.add(signature):

@@ -312,7 +312,7 @@ class TestTheInstallation:
         old = {"typer": "0.1"}
         monkeypatch.setattr("face_async.cli.doctor.checks.version", lambda name: old.get(name) or version(name))
         cli = list(check_installation())[1]
-        assert cli.said.startswith("not installed, wants typer>=0.15;")
+        assert cli.said.startswith("not installed, wants typer>=0.26;")
 
     def test_wants_nothing_that_is_for_other_systems(self, monkeypatch):
         lines = ["httpx", "uvloop; extra == 'speed' and platform_system == 'Nowhere'", "typer; extra == 'cli'"]

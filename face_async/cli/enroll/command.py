@@ -28,8 +28,7 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError
-from face_async.ingest import Difference, Ingestion, RunOptions, Summary, ingest, retry_failed, verify
-from face_async.ingest import merge_journals as make_one_journal
+from face_async.ingest import Difference, Ingestion, RunOptions, Summary, ingest, merge_journals, retry_failed, verify
 from face_async.session import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
@@ -116,13 +115,13 @@ def enroll(
     _conclude(work, quiet=quiet, json=json)
 
 
-def merge_journals(
+def merge_journals_command(
     journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all parts.")],
     *,
     into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
 ) -> None:
     """Make one journal of the journals of several parts, to continue without --shard."""
-    make_one_journal(journals, into)
+    merge_journals(journals, into)
     tell(f"wrote {into}")
 
 
