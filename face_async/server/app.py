@@ -11,7 +11,7 @@ import weakref
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -30,6 +30,7 @@ from face_async.server.handlers import HANDLERS, WITHOUT_SESSION_ID, Call
 from face_async.server.parameters import Parameters
 from face_async.server.pictures import FaceFinder
 from face_async.server.refusal import Refusal
+from face_async.server.storage.failures import FailureLog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
@@ -99,6 +100,7 @@ class Endpoints:
     finder: FaceFinder
     limits: ServiceLimits
     faults: Faults | None
+    failures: FailureLog = field(factory=FailureLog)
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         """Return the endpoint of the specification's ``name``."""
@@ -107,7 +109,7 @@ class Endpoints:
             session_id = secrets.token_hex(16)
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
             try:
-                with _failures_refused(name, session_id):
+                with self._failures_refused(name, session_id):
                     return envelope(ReturnCode.OK, {**await self._perform(name, request, session_id), **session})
             except Refusal as refusal:
                 return envelope(refusal.code, {**refusal.data, **session})
@@ -128,25 +130,24 @@ class Endpoints:
         call = Call(appid, parameters, self.store, self.finder, self.limits)
 
         async def handle(call: Call) -> dict[str, object]:
-            with _failures_refused(name, session_id):
+            with self._failures_refused(name, session_id):
                 return await HANDLERS[name](call)
 
         return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
 
-
-@contextlib.contextmanager
-def _failures_refused(name: str, session_id: str) -> Generator[None]:
-    """Log a failure inside, and raise a refusal instead: its code is all that the client learns."""
-    try:
-        yield
-    except (Refusal, ScriptedAnswer, ClientDisconnect):
-        raise
-    except sqlite3.Error:
-        logger.exception("%s: the database failed (session %s)", name, session_id)
-        raise Refusal(ReturnCode.STORAGE_ERROR) from None
-    except Exception:
-        logger.exception("%s: internal error (session %s)", name, session_id)
-        raise Refusal(ReturnCode.INTERNAL_ERROR) from None
+    @contextlib.contextmanager
+    def _failures_refused(self, name: str, session_id: str) -> Generator[None]:
+        """Log a failure inside, and raise a refusal instead: its code is all that the client learns."""
+        try:
+            yield
+        except (Refusal, ScriptedAnswer, ClientDisconnect):
+            raise
+        except sqlite3.Error as error:
+            self.failures.report(name, session_id, error)
+            raise Refusal(ReturnCode.STORAGE_ERROR) from None
+        except Exception:
+            logger.exception("%s: internal error (session %s)", name, session_id)
+            raise Refusal(ReturnCode.INTERNAL_ERROR) from None
 
 
 @frozen

@@ -36,7 +36,7 @@ Code   When
 -1311  newperson: the appid would have too many groups
 -1310  newperson: a group is full
 -1305  delface, getfaceinfo: no such face
--1200  the database failed: disk full, file locked by another process
+-1200  the database failed: disk full, file deleted, or locked by another process for 10 s
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
@@ -45,17 +45,15 @@ Never returned unless scripted: 15, 24, 107, 108, -1104 to -1109 and -1403 (:mod
 
 from __future__ import annotations
 
-import functools
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
-import anyio.to_thread
 from attrs import asdict, frozen
 
 from face_async.errors import ReturnCode
 from face_async.server.recognition import MATCH_SIMILARITY
 from face_async.server.refusal import Refusal
-from face_async.server.storage.gallery import merge
+from face_async.server.storage.lanes import rankings, reads, writes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -63,14 +61,10 @@ if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
     from face_async.server.parameters import Parameters
     from face_async.server.pictures import FaceFinder
-    from face_async.server.storage.gallery import Candidate
     from face_async.server.storage.sqlite import Store
 
 TOP_CANDIDATES = 5
 """Persons that identify answers (Spec: 2.12)."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @frozen
@@ -84,10 +78,6 @@ class Call:
     limits: ServiceLimits
 
 
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
-
-
 async def new_person(call: Call) -> dict[str, object]:
     """Spec: 2.1. All or nothing: a refusal of any kind creates neither person nor groups."""
     parameters = call.parameters
@@ -95,9 +85,9 @@ async def new_person(call: Call) -> dict[str, object]:
     person_id = parameters.id("person_id")
     name, tag = parameters.text("person_name") or "", parameters.text("tag") or ""
     picture = parameters.picture("image", "url")
-    await _in_thread(call.store.require_new, call.appid, person_id)  # before the expensive search for a face
+    await reads.run(call.store.require_new, call.appid, person_id)  # before the expensive search for a face
     face = None if picture is None else await call.finder.find(picture)
-    face_id = await _in_thread(
+    face_id = await writes.run(
         call.store.add_person,
         call.appid,
         person_id,
@@ -120,7 +110,7 @@ async def new_person(call: Call) -> dict[str, object]:
 async def del_person(call: Call) -> dict[str, object]:
     """Spec: 2.2. Groups stay even when nobody is left in them: no operation deletes groups."""
     person_id = call.parameters.id("person_id")
-    await _in_thread(call.store.delete_person, call.appid, person_id)
+    await writes.run(call.store.delete_person, call.appid, person_id)
     return {"person_id": person_id, "deleted": 1}
 
 
@@ -130,13 +120,13 @@ async def add_face(call: Call) -> dict[str, object]:
     tag = call.parameters.text("tag") or ""
     pictures = call.parameters.pictures("images", "urls")
     room = call.limits.max_faces_per_person
-    await _in_thread(call.store.require_room, call.appid, person_id, room)
+    await reads.run(call.store.require_room, call.appid, person_id, room)
     # Pictures beyond the room that any person has are refused unseen: that bounds the work of one request.
     faces = [
         *await call.finder.find_all(pictures[:room]),
         *(Refusal(ReturnCode.ERROR_FACE_NUM_EXCEED) for _ in pictures[room:]),
     ]
-    additions = await _in_thread(
+    additions = await writes.run(
         call.store.add_faces,
         call.appid,
         person_id,
@@ -156,7 +146,7 @@ async def del_face(call: Call) -> dict[str, object]:
     """Spec: 2.4."""
     person_id = call.parameters.id("person_id")
     face_ids = call.parameters.ids("face_ids", empty=ReturnCode.ERROR_PARAMETER_EMPTY)
-    deleted = await _in_thread(call.store.delete_faces, call.appid, person_id, face_ids)
+    deleted = await writes.run(call.store.delete_faces, call.appid, person_id, face_ids)
     return {"deleted": len(deleted), "face_ids": deleted}
 
 
@@ -164,13 +154,13 @@ async def set_info(call: Call) -> dict[str, object]:
     """Spec: 2.5. What is not sent stays; an empty text clears."""
     person_id = call.parameters.id("person_id")
     name, tag = call.parameters.text("person_name"), call.parameters.text("tag")
-    await _in_thread(call.store.set_info, call.appid, person_id, name=name, tag=tag)
+    await writes.run(call.store.set_info, call.appid, person_id, name=name, tag=tag)
     return {"person_id": person_id}
 
 
 async def get_info(call: Call) -> dict[str, object]:
     """Spec: 2.6."""
-    person = await _in_thread(call.store.person, call.appid, call.parameters.id("person_id"))
+    person = await reads.run(call.store.person, call.appid, call.parameters.id("person_id"))
     return {
         "person_id": person.person_id,
         "person_name": person.name,
@@ -182,22 +172,22 @@ async def get_info(call: Call) -> dict[str, object]:
 
 async def get_group_ids(call: Call) -> dict[str, object]:
     """Spec: 2.7. An appid without groups has an empty list."""
-    return {"group_ids": await _in_thread(call.store.group_ids, call.appid)}
+    return {"group_ids": await reads.run(call.store.group_ids, call.appid)}
 
 
 async def get_person_ids(call: Call) -> dict[str, object]:
     """Spec: 2.8."""
-    return {"person_ids": await _in_thread(call.store.person_ids, call.appid, call.parameters.id("group_id"))}
+    return {"person_ids": await reads.run(call.store.person_ids, call.appid, call.parameters.id("group_id"))}
 
 
 async def get_face_ids(call: Call) -> dict[str, object]:
     """Spec: 2.9."""
-    return {"face_ids": await _in_thread(call.store.face_ids, call.appid, call.parameters.id("person_id"))}
+    return {"face_ids": await reads.run(call.store.face_ids, call.appid, call.parameters.id("person_id"))}
 
 
 async def get_face_info(call: Call) -> dict[str, object]:
     """Spec: 2.10."""
-    return {"face_info": await _in_thread(call.store.face_info, call.appid, call.parameters.id("face_id"))}
+    return {"face_info": await reads.run(call.store.face_info, call.appid, call.parameters.id("face_id"))}
 
 
 async def verify(call: Call) -> dict[str, object]:
@@ -205,10 +195,10 @@ async def verify(call: Call) -> dict[str, object]:
     person_id = call.parameters.id("person_id")
     picture = call.parameters.picture("image", "url")
     recognizer = call.finder.recognizer
-    gallery = await _in_thread(call.store.person_gallery, call.appid, person_id, recognizer)
+    embeddings = await reads.run(call.store.embeddings, call.appid, person_id, recognizer)
     face = await call.finder.find(picture)
-    best = gallery.best_persons(face.embedding, recognizer, top=1)
-    confidence = best[0].confidence if best else 0.0
+    similarities = recognizer.similarities(face.embedding, embeddings) if len(embeddings) else ()
+    confidence = float(max(similarities, default=0.0))
     return {"confidence": confidence, "ismatch": confidence >= MATCH_SIMILARITY}
 
 
@@ -224,15 +214,10 @@ async def identify(call: Call) -> dict[str, object]:
     picture = parameters.picture("image", "url")
     recognizer = call.finder.recognizer
     for group_id in group_ids:
-        await _in_thread(call.store.require_group, call.appid, group_id)
+        await reads.run(call.store.require_group, call.appid, group_id)
     face = await call.finder.find(picture)
-
-    def rank() -> list[Candidate]:
-        galleries = (call.store.group_gallery(call.appid, group_id, recognizer) for group_id in group_ids)
-        rankings = [gallery.best_persons(face.embedding, recognizer, TOP_CANDIDATES) for gallery in galleries]
-        return merge(rankings, TOP_CANDIDATES)
-
-    return {"candidates": [asdict(candidate) for candidate in await _in_thread(rank)]}
+    matches = await rankings.run(call.store.identify, call.appid, group_ids, face.embedding, recognizer, TOP_CANDIDATES)
+    return {"candidates": [asdict(match) for match in matches]}
 
 
 async def compare(call: Call) -> dict[str, object]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 
-import numpy as np
 import pytest
 from serverkit import ToyRecognizer, picture
 from timing import PATIENCE
@@ -17,7 +16,7 @@ from timing import PATIENCE
 from face_async.limits import ServiceLimits
 from face_async.server import Store, StoreError
 from face_async.server.refusal import Refusal
-from face_async.server.storage.gallery import Gallery, GalleryCache
+from face_async.server.storage.rows import Match
 from face_async.server.storage.schema import SCHEMA_VERSION
 
 APPID = "123456"
@@ -31,6 +30,12 @@ def enroll(store: Store, person_id: str, *groups: str, face: int | None = None) 
     )
 
 
+def found(store: Store, group: str, face: int = 0) -> list[str]:
+    """Return the persons of a group, the one most like ``face`` first."""
+    matches = store.identify(APPID, [group], TOY.find_face(picture(face)).embedding, TOY, 1_000)
+    return [match.person_id for match in matches]
+
+
 def test_a_file_keeps_everything(tmp_path):
     """Closed and opened again, it says the same; floats to the last bit."""
     path = tmp_path / "faces.db"
@@ -39,9 +44,9 @@ def test_a_file_keeps_everything(tmp_path):
         before = store.person(APPID, "ada"), store.face_info(APPID, face_id)
     with Store(path) as store:
         assert (store.person(APPID, "ada"), store.face_info(APPID, face_id)) == before
-        gallery = store.group_gallery(APPID, "guests", TOY)
-        assert gallery.embeddings.tolist() == [[3.0, 0.0]]
-        assert (gallery.person_ids, gallery.face_ids, gallery.tags) == (["ada"], [face_id], ["t"])
+        assert store.embeddings(APPID, "ada", TOY).tolist() == [[3.0, 0.0]]
+        (match,) = store.identify(APPID, ["guests"], TOY.find_face(picture(3)).embedding, TOY, 5)
+        assert match == Match("ada", face_id, 100.0, "t")
 
 
 def test_memory_keeps_nothing():
@@ -115,26 +120,15 @@ def test_a_closed_store_may_be_closed_again():
 
 
 def test_two_stores_on_one_file_see_each_others_work(tmp_path):
-    """Cached galleries included: a group's version is in the file."""
+    """Galleries in memory included: a group's version and its changes are in the file."""
     path = tmp_path / "faces.db"
     with Store(path) as first, Store(path) as second:
         enroll(first, "ada", face=1)
-        assert second.group_gallery(APPID, "staff", TOY).person_ids == ["ada"]
+        assert found(second, "staff") == ["ada"]
         enroll(first, "bob", face=2)
-        assert second.group_gallery(APPID, "staff", TOY).person_ids == ["ada", "bob"]
+        assert found(second, "staff") == ["ada", "bob"]
         second.delete_person(APPID, "ada")
-        assert first.group_gallery(APPID, "staff", TOY).person_ids == ["bob"]
-
-
-def test_an_unchanged_gallery_is_loaded_once(store):
-    """And is the same object then."""
-    enroll(store, "ada", face=1)
-    enroll(store, "zoe", "other", face=2)
-    loaded = store.group_gallery(APPID, "staff", TOY)
-    enroll(store, "bob", "other", face=2)
-    assert store.group_gallery(APPID, "staff", TOY) is loaded
-    store.set_info(APPID, "ada", name="x", tag=None)
-    assert store.group_gallery(APPID, "staff", TOY) is loaded
+        assert found(first, "staff") == ["bob"]
 
 
 def test_threads_share_a_store(store):
@@ -143,14 +137,14 @@ def test_threads_share_a_store(store):
     def work(thread: int) -> None:
         for number in range(25):
             enroll(store, f"t{thread}p{number}", f"g{thread}", "all", face=number)
-            store.group_gallery(APPID, "all", TOY)
+            found(store, "all")
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(store.person_ids(APPID, "all")) == len(store.group_gallery(APPID, "all", TOY)) == 100
+    assert len(store.person_ids(APPID, "all")) == len(found(store, "all")) == 100
 
 
 def test_processes_share_a_file(tmp_path):
@@ -186,7 +180,7 @@ def test_a_snapshot_is_the_whole_content_of_a_moment(tmp_path, source, target):
             assert store.person(APPID, "ada") == ada
             assert store.person_ids(APPID, "staff") == ["ada"]
             enroll(store, "bob", face=4)
-            assert store.group_gallery(APPID, "staff", TOY).person_ids == ["ada", "bob"]
+            assert found(store, "staff", 3) == ["ada", "bob"]
     if target == "file":
         with Store(paths[target]) as store:
             assert store.person_ids(APPID, "staff") == ["ada", "bob"]
@@ -203,24 +197,3 @@ def test_what_is_no_snapshot_replaces_nothing(store):
             store.restore(wrong)
     later.close()
     assert store.person_ids(APPID, "staff") == ["ada"]
-
-
-def gallery(rows: int) -> Gallery:
-    return Gallery.from_rows([(f"p{row}", f"f{row}", "", np.zeros(8, "<f4").tobytes()) for row in range(rows)])
-
-
-def test_the_cache_of_galleries_is_bounded():
-    """What was used longest ago goes first; one gallery larger than the cache is kept alone."""
-    cache = GalleryCache(max_bytes=3 * gallery(10).size)
-    made = []
-
-    def get(key: str, rows: int = 10) -> None:
-        cache.get(key, 1, lambda: made.append(key) or gallery(rows))
-
-    for key in ("a", "b", "c", "a", "d", "a", "b"):
-        get(key)
-    assert made == ["a", "b", "c", "d", "b"]
-    get("large", rows=100)
-    get("large", rows=100)
-    get("a")
-    assert made[5:] == ["large", "a"]

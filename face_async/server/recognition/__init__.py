@@ -39,6 +39,15 @@ class Recognizer(Protocol):
         """What is stored beside embeddings, since those of different recognizers cannot be compared."""
         ...
 
+    @property
+    def is_euclidean(self) -> bool:
+        """Whether similarity depends on the embeddings' Euclidean distance alone, and never grows with it.
+
+        Then a picture is compared with a whole group by one matrix product and a few similarities; otherwise, and for
+        recognizers without this attribute, by the similarities to all of the group's faces.
+        """
+        ...
+
     def find_face(self, picture: bytes) -> Face:
         """Return the largest face of a picture. It blocks, so call it in a worker thread.
 

@@ -65,6 +65,7 @@ class DlibRecognizer:
     """
 
     name = "dlib"
+    is_euclidean = True
 
     def __init__(self) -> None:
         self._lanes = [_Lane() for _ in range(min(processors(), _MAX_LANES))]

@@ -82,6 +82,8 @@ def decode(content: bytes, *, longest_side: int) -> Picture:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return _load(image, longest_side)
+    except MemoryError:
+        raise  # that says nothing about the picture
     except Exception as error:
         # Decoders raise whatever hostile bytes lead them to: OSError, SyntaxError, ValueError, struct.error, ...
         raise Refusal(ReturnCode.SDK_IMAGE_DECODE_FAILED) from error

@@ -34,6 +34,7 @@ class FingerprintRecognizer:
     """
 
     name = "fingerprint"
+    is_euclidean = True
 
     def find_face(self, picture: bytes) -> Face:
         """Return the picture as a face.

@@ -1,121 +1,149 @@
-"""Faces to compare a picture with: a person's or a group's, as one matrix; and the ranking of persons."""
+"""A group's faces in memory, to compare a picture with: blocks of a matrix that follow as faces come and go."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from face_async.server.recognition import Recognizer
+    FaceRow = tuple[int, int, bytes]
+    """A face's integer key, its person's, and its embedding."""
 
 EMBEDDING_DTYPE = np.dtype("<f4")
 """How embeddings are stored and compared: 32-bit floats, little-endian on every machine."""
 
-_BYTES_PER_ROW = 256  # what a row's ids and tag cost beside its embedding, roughly
+BLOCK_ROWS = 8_192
+"""Faces in a block: what one step of a comparison takes, and so its memory."""
+
+_BYTES_OF_AN_EMPTY_ONE = 1_024
+
+
+@frozen(eq=False)
+class Block:
+    """Some faces of a gallery. The first ``count`` rows of each array are in use; the rest is room to grow.
+
+    Attributes:
+        count: Rows in use.
+        faces: Each row's face, by its integer key.
+        persons: Whose face it is.
+        squares: The embedding's squared length, or infinity for a face that is gone.
+        embeddings: One row for each face.
+        longest: No embedding's squared length is above.
+    """
+
+    count: int
+    faces: NDArray[np.int64]
+    persons: NDArray[np.int64]
+    squares: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+    longest: float = 0.0
+
+    @classmethod
+    def empty(cls, capacity: int, width: int) -> Block:
+        """Return one with room for so many rows, each of ``width`` numbers."""
+        return cls(
+            0,
+            np.empty(capacity, np.int64),
+            np.empty(capacity, np.int64),
+            np.empty(capacity, np.float32),
+            np.empty((capacity, width), EMBEDDING_DTYPE),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes."""
+        return self.faces.nbytes + self.persons.nbytes + self.squares.nbytes + self.embeddings.nbytes
+
+    def extended(self, rows: Sequence[FaceRow]) -> Block:
+        """Return one with these faces too, in the same memory if there is room."""
+        end = self.count + len(rows)
+        grown = self if end <= len(self.faces) else self._copy(max(end, min(2 * self.count, BLOCK_ROWS)))
+        new = slice(self.count, end)
+        grown.faces[new] = [face for face, _, _ in rows]
+        grown.persons[new] = [person for _, person, _ in rows]
+        joined = b"".join(embedding for _, _, embedding in rows)
+        grown.embeddings[new] = added = np.frombuffer(joined, EMBEDDING_DTYPE).reshape(len(rows), -1)
+        grown.squares[new] = squares = np.einsum("ij,ij->i", added, added, dtype=np.float64)
+        return evolve(grown, count=end, longest=max(self.longest, float(squares.max())))
+
+    def without(self, faces: NDArray[np.int64]) -> tuple[Block, int]:
+        """Return one without these faces, and how many of them it had."""
+        mine = self.faces[: self.count]
+        if not len(mine) or faces[-1] < mine.min() or faces[0] > mine.max():  # as new faces are
+            return self, 0
+        gone = np.flatnonzero(np.isin(mine, faces) & np.isfinite(self.squares[: self.count]))
+        if not len(gone):
+            return self, 0
+        squares = self.squares.copy()  # somebody may be comparing with what is there now
+        squares[gone] = np.inf
+        return evolve(self, squares=squares), len(gone)
+
+    def _copy(self, capacity: int) -> Block:
+        copy = Block.empty(capacity, self.embeddings.shape[1])
+        used = slice(self.count)
+        copy.faces[used], copy.persons[used] = self.faces[used], self.persons[used]
+        copy.squares[used], copy.embeddings[used] = self.squares[used], self.embeddings[used]
+        return evolve(copy, count=self.count, longest=self.longest)
 
 
 @frozen(eq=False)
 class Gallery:
-    """Faces, in the order in which they were enrolled.
+    """The faces of a group that one recognizer stored, as of one version of the group.
+
+    A gallery never changes, so it may be read without a lock. Its successor shares its memory: only the newest one
+    may be given a successor, and by one thread at a time.
 
     Attributes:
-        person_ids: Whose face each row is.
-        face_ids: Each row's face.
-        tags: Each face's tag.
-        embeddings: One row for each face.
+        version: The group's version.
+        blocks: The faces.
+        removed: How many of the blocks' rows are of faces that are gone.
     """
 
-    person_ids: list[str]
-    face_ids: list[str]
-    tags: list[str]
-    embeddings: NDArray[np.float32]
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[tuple[str, str, str, bytes]]) -> Gallery:
-        """Build one from rows of person_id, face_id, tag and embedding."""
-        joined = b"".join(row[3] for row in rows)
-        embeddings = np.frombuffer(joined, dtype=EMBEDDING_DTYPE).reshape(len(rows), -1) if rows else _NO_FACES
-        return cls([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], embeddings)
+    version: int = 0
+    blocks: tuple[Block, ...] = ()
+    removed: int = 0
 
     def __len__(self) -> int:
-        return len(self.face_ids)
+        return sum(block.count for block in self.blocks) - self.removed
 
     @property
-    def size(self) -> int:
-        """Bytes of memory it takes, roughly."""
-        return int(self.embeddings.nbytes) + _BYTES_PER_ROW * len(self)
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes."""
+        return _BYTES_OF_AN_EMPTY_ONE + sum(block.nbytes for block in self.blocks)
 
-    def best_persons(self, probe: NDArray[np.float32], recognizer: Recognizer, top: int) -> list[Candidate]:
-        """Return the ``top`` persons most similar to ``probe``, each by their best face, most confident first."""
-        if not len(self):
-            return []
-        similarities = recognizer.similarities(probe, self.embeddings)
-        best: dict[str, Candidate] = {}
-        ranking = np.argsort(-similarities, kind="stable")  # stable: of equals, who was enrolled first
-        for row in map(int, ranking):
-            person_id = self.person_ids[row]
-            if person_id not in best:
-                best[person_id] = Candidate(person_id, self.face_ids[row], float(similarities[row]), self.tags[row])
-                if len(best) == top:
-                    break
-        return list(best.values())
+    @property
+    def is_sparse(self) -> bool:
+        """Whether more of its rows are gone than there, so that it is better loaded anew."""
+        return self.removed > len(self) + BLOCK_ROWS
 
+    def extended(self, rows: Sequence[FaceRow]) -> Gallery:
+        """Return one with these faces too."""
+        blocks = list(self.blocks)
+        while rows:
+            if not blocks or blocks[-1].count == BLOCK_ROWS:
+                blocks.append(Block.empty(min(len(rows), BLOCK_ROWS), len(rows[0][2]) // EMBEDDING_DTYPE.itemsize))
+            room = BLOCK_ROWS - blocks[-1].count
+            blocks[-1] = blocks[-1].extended(rows[:room])
+            rows = rows[room:]
+        return evolve(self, blocks=tuple(blocks))
 
-_NO_FACES = np.empty((0, 0), dtype=EMBEDDING_DTYPE)
+    def followed(self, version: int, changed: Sequence[int], present: Sequence[FaceRow]) -> Gallery:
+        """Return the gallery of a later version.
 
-
-@frozen
-class Candidate:
-    """Who a probe may be (Spec: 2.12, IdentifyItem)."""
-
-    person_id: str
-    face_id: str
-    confidence: float
-    tag: str
-
-
-def merge(rankings: Iterable[Sequence[Candidate]], top: int) -> list[Candidate]:
-    """Return the ``top`` persons of several rankings, each by their best face, most confident first."""
-    best: dict[str, Candidate] = {}
-    for candidate in (candidate for ranking in rankings for candidate in ranking):
-        known = best.get(candidate.person_id)
-        if known is None or candidate.confidence > known.confidence:
-            best[candidate.person_id] = candidate
-    return sorted(best.values(), key=lambda candidate: -candidate.confidence)[:top]
-
-
-class GalleryCache:
-    """The galleries used last, up to a number of bytes.
-
-    A gallery is asked for with its version, so that one which has changed, in this process or another, is never
-    served; the newest one stays even when it is larger than the cache alone.
-    """
-
-    def __init__(self, max_bytes: int = 256 * 1024 * 1024) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[object, tuple[int, Gallery]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: object, version: int, load: Callable[[], Gallery]) -> Gallery:
-        """Return the gallery of this version, loading it if need be."""
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and kept[0] == version:
-                self._kept.move_to_end(key)
-                return kept[1]
-        gallery = load()
-        with self._lock:
-            self._kept[key] = (version, gallery)
-            self._kept.move_to_end(key)
-            total = sum(kept.size for _, kept in self._kept.values())
-            while total > self._max_bytes and len(self._kept) > 1:
-                total -= self._kept.popitem(last=False)[1][1].size
-        return gallery
+        Args:
+            version: The later version.
+            changed: The integer keys of the faces that came or went since.
+            present: Those of them that are there now.
+        """
+        if not changed:
+            return evolve(self, version=version)
+        faces = np.sort(np.asarray(changed, np.int64))
+        rest = [block.without(faces) for block in self.blocks]
+        removed = self.removed + sum(count for _, count in rest)
+        return Gallery(version, tuple(block for block, _ in rest), removed).extended(present)

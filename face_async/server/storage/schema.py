@@ -7,12 +7,11 @@ import sqlite3
 
 from face_async.errors import FaceError
 
-SCHEMA_VERSION = 1
-"""What ``PRAGMA user_version`` says in a database of this layout."""
-
-# A group's version counts the changes of its gallery, so that a cached one is known to be stale whichever
-# process made the change. Lists are in the order of enrollment: the order of the integer keys.
-_TABLES = """
+# What each version adds to the one before; what stands here is never changed, since files of all versions are opened.
+# Lists are in the order of enrollment: the order of the integer keys. A group's version counts the changes of its
+# gallery, whichever process made them.
+_STEPS = (
+    """
 CREATE TABLE groups (
     id INTEGER PRIMARY KEY, appid TEXT NOT NULL, group_id TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 0,
     UNIQUE (appid, group_id)
@@ -36,8 +35,22 @@ CREATE TABLE faces (
     pitch INTEGER NOT NULL, yaw INTEGER NOT NULL, roll INTEGER NOT NULL,
     recognizer TEXT NOT NULL, embedding BLOB NOT NULL
 );
-CREATE INDEX faces_by_person ON faces (person);
-"""
+CREATE INDEX faces_by_person ON faces (person)
+""",
+    # The faces that came or went with each version of a group, so that galleries follow without being loaded anew;
+    # and the last face's integer key, because a key that came back for another face would be taken for the old one.
+    """
+CREATE TABLE changes (
+    grp INTEGER NOT NULL REFERENCES groups ON DELETE CASCADE, version INTEGER NOT NULL, face INTEGER NOT NULL,
+    PRIMARY KEY (grp, version, face)
+) WITHOUT ROWID;
+CREATE TABLE last_face (id INTEGER NOT NULL);
+INSERT INTO last_face VALUES (0)
+""",
+)
+
+SCHEMA_VERSION = len(_STEPS)
+"""What ``PRAGMA user_version`` says in a database of this layout."""
 
 
 class StoreError(FaceError):
@@ -45,35 +58,34 @@ class StoreError(FaceError):
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Make a new database a store, or check that an old one is.
+    """Make a new database a store, bring one of an earlier version to this one, or check that it is one.
 
     Raises:
-        StoreError: It belongs to a newer version of this package, or to something else.
+        StoreError: It belongs to a newer version of this package, or to something else; it is left as it was.
         sqlite3.Error: It cannot be read or written.
     """
-    db.execute("PRAGMA foreign_keys = ON")
-    # Write-ahead log, synced at every commit: what was answered survives a kill and a power cut.
+    version = _version(db, path)
+    # Write-ahead log: readers and the writer do not wait for each other.
     db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    with db:
-        db.execute("BEGIN IMMEDIATE")  # another process may be making the same tables at this moment
-        _check_version(db, path)
+    if version < SCHEMA_VERSION:
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            for step in _STEPS[_version(db, path) :]:  # asked again: another process may have been faster
+                for statement in step.split(";"):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _check_version(db: sqlite3.Connection, path: str) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
+def _version(db: sqlite3.Connection, path: str) -> int:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} was written by a newer version of face_async (schema {version}, this one knows "
             f"{SCHEMA_VERSION}): update face_async"
         )
-    if version == SCHEMA_VERSION:
-        return
-    if db.execute("SELECT 1 FROM sqlite_master").fetchone():
+    if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise StoreError(f"{path} is a database of something else: name another file")
-    for statement in _TABLES.split(";"):
-        db.execute(statement)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return version
 
 
 def dump(db: sqlite3.Connection) -> bytes:

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import sqlite3
 import threading
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from attrs import frozen
 
 from face_async.errors import ReturnCode
-from face_async.server.recognition import DUPLICATE_SIMILARITY
 from face_async.server.refusal import Refusal
-from face_async.server.storage.gallery import EMBEDDING_DTYPE, Gallery, GalleryCache
-from face_async.server.storage.schema import StoreError, dump, load, prepare
+from face_async.server.storage import rows
+from face_async.server.storage.database import MEMORY, Database
+from face_async.server.storage.galleries import Galleries, default_memory, log_changes
+from face_async.server.storage.ranking import best_of_persons, rank
+from face_async.server.storage.schema import dump, load, prepare
+from face_async.server.storage.signatures import UsedSignatures
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    import sqlite3
+    from collections.abc import Sequence
     from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from face_async.limits import ServiceLimits
     from face_async.server.recognition import Face, Recognizer
+    from face_async.server.storage.gallery import Gallery
 
-_BUSY_SECONDS = 10.0  # how long another process may hold the file's lock
-
-_FACE_COLUMNS = ("x", "y", "width", "height", "gender", "age", "expression", "glass", "pitch", "yaw", "roll")
-
-_INSERT_FACE = (
-    f"INSERT INTO faces (face_id, person, tag, {', '.join(_FACE_COLUMNS)}, recognizer, embedding) "  # noqa: S608 - constants
-    f"VALUES ({', '.join('?' * (len(_FACE_COLUMNS) + 5))})"
-)
-
-_GALLERY = (
-    "SELECT persons.person_id, faces.face_id, faces.tag, faces.embedding "
-    "FROM faces JOIN persons ON persons.id = faces.person"
-)
+_RANKINGS = 3  # how often galleries are compared with while those found in them are being deleted
 
 
 @frozen
@@ -65,37 +57,32 @@ class Addition:
 class Store:
     """The server's memory; safe to use from several threads, and from several processes on one file.
 
-    The namespace of persons and groups is the appid; buckets divide nothing.
+    The namespace of persons and groups is the appid; buckets divide nothing. Reads do not wait for writes. Writes that
+    wait at the same time share a commit; while another process holds the file's lock, they wait for 10 s at most.
 
     Args:
         path: The database file, made with mode 0600 when it is new; ``":memory:"`` keeps nothing.
+        gallery_memory: Bytes that the galleries kept for :meth:`identify` may take, about 600 a face; None: a quarter
+            of the machine's memory, or of the container's.
 
     Raises:
         StoreError: The file is no store, or one of a newer version.
     """
 
-    def __init__(self, path: str | os.PathLike[str] = ":memory:") -> None:
+    def __init__(self, path: str | os.PathLike[str] = MEMORY, *, gallery_memory: int | None = None) -> None:
         self._path = os.fspath(path)
-        if self._path != ":memory:":
-            self._claim_file()
+        self._gallery_memory = default_memory() if gallery_memory is None else gallery_memory
+        self._database = Database(self._path, prepare)
+        self._galleries = Galleries(self._database, self._gallery_memory)
         self._lock = threading.Lock()
-        self._cache = GalleryCache()
-        self._db = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        try:
-            prepare(self._db, self._path)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise StoreError(f"{self._path} cannot be opened as a database: {error}") from None
-        except BaseException:
-            self._db.close()
-            raise
+        self._signatures: UsedSignatures | None = None  # a file that most stores do without
 
     def close(self) -> None:
-        """Close the database; once is enough, twice does no harm."""
+        """Close the database, after the writes that wait; once is enough, twice does no harm."""
         with self._lock:
-            self._db.close()
+            if self._signatures is not None:
+                self._signatures.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,8 +99,8 @@ class Store:
 
     def require_new(self, appid: str, person_id: str) -> None:
         """Refuse with -1302 when the person exists."""
-        with self._transaction() as db:
-            _require_new(db, appid, person_id)
+        with self._database.reading() as db:
+            rows.require_new(db, appid, person_id)
 
     def add_person(
         self,
@@ -132,62 +119,77 @@ class Store:
         Raises:
             Refusal: -1302, -1311 or -1310; then nothing is created.
         """
-        with self._transaction("IMMEDIATE") as db:
-            _require_new(db, appid, person_id)
-            _require_room_for_groups(db, appid, group_ids, limits.max_groups_per_appid)
+
+        def work(db: sqlite3.Connection) -> str:
+            rows.require_new(db, appid, person_id)
+            rows.require_room_for_groups(db, appid, group_ids, limits.max_groups_per_appid)
             person = db.execute(
                 "INSERT INTO persons (appid, person_id, name, tag) VALUES (?, ?, ?, ?)", (appid, person_id, name, tag)
             ).lastrowid
             assert person is not None  # noqa: S101 - for the type checker: an INSERT has a row id
             for group_id in group_ids:
-                _join(db, _group_made(db, appid, group_id), person, limits.max_persons_per_group)
-            return "" if face is None else _insert_face(db, person, face, tag, recognizer)
+                rows.join(db, rows.group_made(db, appid, group_id), person, limits.max_persons_per_group)
+            if face is None:
+                return ""
+            key, face_id = rows.insert_face(db, person, face, tag, recognizer)
+            log_changes(db, person, [key])
+            return face_id
+
+        return self._database.write(work)
 
     def delete_person(self, appid: str, person_id: str) -> None:
         """Delete a person and their faces; their groups stay, empty or not. -1303 when there is none."""
-        with self._transaction("IMMEDIATE") as db:
-            person = _person(db, appid, person_id)
-            _touch_groups(db, person)
+
+        def work(db: sqlite3.Connection) -> None:
+            person = rows.person_key(db, appid, person_id)
+            log_changes(
+                db, person, [face for (face,) in db.execute("SELECT id FROM faces WHERE person = ?", (person,))]
+            )
             db.execute("DELETE FROM persons WHERE id = ?", (person,))
+
+        self._database.write(work)
 
     def set_info(self, appid: str, person_id: str, *, name: str | None, tag: str | None) -> None:
         """Change a person's name, tag or both; None leaves as is. -1303 when there is none."""
-        with self._transaction("IMMEDIATE") as db:
-            person = _person(db, appid, person_id)
+
+        def work(db: sqlite3.Connection) -> None:
+            person = rows.person_key(db, appid, person_id)
             db.execute(
                 "UPDATE persons SET name = coalesce(?, name), tag = coalesce(?, tag) WHERE id = ?", (name, tag, person)
             )
 
+        self._database.write(work)
+
     def person(self, appid: str, person_id: str) -> PersonRecord:
         """Return a person. -1303 when there is none."""
-        with self._transaction() as db:
-            person = _person(db, appid, person_id)
+        with self._database.reading() as db:
+            person = rows.person_key(db, appid, person_id)
             name, tag = db.execute("SELECT name, tag FROM persons WHERE id = ?", (person,)).fetchone()
-            group_ids = _column(
+            group_ids = rows.texts(
                 db,
                 "SELECT group_id FROM groups JOIN memberships ON grp = groups.id WHERE person = ? "
                 "ORDER BY memberships.id",
                 person,
             )
-            return PersonRecord(person_id, name, tag, _face_ids(db, person), group_ids)
+            return PersonRecord(person_id, name, tag, rows.face_ids_of(db, person), group_ids)
 
     # Groups
 
     def group_ids(self, appid: str) -> list[str]:
         """Return all groups, oldest first."""
-        with self._transaction() as db:
-            return _column(db, "SELECT group_id FROM groups WHERE appid = ? ORDER BY id", appid)
+        with self._database.reading() as db:
+            return rows.texts(db, "SELECT group_id FROM groups WHERE appid = ? ORDER BY id", appid)
 
     def require_group(self, appid: str, group_id: str) -> None:
         """Refuse with -1306 when there is no such group."""
-        with self._transaction() as db:
-            _group(db, appid, group_id)
+        with self._database.reading() as db:
+            rows.group_key(db, appid, group_id)
 
     def person_ids(self, appid: str, group_id: str) -> list[str]:
         """Return a group's persons in the order in which they joined. -1306 when there is no such group."""
-        with self._transaction() as db:
-            group, _ = _group(db, appid, group_id)
-            return _column(
+        with self._database.reading() as db:
+            group, _ = rows.group_key(db, appid, group_id)
+            return rows.texts(
                 db,
                 "SELECT person_id FROM persons JOIN memberships ON person = persons.id WHERE grp = ? "
                 "ORDER BY memberships.id",
@@ -198,8 +200,8 @@ class Store:
 
     def require_room(self, appid: str, person_id: str, max_faces: int) -> None:
         """Refuse with -1303 when there is no such person, with -1309 when they can take no more faces."""
-        with self._transaction() as db:
-            _require_room(db, _person(db, appid, person_id), max_faces)
+        with self._database.reading() as db:
+            rows.require_room(db, rows.person_key(db, appid, person_id), max_faces)
 
     def add_faces(
         self,
@@ -216,25 +218,30 @@ class Store:
         Raises:
             Refusal: -1303 or -1309, when the person is gone or was full before the first picture.
         """
-        with self._transaction("IMMEDIATE") as db:
-            person = _person(db, appid, person_id)
-            count = _require_room(db, person, max_faces)
-            known = _Known(_person_gallery(db, person, recognizer), recognizer)
+
+        def work(db: sqlite3.Connection) -> list[Addition]:
+            person = rows.person_key(db, appid, person_id)
+            room = max_faces - rows.require_room(db, person, max_faces)
+            known = rows.KnownFaces(db, person, recognizer)
+            added: list[int] = []
             additions: list[Addition] = []
             for face in faces:
                 if isinstance(face, Refusal):
                     addition = Addition(face.code)
-                elif count >= max_faces:
+                elif len(added) == room:
                     addition = Addition(ReturnCode.ERROR_FACE_NUM_EXCEED)
                 elif twin := known.twin(face):
                     addition = Addition(ReturnCode.ERROR_SAME_FACE_ADDED, twin)
                 else:
-                    addition = Addition(ReturnCode.OK, _insert_face(db, person, face, tag, recognizer))
-                    known.add(addition.face_id, face)
-                    count += 1
+                    key, face_id = rows.insert_face(db, person, face, tag, recognizer)
+                    added.append(key)
+                    known.add(face_id, face)
+                    addition = Addition(ReturnCode.OK, face_id)
                 additions.append(addition)
-            _touch_groups(db, person)
+            log_changes(db, person, added)
             return additions
+
+        return self._database.write(work)
 
     def delete_faces(self, appid: str, person_id: str, face_ids: Sequence[str]) -> list[str]:
         """Delete those of the faces that the person has; return their ids.
@@ -242,62 +249,115 @@ class Store:
         Raises:
             Refusal: -1303, or -1305 when the person has none of them.
         """
-        with self._transaction("IMMEDIATE") as db:
-            person = _person(db, appid, person_id)
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            person = rows.person_key(db, appid, person_id)
             deleted = [
-                face_id
+                row
                 for face_id in face_ids
-                if db.execute("DELETE FROM faces WHERE face_id = ? AND person = ?", (face_id, person)).rowcount
+                for row in db.execute(
+                    "DELETE FROM faces WHERE face_id = ? AND person = ? RETURNING id, face_id", (face_id, person)
+                ).fetchall()
             ]
             if not deleted:
                 raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
-            _touch_groups(db, person)
-            return deleted
+            log_changes(db, person, [key for key, _ in deleted])
+            return [face_id for _, face_id in deleted]
+
+        return self._database.write(work)
 
     def face_ids(self, appid: str, person_id: str) -> list[str]:
         """Return a person's faces, oldest first. -1303 when there is no such person."""
-        with self._transaction() as db:
-            return _face_ids(db, _person(db, appid, person_id))
+        with self._database.reading() as db:
+            return rows.face_ids_of(db, rows.person_key(db, appid, person_id))
 
     def face_info(self, appid: str, face_id: str) -> dict[str, object]:
         """Return a face as the specification's FaceItem (Spec: 2.10). -1305 when there is none."""
-        with self._transaction() as db:
+        with self._database.reading() as db:
             row = db.execute(
-                f"SELECT {', '.join(_FACE_COLUMNS)} FROM faces JOIN persons ON persons.id = person "  # noqa: S608 - constants
+                f"SELECT {', '.join(rows.FACE_COLUMNS)} FROM faces JOIN persons ON persons.id = person "  # noqa: S608 - constants
                 "WHERE appid = ? AND face_id = ?",
                 (appid, face_id),
             ).fetchone()
         if row is None:
             raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
-        item = dict(zip(_FACE_COLUMNS, row, strict=True))
+        item = dict(zip(rows.FACE_COLUMNS, row, strict=True))
         return {"face_id": face_id, **item, "glass": bool(item["glass"])}
 
     def count_faces(self) -> dict[str, int]:
         """Return how many faces there are of all appids, by the recognizer that stored them."""
-        with self._transaction() as db:
+        with self._database.reading() as db:
             return dict(db.execute("SELECT recognizer, count(*) FROM faces GROUP BY recognizer"))
 
-    # Galleries
+    # Comparisons
 
-    def person_gallery(self, appid: str, person_id: str, recognizer: Recognizer) -> Gallery:
-        """Return a person's faces that this recognizer stored. -1303 when there is no such person."""
-        with self._transaction() as db:
-            return _person_gallery(db, _person(db, appid, person_id), recognizer)
+    def embeddings(self, appid: str, person_id: str, recognizer: Recognizer) -> NDArray[np.float32]:
+        """Return one row for each of a person's faces that this recognizer stored, oldest first.
 
-    def group_gallery(self, appid: str, group_id: str, recognizer: Recognizer) -> Gallery:
-        """Return a group's faces that this recognizer stored. -1306 when there is no such group."""
-        with self._transaction() as db:
-            group, version = _group(db, appid, group_id)
-            return self._cache.get(
-                (group, recognizer.name), version, lambda: _group_gallery(db, group, recognizer.name)
-            )
+        Raises:
+            Refusal: -1303 when there is no such person.
+        """
+        with self._database.reading() as db:
+            return rows.embeddings_of(db, rows.person_key(db, appid, person_id), recognizer)[1]
+
+    def identify(
+        self, appid: str, group_ids: Sequence[str], probe: NDArray[np.float32], recognizer: Recognizer, top: int
+    ) -> list[rows.Match]:
+        """Return the ``top`` persons of some groups whom a picture is most like, most confident first.
+
+        It sees everything that was written before it was called. It takes little memory beside the galleries.
+
+        Args:
+            appid: Whose groups they are.
+            group_ids: The groups, taken together.
+            probe: The embedding of the face in the picture.
+            recognizer: What made it; only faces that it stored are compared.
+            top: How many persons at most.
+
+        Raises:
+            Refusal: -1306 when there is no such group.
+        """
+        matches: list[rows.Match | None] = []
+        for _ in range(_RANKINGS):
+            galleries = (self._gallery(appid, group_id, recognizer) for group_id in group_ids)
+            rankings = [rank(gallery, probe, recognizer, top) for gallery in galleries]
+            best = best_of_persons((face for ranking in rankings for face in ranking), top)
+            with self._database.reading() as db:
+                matches = [rows.match_of(db, face) for face in best]
+            if None not in matches:  # otherwise one of them was deleted a moment ago, and others move up
+                break
+        return [match for match in matches if match is not None]
+
+    def _gallery(self, appid: str, group_id: str, recognizer: Recognizer) -> Gallery:
+        with self._database.reading() as db:
+            group, version = rows.group_key(db, appid, group_id)
+        return self._galleries.get(group, recognizer.name, version)
+
+    # Signatures
+
+    def remember_signature(self, account: str, digest: bytes, expires: int, now: float) -> bool:
+        """Remember that a signature was used, until it expires, in all processes on this file and those after them.
+
+        Args:
+            account: Whose signature it is. Each account has room for a million, and none is forgotten while it is good.
+            digest: What tells the signature from all others.
+            expires: When it expires, in Unix time.
+            now: Unix time.
+
+        Returns:
+            Whether the signature may be used: it is new, and there was room to remember it.
+        """
+        with self._lock:
+            if self._signatures is None:
+                self._signatures = UsedSignatures(self._path)
+        return self._signatures.remember(account, digest, expires, now)
 
     # The whole
 
     def snapshot(self) -> bytes:
         """Return the whole content, for :meth:`restore`; embeddings are biometric data, so keep it as the file."""
-        with self._lock:
-            return dump(self._db)
+        with self._database.reading() as db:
+            return dump(db)
 
     def restore(self, snapshot: bytes) -> None:
         """Replace the whole content by that of a snapshot, when no other process uses the file.
@@ -305,123 +365,7 @@ class Store:
         Raises:
             StoreError: It is no snapshot of a store; nothing is replaced.
         """
-        with self._lock:
-            load(self._db, snapshot)
-            self._cache = GalleryCache()  # versions have gone back, and would come again for other galleries
-
-    # The file
-
-    @contextlib.contextmanager
-    def _transaction(self, kind: str = "DEFERRED") -> Generator[sqlite3.Connection]:
-        with self._lock, self._db:  # the connection commits on the way out, or rolls back
-            self._db.execute(f"BEGIN {kind}")
-            yield self._db
-
-    def _claim_file(self) -> None:
-        # SQLite gives its journal the mode of the database.
-        try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreError(f"{self._path} cannot be opened: {error.strerror}") from None
-
-
-class _Known:
-    """A person's faces, to tell whether another one is almost the same."""
-
-    def __init__(self, gallery: Gallery, recognizer: Recognizer) -> None:
-        self._face_ids = list(gallery.face_ids)
-        self._embeddings = list(gallery.embeddings)
-        self._recognizer = recognizer
-
-    def add(self, face_id: str, face: Face) -> None:
-        self._face_ids.append(face_id)
-        self._embeddings.append(face.embedding)
-
-    def twin(self, face: Face) -> str | None:
-        """Return the face that ``face`` is almost the same as, if any."""
-        if not self._face_ids:
-            return None
-        similarities = self._recognizer.similarities(face.embedding, np.stack(self._embeddings))
-        nearest = int(np.argmax(similarities))
-        return self._face_ids[nearest] if similarities[nearest] >= DUPLICATE_SIMILARITY else None
-
-
-def _column(db: sqlite3.Connection, query: str, *values: object) -> list[str]:
-    return [value for (value,) in db.execute(query, values)]
-
-
-def _person(db: sqlite3.Connection, appid: str, person_id: str) -> int:
-    row = db.execute("SELECT id FROM persons WHERE appid = ? AND person_id = ?", (appid, person_id)).fetchone()
-    if row is None:
-        raise Refusal(ReturnCode.ERROR_PERSON_NOT_EXISTED)
-    return int(row[0])
-
-
-def _require_new(db: sqlite3.Connection, appid: str, person_id: str) -> None:
-    if db.execute("SELECT 1 FROM persons WHERE appid = ? AND person_id = ?", (appid, person_id)).fetchone():
-        raise Refusal(ReturnCode.ERROR_PERSON_EXISTED)
-
-
-def _group(db: sqlite3.Connection, appid: str, group_id: str) -> tuple[int, int]:
-    row = db.execute("SELECT id, version FROM groups WHERE appid = ? AND group_id = ?", (appid, group_id)).fetchone()
-    if row is None:
-        raise Refusal(ReturnCode.ERROR_GROUP_NOT_EXISTED)
-    return int(row[0]), int(row[1])
-
-
-def _group_made(db: sqlite3.Connection, appid: str, group_id: str) -> int:
-    db.execute("INSERT OR IGNORE INTO groups (appid, group_id) VALUES (?, ?)", (appid, group_id))
-    return _group(db, appid, group_id)[0]
-
-
-def _require_room_for_groups(db: sqlite3.Connection, appid: str, group_ids: Sequence[str], max_groups: int) -> None:
-    existing = set(_column(db, "SELECT group_id FROM groups WHERE appid = ?", appid))
-    new = len(set(group_ids) - existing)
-    if new and len(existing) + new > max_groups:
-        raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
-
-
-def _join(db: sqlite3.Connection, group: int, person: int, max_persons: int) -> None:
-    (count,) = db.execute("SELECT count(*) FROM memberships WHERE grp = ?", (group,)).fetchone()
-    if count >= max_persons:
-        raise Refusal(ReturnCode.ERROR_PERSON_NUM_EXCEED)
-    db.execute("INSERT INTO memberships (grp, person) VALUES (?, ?)", (group, person))
-    db.execute("UPDATE groups SET version = version + 1 WHERE id = ?", (group,))
-
-
-def _touch_groups(db: sqlite3.Connection, person: int) -> None:
-    db.execute(
-        "UPDATE groups SET version = version + 1 WHERE id IN (SELECT grp FROM memberships WHERE person = ?)", (person,)
-    )
-
-
-def _face_ids(db: sqlite3.Connection, person: int) -> list[str]:
-    return _column(db, "SELECT face_id FROM faces WHERE person = ? ORDER BY id", person)
-
-
-def _require_room(db: sqlite3.Connection, person: int, max_faces: int) -> int:
-    (count,) = db.execute("SELECT count(*) FROM faces WHERE person = ?", (person,)).fetchone()
-    if count >= max_faces:
-        raise Refusal(ReturnCode.ERROR_FACE_NUM_EXCEED)
-    return int(count)
-
-
-def _insert_face(db: sqlite3.Connection, person: int, face: Face, tag: str, recognizer: Recognizer) -> str:
-    face_id = str(10**18 + secrets.randbelow(9 * 10**18))  # 19 digits, as the service's own
-    values = [getattr(face, column) for column in _FACE_COLUMNS]
-    embedding = np.asarray(face.embedding, dtype=EMBEDDING_DTYPE).tobytes()
-    db.execute(_INSERT_FACE, (face_id, person, tag, *values, recognizer.name, embedding))
-    return face_id
-
-
-def _person_gallery(db: sqlite3.Connection, person: int, recognizer: Recognizer) -> Gallery:
-    query = f"{_GALLERY} WHERE person = ? AND recognizer = ? ORDER BY faces.id"
-    return Gallery.from_rows(db.execute(query, (person, recognizer.name)).fetchall())
-
-
-def _group_gallery(db: sqlite3.Connection, group: int, recognizer: str) -> Gallery:
-    query = (
-        f"{_GALLERY} JOIN memberships ON memberships.person = faces.person "
-        "WHERE grp = ? AND recognizer = ? ORDER BY faces.id"
-    )
-    return Gallery.from_rows(db.execute(query, (group, recognizer)).fetchall())
+        with self._database.exclusively() as db:
+            load(db, snapshot)
+            # Versions have gone back, and would come again for other galleries.
+            self._galleries = Galleries(self._database, self._gallery_memory)

@@ -1,0 +1,242 @@
+"""One SQLite file for many threads: reads that wait for no write, and writes that share their commits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sqlite3
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import field, frozen
+
+from face_async.server.storage.schema import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+MEMORY = ":memory:"
+"""The path of a database that is kept nowhere."""
+
+BUSY_SECONDS = 10.0
+"""How long a write waits while another process holds the file's lock."""
+
+_READERS = 8  # connections; reads are short
+_POLL_SECONDS = 0.2  # how often writes that wait for the file's lock are looked at for those that waited too long
+
+T = TypeVar("T")
+
+
+class DatabaseLostError(sqlite3.OperationalError):
+    """The file was deleted or replaced while it was in use, so that nothing written to it would last."""
+
+
+class Database:
+    """A database file; safe to use from several threads, and from several processes at once.
+
+    Args:
+        path: The file, made with mode 0600 when it is new; ``":memory:"`` for none.
+        prepare: Makes the tables of a new database, or checks those of an old one.
+        synchronous: SQLite's setting of this name: ``"FULL"`` syncs the file before a write returns, so that the write
+            outlives a power cut; with ``"OFF"`` it outlives only the process.
+
+    Raises:
+        StoreError: The file cannot be opened, or ``prepare`` says that it is of another kind.
+    """
+
+    def __init__(
+        self, path: str, prepare: Callable[[sqlite3.Connection, str], None], *, synchronous: str = "FULL"
+    ) -> None:
+        self.path = path
+        self._file = None if path == MEMORY else Path(path).resolve()
+        self._synchronous = synchronous
+        self._identity = None if self._file is None else _claimed(self._file, path)
+        self._jobs: deque[_Job[object]] = deque()
+        self._thread = ThreadPoolExecutor(1, "face_async storage")
+        self._writer = _Pool(self._open_writer, 1)
+        self._reader = self._writer if self._file is None else _Pool(self._open_reader, _READERS)
+        try:
+            with self._writer.connection() as db:
+                prepare(db, path)
+                db.execute(f"PRAGMA busy_timeout = {_POLL_SECONDS * 1000:.0f}")
+        except sqlite3.Error as error:
+            self.close()
+            raise StoreError(f"{path} cannot be opened as a database: {error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Finish the writes that wait, and close; twice does no harm."""
+        self._thread.shutdown()
+        self._reader.close()
+        self._writer.close()  # the last: it empties the write-ahead log, which readers may not
+
+    @contextlib.contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        """Lend a connection that sees the database as it is at the first statement, whatever is written meanwhile."""
+        with self._reader.connection() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.rollback()
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do ``work`` within a transaction, and return its result once that is committed.
+
+        Writes that wait at the same time share a transaction, each in a savepoint of its own: when ``work`` raises,
+        only its own changes are undone.
+
+        Raises:
+            sqlite3.Error: Nothing was written: the file is locked by another process for :data:`BUSY_SECONDS`, was
+                deleted or replaced, or cannot be written.
+        """
+        job = _Job(work)
+        self._jobs.append(job)  # type: ignore[arg-type]  # a queue of jobs with results of all kinds
+        try:
+            self._thread.submit(self._work_off)
+        except RuntimeError:
+            raise sqlite3.ProgrammingError("the database is closed") from None
+        return job.outcome.result()
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Generator[sqlite3.Connection]:
+        """Lend the connection for writing, outside of any transaction; other writes of this process wait."""
+        with self._writer.connection() as db:
+            yield db
+
+    def _work_off(self) -> None:
+        while self._jobs:
+            try:
+                with self._writer.connection() as db:
+                    self._require_same_file()
+                    db.execute("BEGIN IMMEDIATE")
+                    _commit(db, [self._jobs.popleft() for _ in range(len(self._jobs))])
+            except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        # The last 8 bits are the primary result code; an error that is none of SQLite's has no code.
+        is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        now = time.monotonic()
+        # They came in the order of their deadlines.
+        while self._jobs and (not is_locked or self._jobs[0].deadline <= now):
+            self._jobs.popleft().outcome.set_exception(error)
+
+    def _require_same_file(self) -> None:
+        if self._file is not None and _identity(self._file) != self._identity:
+            raise DatabaseLostError(f"{self.path} was deleted or replaced while it was in use: restart the server")
+
+    def _open_writer(self) -> sqlite3.Connection:
+        return self._open()
+
+    def _open_reader(self) -> sqlite3.Connection:
+        db = self._open()
+        db.execute("PRAGMA query_only = ON")
+        return db
+
+    def _open(self) -> sqlite3.Connection:
+        self._require_same_file()
+        # Not "rwc": a file that has just been deleted must not come back empty.
+        name = MEMORY if self._file is None else f"{self._file.as_uri()}?mode=rw"
+        db = sqlite3.connect(
+            name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256, uri=True
+        )
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return db
+
+
+@frozen(eq=False)
+class _Job(Generic[T]):
+    """A write that waits."""
+
+    work: Callable[[sqlite3.Connection], T]
+    outcome: Future[T] = field(factory=Future)
+    deadline: float = field(factory=lambda: time.monotonic() + BUSY_SECONDS)
+
+
+class _Pool:
+    """Connections, opened as they are needed, up to a number; who finds none free waits."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], size: int) -> None:
+        self._connect = connect
+        self._size = size
+        self._is_closed = False
+        # The last one used comes first; None stands for one that is not open yet.
+        self._free: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()
+        for _ in range(size):
+            self._free.put(None)
+
+    @contextlib.contextmanager
+    def connection(self) -> Generator[sqlite3.Connection]:
+        db = self._free.get()
+        try:
+            if self._is_closed:
+                raise sqlite3.ProgrammingError("the database is closed")
+            if db is None:
+                db = self._connect()
+            yield db
+        finally:
+            self._free.put(db)
+
+    def close(self) -> None:
+        self._is_closed = True
+        for db in [self._free.get() for _ in range(self._size)]:
+            if db is not None:
+                db.close()
+            self._free.put(None)
+
+
+def _commit(db: sqlite3.Connection, jobs: list[_Job[object]]) -> None:
+    try:
+        outcomes = [_attempt(db, job) for job in jobs]
+        db.execute("COMMIT")
+    except Exception as error:  # noqa: BLE001 - all of them have failed, for one reason
+        with contextlib.suppress(sqlite3.Error):
+            db.rollback()
+        for job in jobs:
+            job.outcome.set_exception(error)
+        return
+    # Not before the commit: even a refusal may rest on what another of these jobs has written.
+    for job, (result, failure) in zip(jobs, outcomes, strict=True):
+        if failure is None:
+            job.outcome.set_result(result)
+        else:
+            job.outcome.set_exception(failure)
+
+
+def _attempt(db: sqlite3.Connection, job: _Job[object]) -> tuple[object, Exception | None]:
+    db.execute("SAVEPOINT job")
+    try:
+        result = job.work(db)
+    except Exception as error:
+        if not db.in_transaction:  # SQLite has undone everything itself, as it may on a full disk
+            raise
+        db.execute("ROLLBACK TO job")
+        db.execute("RELEASE job")
+        return None, error
+    db.execute("RELEASE job")
+    return result, None
+
+
+def _claimed(file: Path, path: str) -> tuple[int, int] | None:
+    # SQLite gives its journal the mode of the database.
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}") from None
+    return _identity(file)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

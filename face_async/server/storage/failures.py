@@ -1,0 +1,40 @@
+"""The log of a database that fails: for every request in the same way, until somebody mends it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+logger = logging.getLogger("face_async.server")
+
+_SECONDS = 60.0
+
+
+class FailureLog:
+    """Logs each kind of failure once a minute, with how many there were since."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._logged: dict[str, float] = {}
+        self._unlogged: Counter[str] = Counter()
+
+    def report(self, endpoint: str, session_id: str, error: Exception) -> None:
+        """Log why a request could not be done, unless the same was logged within the last minute.
+
+        Args:
+            endpoint: The specification's name of the endpoint.
+            session_id: The request's, which its answer names.
+            error: What failed. Its text tells its kind, so it must have no part that is of this request alone.
+        """
+        reason = str(error)
+        now = time.monotonic()
+        with self._lock:
+            if now - self._logged.get(reason, -_SECONDS) < _SECONDS:
+                self._unlogged[reason] += 1
+                return
+            self._logged[reason] = now
+            before = self._unlogged.pop(reason, 0)
+        more = f"; {before} more requests since this was logged last" if before else ""
+        logger.error("%s: the database failed: %s (session %s)%s", endpoint, reason, session_id, more)
