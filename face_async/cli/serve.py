@@ -28,6 +28,16 @@ def serve_command(
     replay_protection: Annotated[
         bool, typer.Option("--replay-protection", help="Accept every signature only once.")
     ] = False,
+    gallery_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--gallery-memory",
+            metavar="MB",
+            min=1,
+            help="Memory for the faces of the groups used last, about 600 bytes a face; "
+            "else a quarter of the machine's or the container's.",
+        ),
+    ] = None,
     allow_url: Annotated[
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
@@ -47,7 +57,7 @@ def serve_command(
     if configured is None and not is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
     project = configured or ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
-    with Store(db) as store:
+    with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
         app = create_app(
             store,
             credentials=[Account(project.appid, (project.bucket,), project.credentials)],

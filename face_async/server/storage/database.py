@@ -42,7 +42,7 @@ class Database:
         path: The file, made with mode 0600 when it is new; ``":memory:"`` for none.
         prepare: Makes the tables of a new database, or checks those of an old one.
         synchronous: SQLite's setting of this name: ``"FULL"`` syncs the file before a write returns, so that the write
-            outlives a power cut; with ``"OFF"`` it outlives only the process.
+            outlives a power cut; with ``"NORMAL"`` it is faster, and outlives only the process.
 
     Raises:
         StoreError: The file cannot be opened, or ``prepare`` says that it is of another kind.

@@ -69,7 +69,8 @@ class Galleries:
             with flight:
                 gallery, _ = self._look_up(key)
                 if gallery is None or gallery.version < version:
-                    gallery = self._followed(key, gallery) or self._loaded(key)
+                    followed = None if gallery is None or gallery.is_sparse else self._followed(key, gallery)
+                    gallery = self._loaded(key) if followed is None else followed
                     self._keep(key, gallery)
         return gallery
 
@@ -87,9 +88,7 @@ class Galleries:
             while self._bytes > self._max_bytes and len(self._kept) > 1:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
-    def _followed(self, key: tuple[int, str], gallery: Gallery | None) -> Gallery | None:
-        if gallery is None or gallery.is_sparse:
-            return None
+    def _followed(self, key: tuple[int, str], gallery: Gallery) -> Gallery | None:
         group, recognizer = key
         with self._database.reading() as db:
             version = _version(db, group)

@@ -22,6 +22,7 @@ BLOCK_ROWS = 8_192
 """Faces in a block: what one step of a comparison takes, and so its memory."""
 
 _BYTES_OF_AN_EMPTY_ONE = 1_024
+_LONGEST = np.finfo(np.float32).max  # infinity stands for a face that is gone
 
 
 @frozen(eq=False)
@@ -69,7 +70,8 @@ class Block:
         grown.persons[new] = [person for _, person, _ in rows]
         joined = b"".join(embedding for _, _, embedding in rows)
         grown.embeddings[new] = added = np.frombuffer(joined, EMBEDDING_DTYPE).reshape(len(rows), -1)
-        grown.squares[new] = squares = np.einsum("ij,ij->i", added, added, dtype=np.float64)
+        squares = np.fmin(np.einsum("ij,ij->i", added, added, dtype=np.float64), _LONGEST)
+        grown.squares[new] = squares
         return evolve(grown, count=end, longest=max(self.longest, float(squares.max())))
 
     def without(self, faces: NDArray[np.int64]) -> tuple[Block, int]:

@@ -117,7 +117,8 @@ def _short_list(gallery: Gallery, probe: NDArray[np.float32], wanted: int) -> tu
     for number, block in enumerate(gallery.blocks):
         # |e - p|^2 = |e|^2 - 2 e.p + |p|^2, whose last part is the same for all.
         squares = block.squares[: block.count]
-        # By einsum, in this thread alone and as fast: the threads of a BLAS, shared by many callers, wait for each other.
+        # By einsum, as fast and in this thread alone: the threads of a BLAS are shared by all callers, who then wait
+        # for each other.
         found = squares - np.einsum("ij,j->i", block.embeddings[: block.count], doubled)
         close = np.flatnonzero(found < worst)  # without those that are gone
         rows = np.concatenate([rows, number * BLOCK_ROWS + close])

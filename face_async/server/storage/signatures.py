@@ -32,7 +32,7 @@ class UsedSignatures:
     """What was signed and used.
 
     It is a file of its own beside the store's, so that a request that only reads waits for nobody who writes faces.
-    What it remembers outlives the process, and may be lost with the machine's power.
+    What it remembers outlives the process; the last moments of it may be lost when the machine loses its power.
 
     Args:
         path: The store's database; the file is named the same with ``-signatures`` behind.
@@ -41,7 +41,7 @@ class UsedSignatures:
     """
 
     def __init__(self, path: str, capacity: int = CAPACITY) -> None:
-        self._database = Database(path if path == MEMORY else f"{path}-signatures", _prepare, synchronous="OFF")
+        self._database = Database(path if path == MEMORY else f"{path}-signatures", _prepare, synchronous="NORMAL")
         self._capacity = capacity
 
     def close(self) -> None:

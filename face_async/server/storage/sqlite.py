@@ -335,22 +335,18 @@ class Store:
 
     # Signatures
 
-    def remember_signature(self, account: str, digest: bytes, expires: int, now: float) -> bool:
-        """Remember that a signature was used, until it expires, in all processes on this file and those after them.
+    def used_signatures(self) -> UsedSignatures:
+        """Return the memory of signatures that were used, shared by all processes on this file and those after them.
 
-        Args:
-            account: Whose signature it is. Each account has room for a million, and none is forgotten while it is good.
-            digest: What tells the signature from all others.
-            expires: When it expires, in Unix time.
-            now: Unix time.
+        It is in a second file beside the database, named the same with ``-signatures`` behind, made at the first call.
 
-        Returns:
-            Whether the signature may be used: it is new, and there was room to remember it.
+        Raises:
+            StoreError: That file cannot be used.
         """
         with self._lock:
             if self._signatures is None:
                 self._signatures = UsedSignatures(self._path)
-        return self._signatures.remember(account, digest, expires, now)
+            return self._signatures
 
     # The whole
 

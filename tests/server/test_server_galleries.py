@@ -1,0 +1,465 @@
+"""Galleries in memory: they rank exactly, follow what is written, and take the memory they may."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from face_async.limits import ServiceLimits
+from face_async.server import Face, Store
+from face_async.server.storage import galleries, sqlite
+from face_async.server.storage.galleries import Galleries
+from face_async.server.storage.gallery import BLOCK_ROWS, Gallery
+from face_async.server.storage.ranking import rank
+
+APPID = "123456"
+LIMITS = ServiceLimits(max_faces_per_person=10_000, max_persons_per_group=1_000_000)
+WIDTH = 16
+
+
+class Euclid:
+    """75 at distance 0.6, nothing from 1.2 on; as real recognizers, in 32-bit floats."""
+
+    name = "euclid"
+    is_euclidean = True
+
+    def similarities(self, probe, gallery):
+        apart = gallery - probe
+        distances = np.sqrt(np.einsum("ij,ij->i", apart, apart, dtype=np.float64))
+        return np.interp(distances, (0.0, 0.6, 1.2), (100.0, 75.0, 0.0))
+
+    def find_face(self, picture):
+        raise NotImplementedError
+
+    def close(self):
+        pass
+
+
+class Cosine(Euclid):
+    """One whose similarity is not a matter of distance, and that knows of no such question."""
+
+    name = "cosine"
+
+    def __getattribute__(self, name):
+        if name == "is_euclidean":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+    def similarities(self, probe, gallery):
+        lengths = np.linalg.norm(gallery.astype(np.float64), axis=1) * np.linalg.norm(probe.astype(np.float64))
+        products = np.einsum("ij,j->i", gallery.astype(np.float64), probe.astype(np.float64))
+        return 50 + 50 * products / np.maximum(lengths, 1e-12)
+
+
+EUCLID, COSINE = Euclid(), Cosine()
+
+
+def enroll(store, person_id, embedding, *groups, recognizer=EUCLID):
+    face = Face(0, 0, 1.0, 1.0, embedding=np.asarray(embedding, np.float32))
+    store.add_person(
+        APPID, person_id, groups or ["g"], name="", tag="", face=face, recognizer=recognizer, limits=LIMITS
+    )
+
+
+def rows_of(embeddings, persons, first=0):
+    pairs = zip(embeddings, persons, strict=True)
+    return [(first + key, int(person), one.astype("<f4").tobytes()) for key, (one, person) in enumerate(pairs)]
+
+
+def plain(embeddings, persons, alive, probe, recognizer, top=5):
+    """Return what a comparison with every face, one after the other, says: persons, faces, similarities."""
+    keys = np.flatnonzero(alive)
+    similarities = recognizer.similarities(probe, embeddings[keys])
+    distances = np.square(embeddings[keys].astype(np.float64) - probe).sum(axis=1)
+    if recognizer is COSINE:
+        distances = np.zeros(len(keys))
+    best = {}
+    for place in np.lexsort((keys, distances, -similarities)):
+        best.setdefault(int(persons[keys[place]]), (int(keys[place]), float(similarities[place])))
+    return [(person, face, similarity) for person, (face, similarity) in list(best.items())[:top]]
+
+
+def said(gallery, probe, recognizer, top=5):
+    return [(face.person, face.face, -face.unlikeness) for face in rank(gallery, probe, recognizer, top)]
+
+
+def unit(rng, rows, width=WIDTH):
+    made = rng.standard_normal((rows, width)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def scattered(rng, rows):
+    """Faces of all distances; each person has about 10."""
+    return unit(rng, rows) * rng.uniform(0, 1.5, (rows, 1)).astype(np.float32), rng.integers(0, rows // 10, rows)
+
+
+def far_away(rng, rows):
+    """Nobody is similar at all: every similarity to a probe of length 3 is 0."""
+    return unit(rng, rows), rng.integers(0, rows // 10, rows)
+
+
+def copies(rng, rows):
+    """The same few pictures over and over, so that most distances are equal."""
+    return unit(rng, 7)[rng.integers(0, 7, rows)], rng.integers(0, rows // 10, rows)
+
+
+def one_crowd(rng, rows):
+    """One person has the nearest thousands, so that a short list must be widened to hold five persons."""
+    embeddings, persons = scattered(rng, rows)
+    near = rng.permutation(rows)[: rows // 2]
+    embeddings[near] *= np.float32(0.01)
+    persons[near] = 1
+    return embeddings, persons
+
+
+def indistinct(rng, rows):
+    """Far from the origin, and nearer to each other than 32-bit products can tell."""
+    return 1_000 + np.float32(1e-3) * unit(rng, rows), rng.integers(0, rows // 10, rows)
+
+
+@pytest.mark.parametrize("recognizer", [EUCLID, COSINE], ids=["euclidean", "any"])
+@pytest.mark.parametrize("kind", [scattered, far_away, copies, one_crowd, indistinct])
+def test_the_ranking_is_that_of_a_comparison_with_every_face(kind, recognizer, seed, full):
+    """Whatever the faces are, in galleries of several blocks, after some faces have gone."""
+    rng = np.random.default_rng(seed)
+    for _ in range(20 if full else 2):
+        embeddings, persons = kind(rng, 2 * BLOCK_ROWS + int(rng.integers(1, 1_000)))
+        gone = rng.permutation(len(persons))[:500]
+        alive = np.ones(len(persons), bool)
+        alive[gone] = False
+        gallery = Gallery().extended(rows_of(embeddings, persons)).followed(1, gone.tolist(), [])
+        assert len(gallery) == alive.sum()
+        for probe in (embeddings[0], embeddings.mean(axis=0), unit(rng, 1)[0], 3 * unit(rng, 1)[0]):
+            assert plain(embeddings, persons, alive, probe, recognizer) == said(gallery, probe, recognizer)
+
+
+def test_32_bit_products_alone_would_rank_wrongly(seed):
+    """So the test above could fail: where faces are indistinct, the nearest by 32-bit products are other ones."""
+    embeddings, persons = indistinct(np.random.default_rng(seed), 2_000)
+    probe = embeddings[0]
+    rough = np.square(embeddings).sum(axis=1) - 2 * embeddings @ probe
+    expected = {face for _, face, _ in plain(embeddings, persons, np.ones(2_000, bool), probe, EUCLID)}
+    assert not expected <= set(np.argsort(rough, kind="stable")[:100].tolist())
+
+
+def test_few_persons_and_none():
+    """Fewer persons than are asked for are all there are."""
+    gallery = Gallery().extended(rows_of(np.eye(3, WIDTH, dtype=np.float32), [8, 9, 8]))
+    for recognizer in (EUCLID, COSINE):
+        assert [person for person, _, _ in said(gallery, np.eye(1, WIDTH, 2, dtype=np.float32)[0], recognizer)] == [
+            8,
+            9,
+        ]
+        assert said(Gallery(), np.zeros(WIDTH, np.float32), recognizer) == []
+        assert said(gallery.followed(1, [0, 1, 2], []), np.zeros(WIDTH, np.float32), recognizer) == []
+
+
+def test_numbers_beyond_32_bits_do_not_hide_a_face():
+    """A recognizer of one's own may store whatever it likes."""
+    gallery = Gallery().extended(rows_of(np.full((1, WIDTH), 1e30, np.float32), [8]))
+    assert [person for person, _, _ in said(gallery, np.full(WIDTH, 1e30, np.float32), COSINE)] == [8]
+
+
+def test_a_gallery_never_changes(seed):
+    """Whoever compares with one sees it as it was, whatever its successors are given and have lost."""
+    rng = np.random.default_rng(seed)
+    embeddings, persons = scattered(rng, 3_000)
+    rows = rows_of(embeddings, persons)
+    gallery = Gallery().extended(rows[:1_000])
+    probe = embeddings[0]
+    before = said(gallery, probe, EUCLID)
+    later = gallery
+    for step in range(1_000, 3_000, 100):
+        later = later.followed(step, list(range(step - 1_000, step - 990)), rows[step : step + 100])
+    assert said(gallery, probe, EUCLID) == before
+    alive = np.ones(3_000, bool)
+    for step in range(1_000, 3_000, 100):
+        alive[step - 1_000 : step - 990] = False
+    assert said(later, probe, EUCLID) == plain(embeddings, persons, alive, probe, EUCLID)
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "megabytes"), [(EUCLID, 1), (COSINE, 3 * BLOCK_ROWS * 128 * 8 / 1e6)], ids=["euclidean", "any"]
+)
+def test_a_comparison_takes_the_memory_of_a_block(recognizer, megabytes, seed, full):
+    """Not that of a gallery, however many compare at once; of any recognizer, what it takes for a block."""
+    rng = np.random.default_rng(seed)
+    rows, callers = (200_000, 48) if full else (60_000, 8)
+    embeddings = unit(rng, rows, 128)
+    gallery = Gallery().extended(rows_of(embeddings, range(rows)))
+    threads = [threading.Thread(target=rank, args=(gallery, embeddings[n], recognizer, 5)) for n in range(callers)]
+    tracemalloc.start()
+    try:
+        rank(gallery, embeddings[0], recognizer, 5)
+        assert tracemalloc.get_traced_memory()[1] / 1e6 < megabytes < embeddings.nbytes / 1e6
+        tracemalloc.reset_peak()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert tracemalloc.get_traced_memory()[1] / 1e6 < callers * megabytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The groups whose galleries were loaded whole."""
+    made = []
+    load = Galleries._loaded
+
+    def counted(self, key):
+        made.append(key[0])
+        return load(self, key)
+
+    monkeypatch.setattr(Galleries, "_loaded", counted)
+    return made
+
+
+def persons_of(store, group="g", recognizer=EUCLID, probe=None):
+    probe = np.zeros(WIDTH, np.float32) if probe is None else probe
+    return {match.person_id for match in store.identify(APPID, [group], probe, recognizer, 10_000)}
+
+
+@pytest.mark.parametrize("recognizer", [EUCLID, COSINE], ids=["euclidean", "any"])
+def test_galleries_follow_every_write(tmp_path, rng, seed, recognizer, loads):
+    """Of two processes' stores, in random order: both find at once what a store finds that loads everything anew."""
+    numbers = np.random.default_rng(seed)
+    path = tmp_path / "faces.db"
+    alive: dict[str, list[str]] = {}
+    with Store(path) as first, Store(path) as second:
+        for step in range(120):
+            store = rng.choice([first, second])
+            action = rng.random()
+            if action < 0.5 or not alive:
+                enroll(store, f"p{step}", unit(numbers, 1)[0], "g", *rng.sample(["h", "i"], 1), recognizer=recognizer)
+                alive[f"p{step}"] = []
+            elif action < 0.8:
+                person = rng.choice(list(alive))
+                faces = [Face(0, 0, 1.0, 1.0, embedding=one) for one in unit(numbers, 3)]
+                store.add_faces(APPID, person, faces, tag="", recognizer=recognizer, max_faces=20)
+            elif action < 0.9:
+                person = rng.choice(list(alive))
+                if faces := store.face_ids(APPID, person):
+                    store.delete_faces(APPID, person, faces[:2])
+            else:
+                person = rng.choice(list(alive))
+                store.delete_person(APPID, person)
+                del alive[person]
+            probe = unit(numbers, 1)[0]
+            asked = rng.choice([["g"], ["h", "i"], ["i", "g"]])
+            try:
+                answers = [one.identify(APPID, asked, probe, recognizer, 5) for one in (first, second)]
+            except sqlite.Refusal:
+                continue  # nobody has joined one of the groups yet
+            with Store(path) as anew:
+                assert anew.identify(APPID, asked, probe, recognizer, 5) == answers[0] == answers[1]
+                loads[-len(asked) :] = []
+    assert sorted(loads) == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_group_is_read_for_one_recognizer(store, loads):
+    """Faces of another one are none of its gallery, and their coming does not make it be loaded again."""
+    enroll(store, "ada", np.ones(WIDTH))
+    assert persons_of(store) == {"ada"}
+    enroll(store, "bob", np.ones(3), recognizer=COSINE)
+    assert persons_of(store) == {"ada"}
+    assert persons_of(store, recognizer=COSINE, probe=np.ones(3, np.float32)) == {"bob"}
+    assert len(loads) == 2
+
+
+def test_who_is_too_far_behind_loads_anew(tmp_path, monkeypatch, loads):
+    """The log of changes is bounded."""
+    monkeypatch.setattr(galleries, "KEPT_VERSIONS", 5)
+    with Store(tmp_path / "faces.db") as store:
+        for number in range(20):
+            enroll(store, f"p{number}", np.full(WIDTH, number))
+            if number in {0, 4, 19}:
+                assert len(persons_of(store)) == number + 1
+        with store._database.reading() as db:
+            assert db.execute("SELECT count(*) FROM changes").fetchone() == (5,)
+    assert len(loads) == 2
+
+
+def test_writes_of_an_earlier_release_are_seen(tmp_path, loads):
+    """One that runs on the same file counts versions without noting changes, and takes keys of its own."""
+    with Store(tmp_path / "faces.db") as store:
+        enroll(store, "ada", np.zeros(WIDTH))
+        assert persons_of(store) == {"ada"}
+
+        def as_before(db):
+            db.execute("INSERT INTO persons (appid, person_id, name, tag) VALUES (?, 'old', '', '')", (APPID,))
+            db.execute("INSERT INTO memberships (grp, person) VALUES (1, 2)")
+            db.execute(
+                "INSERT INTO faces (face_id, person, tag, x, y, width, height, gender, age, expression, glass, pitch, "
+                "yaw, roll, recognizer, embedding) VALUES ('1', 2, '', 0, 0, 1, 1, 50, 0, 0, 0, 0, 0, 0, 'euclid', ?)",
+                (np.zeros(WIDTH, "<f4").tobytes(),),
+            )
+            db.execute("UPDATE groups SET version = version + 1")
+
+        store._database.write(as_before)
+        enroll(store, "bob", np.zeros(WIDTH))
+        assert persons_of(store) == {"ada", "old", "bob"}
+    assert len(loads) == 2
+
+
+def test_a_key_never_comes_back(store):
+    """A face that was deleted is not taken for the one that was enrolled next."""
+    enroll(store, "ada", np.zeros(WIDTH))
+    assert persons_of(store) == {"ada"}
+    store.delete_person(APPID, "ada")
+    enroll(store, "bob", np.ones(WIDTH))
+    (match,) = store.identify(APPID, ["g"], np.ones(WIDTH, np.float32), EUCLID, 5)
+    assert (match.person_id, match.confidence) == ("bob", 100.0)
+
+
+def test_a_gallery_that_is_mostly_gone_is_loaded_anew(store, monkeypatch, loads):
+    """So that memory and time are those of the faces that are there."""
+    monkeypatch.setattr("face_async.server.storage.gallery.BLOCK_ROWS", 4)
+    for number in range(12):
+        enroll(store, f"p{number}", np.zeros(WIDTH))
+    assert len(persons_of(store)) == 12
+    for number in range(11):
+        store.delete_person(APPID, f"p{number}")
+        assert len(persons_of(store)) == 11 - number
+    assert len(loads) == 2
+
+
+def test_who_is_deleted_while_compared_is_not_named(store, monkeypatch):
+    """The next person moves up."""
+    for number in range(6):
+        enroll(store, f"p{number}", np.full(WIDTH, number / 100))
+    compare = sqlite.rank
+
+    def deleting(*args):
+        ranking = compare(*args)
+        monkeypatch.setattr(sqlite, "rank", compare)
+        store.delete_person(APPID, "p0")
+        return ranking
+
+    monkeypatch.setattr(sqlite, "rank", deleting)
+    found = store.identify(APPID, ["g"], np.zeros(WIDTH, np.float32), EUCLID, 5)
+    assert [match.person_id for match in found] == ["p1", "p2", "p3", "p4", "p5"]
+
+
+def test_a_gallery_is_loaded_once_for_all_who_ask_and_nobody_else_waits(tmp_path, monkeypatch):
+    """While it is being loaded, persons are read and written, and other groups are compared with."""
+    path = tmp_path / "faces.db"
+    with Store(path) as store:
+        enroll(store, "ada", np.zeros(WIDTH), "slow")
+        enroll(store, "bob", np.zeros(WIDTH), "other")
+        load, made, loading, go_on = Galleries._loaded, [], threading.Event(), threading.Event()
+
+        def slow(self, key):
+            if key[0] == 1:
+                made.append(key)
+                loading.set()
+                assert go_on.wait(60)
+            return load(self, key)
+
+        monkeypatch.setattr(Galleries, "_loaded", slow)
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(persons_of(store, "slow"))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        assert loading.wait(60)
+        assert persons_of(store, "other") == {"bob"}
+        enroll(store, "eve", np.zeros(WIDTH), "slow")
+        assert store.person(APPID, "eve").group_ids == ["slow"]
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    assert answers == [{"ada", "eve"}] * 8
+    assert len(made) == 1
+
+
+def test_galleries_take_the_memory_that_they_may(tmp_path, loads):
+    """What was used longest ago goes first; one that is larger than all memory is kept alone."""
+    size = Gallery().extended(rows_of(np.zeros((10, WIDTH), np.float32), range(10))).nbytes
+    with Store(tmp_path / "faces.db", gallery_memory=3 * size) as store:
+        for group in range(4):
+            for number in range(10):
+                enroll(store, f"{group}-{number}", np.zeros(WIDTH), f"g{group}")
+        for number in range(200):
+            enroll(store, f"large-{number}", np.zeros(WIDTH), "large")
+        for group in (0, 1, 2, 0, 3, 0, 1):
+            persons_of(store, f"g{group}")
+        assert loads == [1, 2, 3, 4, 2]
+        for group in ("large", "large", "g0"):
+            persons_of(store, group)
+        assert loads[5:] == [5, 1]
+
+
+def crowd(store, group, persons, faces, rng):
+    """Enroll so many persons with so many faces each."""
+    for person in range(persons):
+        person_id = f"{group}-{person}"
+        embeddings = unit(rng, 1, 128) + np.float32(0.02) * unit(rng, faces, 128)
+        enroll(store, person_id, embeddings[0], group)
+        found = [Face(0, 0, 1.0, 1.0, embedding=one) for one in embeddings[1:]]
+        store.add_faces(APPID, person_id, found, tag="", recognizer=NEVER_THE_SAME, max_faces=faces)
+
+
+class NeverTheSame(Euclid):
+    def similarities(self, probe, gallery):
+        return np.zeros(len(gallery))
+
+
+NEVER_THE_SAME = NeverTheSame()
+
+
+def test_a_full_group_is_compared_with_beside_writers(tmp_path, seed, full):
+    """Four writers and one who identifies: what was written is found at once; at full counts, within the goals."""
+    rng = np.random.default_rng(seed)
+    persons, seconds = (8_500, 6) if full else (50, 0.5)
+    with Store(tmp_path / "faces.db") as store:
+        crowd(store, "g", persons, 20, rng)
+        probe = unit(rng, 1, 128)[0]
+        persons_of(store, probe=probe)
+        warm = median_ms(lambda: store.identify(APPID, ["g"], probe, EUCLID, 5))
+        end = time.monotonic() + seconds
+        written = [0] * 4
+
+        def write(thread):
+            own = np.random.default_rng(thread)
+            while time.monotonic() < end:
+                enroll(store, f"new-{thread}-{written[thread]}", unit(own, 1, 128)[0], "g")
+                written[thread] += 1
+
+        threads = [threading.Thread(target=write, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        times = []
+        while time.monotonic() < end:
+            times.append(median_ms(lambda: store.identify(APPID, ["g"], probe, EUCLID, 5), 1))
+        for thread in threads:
+            thread.join()
+        alone = []
+        for number in range(20):
+            one = unit(rng, 1, 128)[0]
+            enroll(store, f"last-{number}", one, "g")
+            started = time.perf_counter()
+            (best, *_) = store.identify(APPID, ["g"], one, EUCLID, 5)
+            alone.append((time.perf_counter() - started) * 1_000)
+            assert best.person_id == f"last-{number}"
+        found = len(persons_of(store, probe=probe))
+        assert found == persons + sum(written) + 20 == len(store.person_ids(APPID, "g"))
+    if full:
+        assert warm <= 20
+        assert statistics.median(alone) <= 30
+        assert statistics.median(times) <= 50
+        assert sum(written) / seconds >= 100
+
+
+def median_ms(function, rounds=20):
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        function()
+        times.append((time.perf_counter() - started) * 1_000)
+    return statistics.median(times)
