@@ -71,7 +71,7 @@ def rows_of(embeddings, persons, first=0):
     return [(first + key, int(person), one.astype("<f4").tobytes()) for key, (one, person) in enumerate(pairs)]
 
 
-def plain(embeddings, persons, alive, probe, recognizer, top=5):
+def plain(embeddings, persons, alive, probe, *, recognizer):
     """Return what a comparison with every face, one after the other, says: persons, faces, similarities."""
     keys = np.flatnonzero(alive)
     similarities = recognizer.similarities(probe, embeddings[keys])
@@ -81,7 +81,7 @@ def plain(embeddings, persons, alive, probe, recognizer, top=5):
     best = {}
     for place in np.lexsort((keys, distances, -similarities)):
         best.setdefault(int(persons[keys[place]]), (int(keys[place]), float(similarities[place])))
-    return [(person, face, similarity) for person, (face, similarity) in list(best.items())[:top]]
+    return [(person, face, similarity) for person, (face, similarity) in list(best.items())[:5]]
 
 
 def said(gallery, probe, recognizer, top=5):
@@ -135,7 +135,7 @@ def test_the_ranking_is_that_of_a_comparison_with_every_face(kind, recognizer, s
         gallery = Gallery().extended(rows_of(embeddings, persons)).followed(1, gone.tolist(), [])
         assert len(gallery) == alive.sum()
         for probe in (embeddings[0], embeddings.mean(axis=0), unit(rng, 1)[0], 3 * unit(rng, 1)[0]):
-            assert plain(embeddings, persons, alive, probe, recognizer) == said(gallery, probe, recognizer)
+            assert plain(embeddings, persons, alive, probe, recognizer=recognizer) == said(gallery, probe, recognizer)
 
 
 def test_32_bit_products_alone_would_rank_wrongly(seed):
@@ -143,7 +143,7 @@ def test_32_bit_products_alone_would_rank_wrongly(seed):
     embeddings, persons = indistinct(np.random.default_rng(seed), 2_000)
     probe = embeddings[0]
     rough = np.square(embeddings).sum(axis=1) - 2 * embeddings @ probe
-    expected = {face for _, face, _ in plain(embeddings, persons, np.ones(2_000, bool), probe, EUCLID)}
+    expected = {face for _, face, _ in plain(embeddings, persons, np.ones(2_000, bool), probe, recognizer=EUCLID)}
     assert not expected <= set(np.argsort(rough, kind="stable")[:100].tolist())
 
 
@@ -180,7 +180,7 @@ def test_a_gallery_never_changes(seed):
     alive = np.ones(3_000, bool)
     for step in range(1_000, 3_000, 100):
         alive[step - 1_000 : step - 990] = False
-    assert said(later, probe, EUCLID) == plain(embeddings, persons, alive, probe, EUCLID)
+    assert said(later, probe, EUCLID) == plain(embeddings, persons, alive, probe, recognizer=EUCLID)
 
 
 @pytest.mark.parametrize(

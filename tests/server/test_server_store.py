@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import contextlib
 import sqlite3
 import stat
 import subprocess
@@ -16,11 +17,39 @@ from timing import PATIENCE
 from face_async.limits import ServiceLimits
 from face_async.server import Store, StoreError
 from face_async.server.refusal import Refusal
-from face_async.server.storage.rows import Match
+from face_async.server.storage.rows import FACE_COLUMNS, Match
 from face_async.server.storage.schema import SCHEMA_VERSION
 
 APPID = "123456"
 TOY = ToyRecognizer()
+
+SCHEMA_1 = """
+CREATE TABLE groups (
+    id INTEGER PRIMARY KEY, appid TEXT NOT NULL, group_id TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (appid, group_id)
+);
+CREATE TABLE persons (
+    id INTEGER PRIMARY KEY, appid TEXT NOT NULL, person_id TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL,
+    UNIQUE (appid, person_id)
+);
+CREATE TABLE memberships (
+    id INTEGER PRIMARY KEY,
+    grp INTEGER NOT NULL REFERENCES groups ON DELETE CASCADE,
+    person INTEGER NOT NULL REFERENCES persons ON DELETE CASCADE,
+    UNIQUE (grp, person)
+);
+CREATE INDEX memberships_by_person ON memberships (person);
+CREATE TABLE faces (
+    id INTEGER PRIMARY KEY, face_id TEXT NOT NULL UNIQUE,
+    person INTEGER NOT NULL REFERENCES persons ON DELETE CASCADE,
+    tag TEXT NOT NULL, x INTEGER NOT NULL, y INTEGER NOT NULL, width REAL NOT NULL, height REAL NOT NULL,
+    gender INTEGER NOT NULL, age INTEGER NOT NULL, expression INTEGER NOT NULL, glass INTEGER NOT NULL,
+    pitch INTEGER NOT NULL, yaw INTEGER NOT NULL, roll INTEGER NOT NULL,
+    recognizer TEXT NOT NULL, embedding BLOB NOT NULL
+);
+CREATE INDEX faces_by_person ON faces (person);
+"""
+"""The tables of version 1, as its release made them."""
 
 
 def enroll(store: Store, person_id: str, *groups: str, face: int | None = None) -> str:
@@ -77,6 +106,61 @@ def test_a_newer_version_is_refused(tmp_path):
         Store(path)
 
 
+def write_version_1(path):
+    """Write a database as the first release did: two people in a group, one of them with a face."""
+    with sqlite3.connect(path) as db:
+        db.executescript(SCHEMA_1)
+        db.execute("PRAGMA user_version = 1")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO groups VALUES (1, ?, 'staff', 2)", (APPID,))
+        for key, person_id in enumerate(["ada", "bob"], 1):
+            db.execute("INSERT INTO persons VALUES (?, ?, ?, 'n', 't')", (key, APPID, person_id))
+            db.execute("INSERT INTO memberships (grp, person) VALUES (1, ?)", (key,))
+        face = TOY.find_face(picture(3))
+        values = [getattr(face, column) for column in FACE_COLUMNS]
+        db.execute(
+            f"INSERT INTO faces VALUES (7, '1234567890123456789', 1, 't', {'?, ' * len(values)} 'toy', ?)",
+            (*values, face.embedding.tobytes()),
+        )
+    db.close()
+
+
+def test_a_file_of_version_1_is_taken_over(tmp_path):
+    """With all that is in it; after that it is of this version."""
+    path = tmp_path / "faces.db"
+    write_version_1(path)
+    for _ in range(2):
+        with Store(path) as store:
+            assert store.person(APPID, "ada").face_ids == ["1234567890123456789"]
+            assert store.person_ids(APPID, "staff")[:2] == ["ada", "bob"]
+            assert found(store, "staff", 3)[0] == "ada"
+            assert store.face_info(APPID, "1234567890123456789")["age"] == 37
+    with Store(path) as store:
+        face_id = enroll(store, "eve", face=9)
+        assert found(store, "staff", 9) == ["eve", "ada"]
+        store.delete_person(APPID, "ada")
+        assert found(store, "staff", 9) == ["eve"]
+        assert store.person(APPID, "eve").face_ids == [face_id]
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+
+
+def test_a_snapshot_of_version_1_is_taken_over(tmp_path, store):
+    """As files are."""
+    path = tmp_path / "old.db"
+    write_version_1(path)
+    with sqlite3.connect(path) as db, contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        db.backup(copy)
+        content = copy.serialize()
+    db.close()
+    store.restore(content[:18] + b"\x01\x01" + content[20:])
+    assert found(store, "staff", 3) == ["ada"]
+    enroll(store, "eve", face=9)
+    assert found(store, "staff", 9) == ["eve", "ada"]
+
+
 def test_a_strangers_file_is_refused(tmp_path):
     """Another program's database, a file that is none, and a folder that does not exist."""
     stranger, text = tmp_path / "stranger.db", tmp_path / "notes.txt"
@@ -84,6 +168,7 @@ def test_a_strangers_file_is_refused(tmp_path):
         db.execute("CREATE TABLE theirs (x)")
     db.close()
     text.write_text("dear diary, " * 100)
+    before = stranger.read_bytes()
     with pytest.raises(StoreError, match="database of something else"):
         Store(stranger)
     with pytest.raises(StoreError, match="cannot be opened as a database"):
@@ -91,6 +176,7 @@ def test_a_strangers_file_is_refused(tmp_path):
     with pytest.raises(StoreError, match="No such file"):
         Store(tmp_path / "none" / "faces.db")
     assert text.read_text().startswith("dear diary")
+    assert stranger.read_bytes() == before
 
 
 def test_a_face_id_is_19_digits_and_unique():

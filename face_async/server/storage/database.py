@@ -101,7 +101,9 @@ class Database:
         try:
             self._thread.submit(self._work_off)
         except RuntimeError:
-            raise sqlite3.ProgrammingError("the database is closed") from None
+            with contextlib.suppress(ValueError):  # it was taken together with those before it
+                self._jobs.remove(job)  # type: ignore[arg-type]
+                raise sqlite3.ProgrammingError("the database is closed") from None
         return job.outcome.result()
 
     @contextlib.contextmanager
