@@ -53,7 +53,7 @@ from attrs import asdict, frozen
 from face_async.errors import ReturnCode
 from face_async.server.recognition import MATCH_SIMILARITY
 from face_async.server.refusal import Refusal
-from face_async.server.storage.lanes import rankings, reads, writes
+from face_async.server.storage.workers import rankings, reads, writes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

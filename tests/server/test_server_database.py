@@ -100,6 +100,19 @@ def test_reads_do_not_wait_for_the_files_lock_and_writes_wait_together(tmp_path,
         assert store.person(APPID, "ada").name == "x"
 
 
+def test_a_store_is_opened_and_compared_with_beside_a_lock(tmp_path, monkeypatch):
+    """Whoever only reads needs no lock from the start."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.3)
+    with Store(tmp_path / "faces.db") as store:
+        face = TOY.find_face(picture(1))
+        store.add_person(APPID, "ada", ["staff"], name="", tag="", face=face, recognizer=TOY, limits=ServiceLimits())
+    with Foreign(tmp_path / "faces.db"), Store(tmp_path / "faces.db") as store:
+        (match,) = store.identify(APPID, ["staff"], face.embedding, TOY, 5)
+        assert match.person_id == "ada"
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            enroll(store, "bob")
+
+
 def test_writes_go_on_when_the_lock_is_given_back(tmp_path):
     """All those that have waited."""
     with Store(tmp_path / "faces.db") as store:
@@ -152,7 +165,7 @@ def test_writes_that_wait_at_the_same_time_share_a_commit(tmp_path):
             threads = [threading.Thread(target=enroll, args=(store, f"p{number}")) for number in range(20)]
             for number, thread in enumerate(threads):
                 thread.start()
-                while len(store._database._jobs) < number + 1:
+                while len(store._database._waiting) < number + 1:
                     time.sleep(0.001)
         for thread in threads:
             thread.join()
@@ -166,7 +179,7 @@ def together(store, *functions):
 
     def release():
         with store._database.exclusively():
-            while len(store._database._jobs) < len(functions):
+            while len(store._database._waiting) < len(functions):
                 time.sleep(0.001)
 
     return [result for result, _ in in_threads(release, *functions)][1:]
@@ -224,7 +237,7 @@ def test_closing_loses_nothing(tmp_path):
 
     def close():
         with store._database.exclusively():
-            while len(store._database._jobs) < 10:
+            while len(store._database._waiting) < 10:
                 time.sleep(0.001)
         store.close()
 

@@ -55,7 +55,7 @@ class Database:
         self._file = None if path == MEMORY else Path(path).resolve()
         self._synchronous = synchronous
         self._identity = None if self._file is None else _claimed(self._file, path)
-        self._jobs: deque[_Job[object]] = deque()
+        self._waiting: deque[_Write[object]] = deque()
         self._thread = ThreadPoolExecutor(1, "face_async storage")
         self._writer = _Pool(self._open_writer, 1)
         self._reader = self._writer if self._file is None else _Pool(self._open_reader, _READERS)
@@ -96,15 +96,15 @@ class Database:
             sqlite3.Error: Nothing was written: the file is locked by another process for :data:`BUSY_SECONDS`, was
                 deleted or replaced, or cannot be written.
         """
-        job = _Job(work)
-        self._jobs.append(job)  # type: ignore[arg-type]  # a queue of jobs with results of all kinds
+        write = _Write(work)
+        self._waiting.append(write)  # type: ignore[arg-type]  # a queue of writes with results of all kinds
         try:
             self._thread.submit(self._work_off)
         except RuntimeError:
             with contextlib.suppress(ValueError):  # it was taken together with those before it
-                self._jobs.remove(job)  # type: ignore[arg-type]
+                self._waiting.remove(write)  # type: ignore[arg-type]
                 raise sqlite3.ProgrammingError("the database is closed") from None
-        return job.outcome.result()
+        return write.outcome.result()
 
     @contextlib.contextmanager
     def exclusively(self) -> Generator[sqlite3.Connection]:
@@ -113,12 +113,12 @@ class Database:
             yield db
 
     def _work_off(self) -> None:
-        while self._jobs:
+        while self._waiting:
             try:
                 with self._writer.connection() as db:
                     self._require_same_file()
                     db.execute("BEGIN IMMEDIATE")
-                    _commit(db, [self._jobs.popleft() for _ in range(len(self._jobs))])
+                    _commit(db, [self._waiting.popleft() for _ in range(len(self._waiting))])
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
                 self._give_up(error)
 
@@ -127,8 +127,8 @@ class Database:
         is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
         now = time.monotonic()
         # They came in the order of their deadlines.
-        while self._jobs and (not is_locked or self._jobs[0].deadline <= now):
-            self._jobs.popleft().outcome.set_exception(error)
+        while self._waiting and (not is_locked or self._waiting[0].deadline <= now):
+            self._waiting.popleft().outcome.set_exception(error)
 
     def _require_same_file(self) -> None:
         if self._file is not None and _identity(self._file) != self._identity:
@@ -155,7 +155,7 @@ class Database:
 
 
 @frozen(eq=False)
-class _Job(Generic[T]):
+class _Write(Generic[T]):
     """A write that waits."""
 
     work: Callable[[sqlite3.Connection], T]
@@ -195,35 +195,35 @@ class _Pool:
             self._free.put(None)
 
 
-def _commit(db: sqlite3.Connection, jobs: list[_Job[object]]) -> None:
+def _commit(db: sqlite3.Connection, writes: list[_Write[object]]) -> None:
     try:
-        outcomes = [_attempt(db, job) for job in jobs]
+        outcomes = [_attempt(db, write) for write in writes]
         db.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - all of them have failed, for one reason
         with contextlib.suppress(sqlite3.Error):
             db.rollback()
-        for job in jobs:
-            job.outcome.set_exception(error)
+        for write in writes:
+            write.outcome.set_exception(error)
         return
-    # Not before the commit: even a refusal may rest on what another of these jobs has written.
-    for job, (result, failure) in zip(jobs, outcomes, strict=True):
+    # Not before the commit: even a refusal may rest on what another of these writes has written.
+    for write, (result, failure) in zip(writes, outcomes, strict=True):
         if failure is None:
-            job.outcome.set_result(result)
+            write.outcome.set_result(result)
         else:
-            job.outcome.set_exception(failure)
+            write.outcome.set_exception(failure)
 
 
-def _attempt(db: sqlite3.Connection, job: _Job[object]) -> tuple[object, Exception | None]:
-    db.execute("SAVEPOINT job")
+def _attempt(db: sqlite3.Connection, write: _Write[object]) -> tuple[object, Exception | None]:
+    db.execute("SAVEPOINT one")
     try:
-        result = job.work(db)
+        result = write.work(db)
     except Exception as error:
         if not db.in_transaction:  # SQLite has undone everything itself, as it may on a full disk
             raise
-        db.execute("ROLLBACK TO job")
-        db.execute("RELEASE job")
+        db.execute("ROLLBACK TO one")
+        db.execute("RELEASE one")
         return None, error
-    db.execute("RELEASE job")
+    db.execute("RELEASE one")
     return result, None
 
 

@@ -1,4 +1,4 @@
-"""Threads for work on a store, in lanes: what waits in one does not take the threads of another."""
+"""Threads for work on a store: each kind of work has its own, so that none waits for the threads of another."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Lane:
-    """So many worker threads at most in each event loop.
+class Workers:
+    """Worker threads for one kind of work: so many at most in each event loop.
 
     Args:
         name: A name of its own.
@@ -39,11 +39,11 @@ class Lane:
         return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs), limiter=limiter)
 
 
-reads = Lane("reads", 40)
+reads = Workers("reads", 40)
 """For what is answered within moments."""
 
-writes = Lane("writes", 256)
+writes = Workers("writes", 256)
 """For what may wait for the file: those who wait at the same time share a commit."""
 
-rankings = Lane("rankings", 16)
+rankings = Workers("rankings", 16)
 """For comparisons with galleries, which may have to be loaded."""
