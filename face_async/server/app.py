@@ -69,7 +69,10 @@ def create_app(
         recognizer: What compares faces: ``"dlib"``, ``"fingerprint"``, ``"auto"`` (dlib where it is installed)
             or a recognizer of your own, which you close.
         faults: Scripted faults, for tests; None for none.
-        replay_protection: Whether a signature is good for one request only (code 13).
+        replay_protection: Whether a signature is good for one request only (code 13), in all processes on the
+            store's file and after a restart. Then it may be good for an hour at most (code 9), and each account may
+            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write to a
+            second file beside the store's.
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
@@ -77,10 +80,11 @@ def create_app(
 
     Raises:
         ValueError: An entry of ``url_allow_list`` cannot be read, or no recognizer has this name.
+        StoreError: The file of used signatures cannot be opened.
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
-    guard = Guard(credentials, replay_protection=replay_protection, clock=clock)
+    guard = Guard(credentials, used=store.used_signatures() if replay_protection else None, clock=clock)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     finder = FaceFinder(chosen, fetcher)
     endpoints = Endpoints(store, guard, finder, limits, faults)
@@ -122,7 +126,7 @@ class Endpoints:
 
     async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.
-        signature = self.guard.admit(request.headers.get("authorization", ""))
+        signature = await self.guard.admit(request.headers.get("authorization", ""))
         form = await read_form(request, self.limits.max_request_bytes)
         parameters = Parameters(form, self.limits)
         appid, bucket = parameters.target()

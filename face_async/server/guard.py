@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
-from cachetools import TLRUCache
 
 from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
+from face_async.server.storage.workers import reads
 from face_async.signature import MAX_LIFETIME, Credentials, Signature, parse, verify_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from face_async.server.storage.signatures import UsedSignatures
 
 MAX_CLOCK_LEAD = 15 * 60
 """How far in the future a signature may be dated, in seconds.
 
 The specification says nothing. Clocks drift, and Node's client rounds up; a signature dated further ahead
 gets code 9, so that a client with a wrong clock learns of it the same way in both directions.
+"""
+
+MAX_ONE_TIME_LIFETIME = 60 * 60
+"""How long a signature may be good that is good for one request only, in seconds; a longer one gets code 9.
+
+So whoever fills up the memory of used signatures has room again within the hour.
 """
 
 
@@ -49,7 +56,7 @@ class Guard:
 
     Args:
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
-        replay_protection: Whether a signature is good for one request only.
+        used: The memory of used signatures when each is good for one request only; None: until it expires.
         clock: Unix time in seconds.
     """
 
@@ -57,7 +64,7 @@ class Guard:
         self,
         credentials: Credentials | Sequence[Account],
         *,
-        replay_protection: bool,
+        used: UsedSignatures | None,
         clock: Callable[[], float],
     ) -> None:
         self._master = credentials if isinstance(credentials, Credentials) else None
@@ -67,10 +74,10 @@ class Guard:
         self._buckets: dict[str, set[str]] = {}
         for account in accounts:
             self._buckets.setdefault(account.appid, set()).update(account.buckets)
-        self._seen = SeenSignatures(clock) if replay_protection else None
+        self._used = used
         self._clock = clock
 
-    def admit(self, authorization: str) -> Signature:
+    async def admit(self, authorization: str) -> Signature:
         """Check an Authorization value, before the body is read, and return the signature in it.
 
         Raises:
@@ -84,9 +91,13 @@ class Guard:
             raise Refusal(ReturnCode.SIGNATURE_MALFORMED) from None
         if not verify_signature(signature, self._credentials(signature)):
             raise Refusal(ReturnCode.SIGNATURE_MISMATCH)
-        self._check_time(signature, self._clock())
-        if self._seen is not None and not self._seen.add(signature):
-            raise Refusal(ReturnCode.REPLAY_ATTACK)
+        now = self._clock()
+        self._check_time(signature, now)
+        if self._used is not None:
+            # A key that is good for every appid is one account, or each appid it makes up would have room of its own.
+            account = signature.secret_id if self._master else f"{signature.appid} {signature.secret_id}"
+            if not await reads.run(self._used.remember, account, signature.digest, signature.expires, now):
+                raise Refusal(ReturnCode.REPLAY_ATTACK)
         return signature
 
     def check_target(self, signature: Signature, appid: str, bucket: str | None) -> None:
@@ -120,32 +131,8 @@ class Guard:
             raise Refusal(ReturnCode.APPID_SECRETID_MISMATCH)
         return credentials
 
-    @staticmethod
-    def _check_time(signature: Signature, now: float) -> None:
+    def _check_time(self, signature: Signature, now: float) -> None:
         lifetime = signature.expires - signature.signed_at
-        if not 0 < lifetime <= MAX_LIFETIME or signature.expires < now or signature.signed_at > now + MAX_CLOCK_LEAD:
+        longest = MAX_LIFETIME if self._used is None else MAX_ONE_TIME_LIFETIME
+        if not 0 < lifetime <= longest or signature.expires < now or signature.signed_at > now + MAX_CLOCK_LEAD:
             raise Refusal(ReturnCode.SIGNATURE_EXPIRED)
-
-
-class SeenSignatures:
-    """Remembers signatures until they expire.
-
-    Args:
-        clock: Unix time in seconds.
-        capacity: How many signatures are remembered; beyond it, the one that came first is forgotten.
-    """
-
-    def __init__(self, clock: Callable[[], float], capacity: int = 100_000) -> None:
-        # A signature is still good in the second in which it expires.
-        self._expiries = TLRUCache[bytes, int, float](capacity, lambda _digest, expiry, _now: expiry + 1, clock)
-        self._lock = threading.Lock()
-
-    def add(self, signature: Signature) -> bool:
-        """Remember a signature; return whether it is new."""
-        with self._lock:
-            is_new = signature.digest not in self._expiries
-            self._expiries[signature.digest] = signature.expires
-            return is_new
-
-    def __len__(self) -> int:
-        return len(self._expiries)

@@ -11,8 +11,9 @@ Code   When
 11     no account has the SecretID that it names
 12     the SecretID belongs to another appid's account (only with a list of accounts)
 14     it was made with another SecretKey, or altered
-9      it has expired, is good for no time or more than 3 months, or is dated over 15 minutes ahead
-13     it was used before (only with ``replay_protection``)
+9      it has expired, is good for no time or more than 3 months, or is dated over 15 minutes ahead; or, with
+       ``replay_protection``, is good for more than an hour
+13     it was used before, or the account has used too many (only with ``replay_protection``)
 23     the body is larger than ``max_request_bytes``
 3      the body is neither JSON nor multipart/form-data as its Content-Type says, or is cut short
 21     a parameter has the wrong type, is no UTF-8, or is given twice

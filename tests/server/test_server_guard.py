@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import anyio
 import httpx
 import pytest
 from serverkit import APPID, BUCKET, CREDENTIALS, authorization, calling, signed
 from specification import SIGNATURE_VECTORS
 
-from face_async.server import Account
-from face_async.server.guard import MAX_CLOCK_LEAD, SeenSignatures
-from face_async.signature import MAX_LIFETIME, Credentials, parse
+from face_async.server import Account, Store
+from face_async.server.guard import MAX_CLOCK_LEAD, MAX_ONE_TIME_LIFETIME
+from face_async.server.storage import signatures
+from face_async.signature import MAX_LIFETIME, Credentials
 
 pytestmark = pytest.mark.anyio
 
@@ -124,27 +126,52 @@ async def test_a_forged_signature_does_not_burn_the_true_one(store):
         assert [await code_of(caller, early) for _ in range(2)] == [9, 9]
 
 
-def test_seen_signatures_are_bounded_and_forgotten_when_they_expire(anyio_backend):
-    """Memory for replays does not grow without end."""
-    now = NOW
-    seen = SeenSignatures(lambda: now, capacity=3)
-    signatures = [parse(authorization(now=NOW, lifetime=100 + index)) for index in range(4)]
-    assert all(seen.add(signature) for signature in signatures)
-    assert len(seen) == 3
-    now = signatures[3].expires  # and good until the end of this second
-    assert not seen.add(signatures[3])
-    now += 1
-    assert seen.add(parse(authorization(now=now)))
-    assert len(seen) == 1
+async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(tmp_path):
+    """What was used is in a file beside the database."""
+    value = authorization()
+    with Store(tmp_path / "faces.db") as first, Store(tmp_path / "faces.db") as second:
+        async with calling(first, replay_protection=True) as here, calling(second, replay_protection=True) as there:
+            assert [await code_of(here, value), await code_of(there, value)] == [0, 13]
+            codes = []
+            async with anyio.create_task_group() as tasks:
+                for caller in (here, there) * 5:
+                    tasks.start_soon(collect, codes, caller, same := authorization())
+                    tasks.start_soon(collect, codes, there, same)
+            assert sorted(codes) == [0] * 10 + [13] * 10
+    with Store(tmp_path / "faces.db") as store:
+        async with calling(store, replay_protection=True) as caller:
+            assert await code_of(caller, value) == 13
 
 
-def test_a_signature_of_long_life_drives_no_other_out_of_the_memory(anyio_backend):
-    """Each is remembered for as many further ones as there is room for."""
-    seen = SeenSignatures(lambda: NOW, capacity=3)
-    lasting = [parse(authorization(now=NOW, lifetime=MAX_LIFETIME)) for _ in range(3)]
-    brief = parse(authorization(now=NOW))
-    assert all(seen.add(signature) for signature in lasting)
-    assert [seen.add(brief), seen.add(brief)] == [True, False]
+async def collect(codes, caller, value):
+    codes.append(await code_of(caller, value))
+
+
+async def test_no_account_uses_up_the_memory_of_another(store, monkeypatch):
+    """Who has used too many is refused, and nothing that is good is forgotten."""
+    monkeypatch.setattr(signatures, "CAPACITY", 3)
+    async with calling(store, credentials=ACCOUNTS, replay_protection=True) as caller:
+        values = [authorization() for _ in range(4)]
+        assert [await code_of(caller, value) for value in values] == [0, 0, 0, 13]
+        assert await code_of(caller, authorization("777", "test", OTHER), appid="777") == 0
+        assert [await code_of(caller, value) for value in values] == [13] * 4
+
+
+async def test_one_key_for_every_appid_is_one_account(store, monkeypatch):
+    """However many appids it makes up."""
+    monkeypatch.setattr(signatures, "CAPACITY", 3)
+    async with calling(store, replay_protection=True) as caller:
+        codes = [await code_of(caller, authorization(str(appid)), appid=str(appid)) for appid in range(1, 6)]
+    assert codes == [0, 0, 0, 13, 13]
+
+
+async def test_a_signature_that_is_good_once_is_not_good_for_long(store):
+    """So that the memory of used ones has room again soon."""
+    async with calling(store, replay_protection=True) as caller:
+        assert await code_of(caller, authorization(lifetime=MAX_ONE_TIME_LIFETIME)) == 0
+        assert await code_of(caller, authorization(lifetime=MAX_ONE_TIME_LIFETIME + 1)) == 9
+    async with calling(store) as caller:
+        assert await code_of(caller, authorization(lifetime=MAX_ONE_TIME_LIFETIME + 1)) == 0
 
 
 async def test_the_signature_is_checked_before_the_body_is_read(caller):

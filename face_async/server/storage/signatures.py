@@ -36,13 +36,13 @@ class UsedSignatures:
 
     Args:
         path: The store's database; the file is named the same with ``-signatures`` behind.
-        capacity: How many signatures are remembered for each account. Beyond it new ones are refused until some have
-            expired; none is forgotten while it is good.
+        capacity: How many signatures are remembered for each account, None for :data:`CAPACITY`. Beyond it new ones
+            are refused until some have expired; none is forgotten while it is good.
     """
 
-    def __init__(self, path: str, capacity: int = CAPACITY) -> None:
+    def __init__(self, path: str, capacity: int | None = None) -> None:
         self._database = Database(path if path == MEMORY else f"{path}-signatures", _prepare, synchronous="NORMAL")
-        self._capacity = capacity
+        self._capacity = CAPACITY if capacity is None else capacity
 
     def close(self) -> None:
         """Close the file; twice does no harm."""
