@@ -133,7 +133,7 @@ def test_the_ranking_is_that_of_a_comparison_with_every_face(kind, recognizer, s
         alive = np.ones(len(persons), bool)
         alive[gone] = False
         gallery = Gallery().extended(rows_of(embeddings, persons)).followed(1, gone.tolist(), [])
-        assert len(gallery) == alive.sum()
+        assert gallery.count == alive.sum()
         for probe in (embeddings[0], embeddings.mean(axis=0), unit(rng, 1)[0], 3 * unit(rng, 1)[0]):
             assert plain(embeddings, persons, alive, probe, recognizer=recognizer) == said(gallery, probe, recognizer)
 
@@ -382,6 +382,14 @@ def test_galleries_take_the_memory_that_they_may(tmp_path, loads):
     """What was used longest ago goes first; one that is larger than all memory is kept alone."""
     size = Gallery().extended(rows_of(np.zeros((10, WIDTH), np.float32), range(10))).nbytes
     with Store(tmp_path / "faces.db", gallery_memory=3 * size) as store:
+        kept = store._galleries
+        enroll(store, "gone", np.zeros(WIDTH), "empty")
+        for _ in range(3):
+            store.delete_person(APPID, "gone")
+            assert persons_of(store, "empty") == set()
+            enroll(store, "gone", np.zeros(WIDTH), "empty")
+            persons_of(store, "empty")
+        loads.clear()
         for group in range(4):
             for number in range(10):
                 enroll(store, f"{group}-{number}", np.zeros(WIDTH), f"g{group}")
@@ -389,10 +397,11 @@ def test_galleries_take_the_memory_that_they_may(tmp_path, loads):
             enroll(store, f"large-{number}", np.zeros(WIDTH), "large")
         for group in (0, 1, 2, 0, 3, 0, 1):
             persons_of(store, f"g{group}")
-        assert loads == [1, 2, 3, 4, 2]
+        assert loads == [2, 3, 4, 5, 3]
+        assert kept._bytes == sum(one.nbytes for one in kept._kept.values()) <= 3 * size
         for group in ("large", "large", "g0"):
             persons_of(store, group)
-        assert loads[5:] == [5, 1]
+        assert loads[5:] == [6, 2]
 
 
 def crowd(store, persons, faces, rng):

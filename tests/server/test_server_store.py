@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import contextlib
+import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from serverkit import ToyRecognizer, picture
@@ -175,6 +177,10 @@ def test_a_strangers_file_is_refused(tmp_path):
         Store(text)
     with pytest.raises(StoreError, match="No such file"):
         Store(tmp_path / "none" / "faces.db")
+    os.mkfifo(tmp_path / "pipe")
+    for no_file in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(StoreError, match="not a regular file"):
+            Store(no_file)
     assert text.read_text().startswith("dear diary")
     assert stranger.read_bytes() == before
 
@@ -215,6 +221,28 @@ def test_two_stores_on_one_file_see_each_others_work(tmp_path):
         assert found(second, "staff") == ["ada", "bob"]
         second.delete_person(APPID, "ada")
         assert found(first, "staff") == ["bob"]
+
+
+def test_a_second_store_gives_up_no_lock_of_the_first(tmp_path):
+    """Locks belong to a process and a file: opening and closing it once more must not lose them."""
+    path = tmp_path / "faces.db"
+    with Store(path) as first:
+        enroll(first, "ada")
+        before = locks_on(path)
+        assert before
+        with Store(path) as second:
+            enroll(second, "bob")
+            assert locks_on(path) >= before
+        with pytest.raises(StoreError):
+            Store(path / "nowhere")
+        enroll(first, "eve")
+
+
+def locks_on(path):
+    """Return this process's locks on a file, as the kernel lists them."""
+    inode = path.stat().st_ino
+    lines = Path("/proc/locks").read_text().splitlines()
+    return len([line for line in lines if f":{inode} " in line and f" {os.getpid()} " in line])
 
 
 def test_threads_share_a_store(store):

@@ -149,8 +149,12 @@ class Database:
         db = sqlite3.connect(
             name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256, uri=True
         )
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        try:
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        except BaseException:
+            db.close()
+            raise
         return db
 
 
@@ -228,9 +232,15 @@ def _attempt(db: sqlite3.Connection, write: _Write[object]) -> tuple[object, Exc
 
 
 def _claimed(file: Path, path: str) -> tuple[int, int] | None:
-    # SQLite gives its journal the mode of the database.
     try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite gives its journal the mode of the database.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # It is not opened here: closing it would give up all locks that this process has on it (fcntl).
+        if not file.is_file():
+            raise StoreError(f"{path} cannot be opened: it is not a regular file") from None
+        if not os.access(file, os.R_OK | os.W_OK):
+            raise StoreError(f"{path} cannot be opened: it may not be read and written") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error.strerror}") from None
     return _identity(file)

@@ -84,7 +84,7 @@ class Galleries:
         with self._lock:
             previous = self._kept.pop(key, None)
             self._kept[key] = gallery
-            self._bytes += gallery.nbytes - (previous.nbytes if previous else 0)
+            self._bytes += gallery.nbytes - (0 if previous is None else previous.nbytes)
             while self._bytes > self._max_bytes and len(self._kept) > 1:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 

@@ -111,7 +111,9 @@ class Gallery:
     blocks: tuple[Block, ...] = ()
     removed: int = 0
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many faces there are."""
         return sum(block.count for block in self.blocks) - self.removed
 
     @property
@@ -122,7 +124,7 @@ class Gallery:
     @property
     def is_sparse(self) -> bool:
         """Whether more of its rows are gone than there, so that it is better loaded anew."""
-        return self.removed > len(self) + BLOCK_ROWS
+        return self.removed > self.count + BLOCK_ROWS
 
     def extended(self, rows: Sequence[FaceRow]) -> Gallery:
         """Return one with these faces too."""
