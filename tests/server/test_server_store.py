@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import contextlib
 import os
 import sqlite3
