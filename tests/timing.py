@@ -17,7 +17,7 @@ import pytest
 
 from face_async import FaceError
 
-PATIENCE = 60
+PATIENCE = 120
 """Seconds that a test waits for what must happen; only a broken program waits so long."""
 
 
