@@ -195,6 +195,7 @@ class RawServer:
             self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_400)
         self._listener.bind(("127.0.0.1", 0))
         self._starts = starts
+        self._empty = lambda: None
         self.host = "127.0.0.1:{1}".format(*self._listener.getsockname())
         self.url = f"{'http' if tls is None else 'https'}://{self.host}"
 
@@ -210,10 +211,10 @@ class RawServer:
 
     def swallow(self) -> Callable[[], None]:
         """Swallow connections instead of refusing them; returns what starts the server after all."""
-        empty = swallow_connections(self._listener)
+        self._empty = swallow_connections(self._listener)
 
         def start() -> None:
-            empty()
+            self._empty()
             self.start()
 
         return start
@@ -222,6 +223,7 @@ class RawServer:
         if kind is None:
             self._used_up.wait(5)  # a client may be gone before its request is looked at
         self.over.set()
+        self._empty()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -374,7 +376,7 @@ def swallow_connections(listener: socket.socket) -> Callable[[], None]:
     listener.listen(0)
     for _ in range(64):
         sock = queue.enter_context(socket.socket())
-        sock.settimeout(0.1)  # within this machine a connection is made at once or never
+        sock.settimeout(0.02)  # within this machine a connection is made at once or never
         try:
             sock.connect(listener.getsockname())
         except TimeoutError:

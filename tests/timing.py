@@ -17,7 +17,7 @@ import pytest
 
 from face_async import FaceError
 
-PATIENCE = 60
+PATIENCE = 120
 """Seconds that a test waits for what must happen; only a broken program waits so long."""
 
 
@@ -43,7 +43,7 @@ class Stopwatch:
 
     @property
     def net(self) -> float:
-        """The same, less the seconds that threads of this process waited for a processor."""
+        """The same, less the seconds that threads of this process waited for a processor, all of them together."""
         gross = self.gross
         return gross - sum(now - self._waited.get(thread, 0) for thread, now in _waited_for_a_processor().items())
 
