@@ -282,7 +282,11 @@ class ReturnCode(enum.IntEnum):
     AUTH_UNAVAILABLE_108 = Code(108, UnavailableError, "the authentication service is unavailable", Retry.LATER)
     INTERNAL_ERROR = Code(213, UnavailableError, "the service failed internally", Retry.AMBIGUOUS)
     SDK_IMAGE_FACEDETECT_FAILED = Code(-1101, ImageError, "no face was found; faces want at least 100 x 100 pixels")
-    SDK_IMAGE_DECODE_FAILED = Code(-1102, ImageError, "the picture cannot be decoded; it may be damaged")
+    SDK_IMAGE_DECODE_FAILED = Code(
+        -1102,
+        ImageError,
+        "the picture cannot be decoded; it may be damaged, or have more than the local server's 80,000,000 pixels",
+    )
     SDK_FEAT_PROCESSFAILED = Code(-1103, ImageError, "the face's features could not be computed")
     SDK_FACE_SHAPE_FAILED = Code(-1104, ImageError, "the face's outline could not be found")
     SDK_FACE_GENDER_FAILED = Code(-1105, ImageError, "the gender could not be estimated")

@@ -65,21 +65,16 @@ def smaller_copy(picture: PictureSource, longest_side: int) -> Copy | None:
 
     The copy has none of the data that cameras add to a picture: place, time and model.
     """
-    from PIL import Image, ImageOps  # noqa: PLC0415 - slow to import, and few commands need it
+    from face_async.images.decoding import NoPictureError, UndecodableError, decode  # noqa: PLC0415 - slow to import
 
     try:
-        with Image.open(picture if isinstance(picture, Path) else io.BytesIO(picture)) as original:
-            width, height = original.size
-            original.draft("RGB", (longest_side, longest_side))  # JPEG decodes straight to about the size needed
-            copy = ImageOps.exif_transpose(original).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        content = picture.read_bytes() if isinstance(picture, Path) else picture
+        decoded = decode(content, longest_side=longest_side)
+    except (OSError, NoPictureError, UndecodableError):
         return None
-    if (copy.width < copy.height) != (width < height):
-        width, height = height, width
-    copy.thumbnail((longest_side, longest_side))
     jpeg = io.BytesIO()
-    copy.save(jpeg, "JPEG", quality=85)
-    return Copy(jpeg.getvalue(), width, height)
+    decoded.image.save(jpeg, "JPEG", quality=85)
+    return Copy(jpeg.getvalue(), decoded.width, decoded.height)
 
 
 @frozen
@@ -95,7 +90,7 @@ class Box:
 class FaceBoxes:
     """Finds faces on this machine, as the service does not say where in the picture a face is.
 
-    It needs dlib, and finds none without it.
+    It needs the extra ``recognition``, and finds none without it.
     """
 
     def __init__(self) -> None:
@@ -103,7 +98,7 @@ class FaceBoxes:
         with contextlib.suppress(ImportError):
             from face_async.server import recognizer  # noqa: PLC0415 - slow to import
 
-            self._recognizer = recognizer("dlib")
+            self._recognizer = recognizer("faces")
 
     @property
     def name(self) -> str:

@@ -1,0 +1,201 @@
+"""What a picture's file holds beside its pixels, read here and by nobody else.
+
+A decoder is given the parts that pixels need and nothing more. Whatever a camera or an editor wrote wrong elsewhere
+then never matters, and formats that hide behind a well-known one have no one to read them.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import struct
+import zlib
+from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_MAX_PROFILE_BYTES = 4 * 1024 * 1024  # of colors, unpacked; those of printers have up to 2 MB
+
+_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
+_MARKER = 0xFF
+_START_OF_SCAN = 0xDA
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers that nothing belongs to
+_DROPPED = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # comments and applications but JFIF and Adobe, which explain colors
+_EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
+
+_PNG_NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_PNG_INTERLACED = 28  # where the header says whether rows come in passes
+
+_WEBP_SIDE = 0x3FFF  # pixels at most, and the bits that hold them
+
+_ORIENTATION = 0x0112
+_NUMBERS = {1: "B", 3: "H", 4: "I"}  # what EXIF calls byte, short and long
+
+
+class Kind(enum.StrEnum):
+    """The formats that are read, by Pillow's names."""
+
+    JPEG = "JPEG"
+    PNG = "PNG"
+    BMP = "BMP"
+    WEBP = "WEBP"
+
+
+@frozen
+class Container:
+    """A picture's file, taken apart.
+
+    Attributes:
+        kind: What its first bytes say that it is.
+        content: The file without what pixels do not need.
+        orientation: 1 to 8, how the camera was held; 1 when the file does not say.
+        profile: The ICC profile of its colors, b"" for none.
+        broken_off: Whether the end of the file may be missing, and its first rows be there nevertheless.
+        missing: How many bytes are certainly missing at the end.
+    """
+
+    kind: Kind
+    content: bytes
+    orientation: int = 1
+    profile: bytes = b""
+    broken_off: bool = False
+    missing: int = 0
+
+
+_Reader: TypeAlias = "Callable[[bytes], Container]"
+
+
+def open_container(content: bytes) -> Container | None:
+    """Return the file taken apart, None when it is no JPEG, PNG, BMP or WebP."""
+    for signature, read in _READERS:
+        if signature.match(content):
+            return read(content)
+    return None
+
+
+def webp_size(content: bytes) -> tuple[int, int]:
+    """Return width and height that a WebP's first part claims, in pixels; as large as can be if it is cut short."""
+    try:
+        if content[12:16] == b"VP8X":
+            low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", content, 24)
+            return 1 + low_width + (high_width << 16), 1 + low_height + (high_height << 16)
+        if content[12:16] == b"VP8L":
+            (bits,) = struct.unpack_from("<I", content, 21)
+            return 1 + (bits & _WEBP_SIDE), 1 + (bits >> 14 & _WEBP_SIDE)
+        width, height = struct.unpack_from("<HH", content, 26)
+    except struct.error:
+        return _WEBP_SIDE, _WEBP_SIDE
+    return width & _WEBP_SIDE, height & _WEBP_SIDE
+
+
+def orientation_of(exif: bytes) -> int:
+    """Return what EXIF says of how the camera was held, 1 to 8; 1 for nothing or nonsense."""
+    exif = exif.removeprefix(_EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, number = struct.unpack_from(f"{order}HH", exif, entry)
+            if tag == _ORIENTATION and number in _NUMBERS:
+                (value,) = struct.unpack_from(f"{order}{_NUMBERS[number]}", exif, entry + 8)
+                return int(value) if 1 <= value <= 8 else 1  # noqa: PLR2004 - eight ways to hold a rectangle
+    except struct.error:
+        pass  # it breaks off
+    return 1
+
+
+def _read_jpeg(content: bytes) -> Container:
+    kept, profile, orientation = [_START_OF_IMAGE], dict[int, bytes](), 1
+    for marker, segment in _jpeg_segments(content):
+        body = segment[4:]
+        if marker not in _DROPPED:
+            kept.append(segment)
+        elif body.startswith(_EXIF):
+            orientation = orientation_of(body)
+        elif body.startswith(_PROFILE) and len(body) > len(_PROFILE):
+            profile[body[len(_PROFILE)]] = body[len(_PROFILE) + 2 :]
+    # Within pixels this pair of bytes cannot be.
+    broken_off = _END_OF_IMAGE not in kept[-1]
+    if broken_off:
+        kept.append(_END_OF_IMAGE)
+    whole_profile = b"".join(part for _, part in sorted(profile.items()))
+    return Container(Kind.JPEG, b"".join(kept), orientation, whole_profile, broken_off)
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield markers and all that belongs to them; to the first scan belongs the rest of the file."""
+    at = 2
+    while at + 4 <= len(content):
+        marker = content[at + 1]
+        if content[at] != _MARKER or marker == _START_OF_SCAN:
+            yield marker, content[at:]
+            return
+        if marker == _MARKER:  # filling
+            at += 1
+            continue
+        end = at + 2 if marker in _ALONE else at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        yield marker, content[at:end]
+        at = end
+
+
+def _read_png(content: bytes) -> Container:
+    kept, profile, orientation, ended = [content[:8]], b"", 1, False
+    for name, data in _png_chunks(content):
+        if name in _PNG_NEEDED:
+            kept.append(struct.pack(">I4s", len(data), name) + data + struct.pack(">I", zlib.crc32(name + data)))
+        elif name == b"eXIf":
+            orientation = orientation_of(data)
+        elif name == b"iCCP":
+            profile = _unpacked(data.partition(b"\0")[2][1:])
+        ended |= name == b"IEND"
+    in_passes = content[_PNG_INTERLACED : _PNG_INTERLACED + 1] == b"\1"
+    return Container(Kind.PNG, b"".join(kept), orientation, profile, not ended and not in_passes)
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the chunks; the last one is as long as the file allows."""
+    at = 8
+    while at + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, at)
+        yield name, content[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def _unpacked(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _MAX_PROFILE_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _read_bmp(content: bytes) -> Container:
+    return Container(Kind.BMP, content, broken_off=True)  # nothing marks its end
+
+
+def _read_webp(content: bytes) -> Container:
+    parts = {name: data for name, data in _webp_chunks(content) if name in {b"EXIF", b"ICCP"}}
+    missing = max(0, 8 + int.from_bytes(content[4:8], "little") - len(content))
+    orientation, profile = orientation_of(parts.get(b"EXIF", b"")), parts.get(b"ICCP", b"")
+    return Container(Kind.WEBP, content, orientation, profile, missing > 0, missing)
+
+
+def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 12
+    while at + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, at)
+        yield name, content[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+
+
+_READERS: tuple[tuple[re.Pattern[bytes], _Reader], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), _read_jpeg),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), _read_png),
+    (re.compile(rb"BM"), _read_bmp),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _read_webp),
+)
