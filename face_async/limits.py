@@ -13,6 +13,14 @@ from face_async.errors import FaceLimitError, GroupLimitError, ImageRefusedError
 GIF_MAGIC = b"GIF8"
 """What every GIF begins with, whatever its name: GIF87a and GIF89a."""
 
+SAME_PERSON = 75.0
+"""Faces at least this similar, 0 to 100, are about the same person (Spec: 2.13)."""
+
+SURELY_THE_SAME = 90.0
+"""Faces at least this similar are the same person also where one is searched among many."""
+
+ALMOST_THE_SAME = 99.0
+"""Faces at least this similar come from copies of one picture (code -1312)."""
 
 _count = and_(instance_of(int), ge(1))
 

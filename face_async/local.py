@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import httpx
 
-from face_async.limits import ServiceLimits
-from face_async.server import Store, create_app
+from face_async.server import ServiceLimits, Store, create_app
 from face_async.session import FaceSession, SessionOptions
 from face_async.signature import Credentials
 
@@ -37,7 +36,7 @@ async def local_session(
 
     Args:
         path: The server's SQLite database, created if it is missing; ``":memory:"`` forgets everything at the end.
-        recognizer: ``"dlib"`` (real), ``"fingerprint"`` (no models, for tests) or ``"auto"`` (dlib if installed).
+        recognizer: ``"faces"`` (real), ``"fingerprint"`` (no models, for tests) or ``"auto"`` (faces if installed).
         **options: The keyword arguments of :class:`FaceSession`, but ``base_url`` and ``transport``.
 
     Raises:

@@ -213,12 +213,13 @@ class FaceInfo(Result):
         width: Width of the box, in pixels.
         height: Height of the box, in pixels.
         gender: 0 (female) to 100 (male).
-        age: 0 to 100.
+        age: 0 to 100; the local server guesses it.
         expression: 0 (normal), 50 (smile) to 100 (laugh).
         glass: Whether the face wears glasses.
-        pitch: Turn up or down, -30 to 30 degrees.
-        yaw: Turn left or right, -30 to 30 degrees.
-        roll: Turn in the picture's plane, -180 to 180 degrees.
+        pitch: Turn up or down, -30 to 30 degrees; the specification does not say which is which, and below 0 is up on
+            the local server.
+        yaw: Turn left or right, -30 to 30 degrees; below 0 the nose points to the picture's left, likewise.
+        roll: Turn in the picture's plane, -180 to 180 degrees; clockwise above 0, likewise.
     """
 
     face_id: str

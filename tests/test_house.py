@@ -85,7 +85,7 @@ IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
 CODE_NAME = re.compile(r"(?i)\bcodes?\b|_codes?\b|\bcodes?_|\bmends\b|\bempty\b")
 TAKES_CODE = re.compile(r"(\w+\.)*(\w*Refusal|\w+Error|Addition|envelope|service_error|ReturnCode)")
 HEAVY = {
-    *("PIL", "cachetools", "dlib", "face_recognition_models", "jinja2", "numpy", "packaging", "python_multipart"),
+    *("PIL", "cachetools", "jinja2", "numpy", "onnxruntime", "packaging", "python_multipart"),
     *("rich", "starlette", "typer", "uvicorn"),
 }
 

@@ -3,6 +3,7 @@
 Needs the extra ``server``; the extra ``recognition`` adds real face recognition.
 """
 
+from face_async.limits import ServiceLimits
 from face_async.server.app import create_app
 from face_async.server.background import RunningServer, serve, serve_in_background
 from face_async.server.faults import Fault, Faults
@@ -18,6 +19,7 @@ __all__ = [
     "Faults",
     "Recognizer",
     "RunningServer",
+    "ServiceLimits",
     "Store",
     "StoreError",
     "create_app",

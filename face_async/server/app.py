@@ -66,7 +66,7 @@ def create_app(
         store: The database; whoever opened it closes it, after the last request.
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
         limits: The service's limits.
-        recognizer: What compares faces: ``"dlib"``, ``"fingerprint"``, ``"auto"`` (dlib where it is installed)
+        recognizer: What compares faces: ``"faces"``, ``"fingerprint"``, ``"auto"`` (faces where it is installed)
             or a recognizer of your own, which you close.
         faults: Scripted faults, for tests; None for none.
         replay_protection: Whether a signature is good for one request only (code 13), in all processes on the
@@ -86,6 +86,9 @@ def create_app(
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
     guard = Guard(credentials, used=store.used_signatures() if replay_protection else None, clock=clock)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
+    if others := store.recognizers() - {chosen.name}:
+        which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
+        logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
     finder = FaceFinder(chosen, fetcher)
     endpoints = Endpoints(store, guard, finder, limits, faults)
     routes = [Route(f"/face/{name}", endpoints.endpoint(name), methods=["POST"]) for name in HANDLERS]

@@ -9,9 +9,8 @@ import httpx
 from attrs import define, field
 
 from face_async.errors import ReturnCode
-from face_async.limits import ServiceLimits
 from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials
-from face_async.server import Faults, Store, create_app, serve_in_background
+from face_async.server import Faults, ServiceLimits, Store, create_app, serve_in_background
 from face_async.server.faults import AnswerLostError, ScriptedAnswer
 from face_async.server.handlers import HANDLERS
 from face_async.server.refusal import Refusal
@@ -60,7 +59,7 @@ class FaceServer:
     Args:
         limits: The service's limits; small ones make tests of them short.
         recognizer: What finds and compares faces: ``"fingerprint"`` (needs no models, and is the same everywhere),
-            ``"dlib"``, or one of your own.
+            ``"faces"``, or one of your own.
 
     Attributes:
         app: The server as an ASGI application.

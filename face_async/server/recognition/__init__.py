@@ -1,86 +1,71 @@
-"""Recognizers: what finds the face in a picture, and tells how alike two faces are.
+"""Recognizers: what finds the faces in a picture, and tells how alike two faces are.
 
 ============= ======================== =============================================================================
 name          needs                    what it does
 ============= ======================== =============================================================================
-dlib          extra ``recognition``    real recognition: HOG detection, landmarks, 128 numbers from a residual network
+faces         extra ``recognition``    real recognition: finds, tells apart and describes faces (:mod:`.faces`)
 fingerprint   extra ``server``         none: a picture is its own face; fast and deterministic, for tests and load
 ============= ======================== =============================================================================
 
-``auto`` is dlib where it is installed, and fingerprint elsewhere.
+``auto`` is faces where its extra is installed, and fingerprint elsewhere. ``dlib``, the real one of before, is an alias
+of faces; but the faces that it stored are another recognizer's, as their embeddings mean nothing to this one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from face_async.server.recognition import dlib_network as _dlib
-from face_async.server.recognition import fingerprint as _fingerprint
-from face_async.server.recognition.face import MAX_PIXELS, Face
+from face_async.images.decoding import MAX_PIXELS
+from face_async.limits import ALMOST_THE_SAME as DUPLICATE_SIMILARITY
+from face_async.limits import SAME_PERSON as MATCH_SIMILARITY
+from face_async.server.recognition import networks
+from face_async.server.recognition.base import Face, Recognizer
+from face_async.server.recognition.faces import FacesRecognizer
+from face_async.server.recognition.fingerprint import FingerprintRecognizer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from collections.abc import Iterable
 
-__all__ = ["DUPLICATE_SIMILARITY", "MATCH_SIMILARITY", "MAX_PIXELS", "Face", "Recognizer", "recognizer"]
+__all__ = [
+    "DUPLICATE_SIMILARITY",
+    "MATCH_SIMILARITY",
+    "MAX_PIXELS",
+    "NAMES",
+    "Face",
+    "Recognizer",
+    "recognizer",
+    "what_to_do_about",
+]
 
-DUPLICATE_SIMILARITY = 99.0
-"""Faces at least this similar are almost the same face (code -1312)."""
+NAMES = ("faces", "fingerprint")
+"""The recognizers that there are."""
 
-MATCH_SIMILARITY = 75.0
-"""Faces at least this similar are about the same person (Spec: 2.13)."""
-
-
-class Recognizer(Protocol):
-    """What the server asks to look at pictures; its methods may be called from several threads at once."""
-
-    @property
-    def name(self) -> str:
-        """What is stored beside embeddings, since those of different recognizers cannot be compared."""
-        ...
-
-    @property
-    def is_euclidean(self) -> bool:
-        """Whether similarity depends on the embeddings' Euclidean distance alone, and never grows with it.
-
-        Then a picture is compared with a whole group by one matrix product and a few similarities; otherwise, and for
-        recognizers without this attribute, by the similarities to all of the group's faces.
-        """
-        ...
-
-    def find_face(self, picture: bytes) -> Face:
-        """Return the largest face of a picture. It blocks, so call it in a worker thread.
-
-        Raises:
-            Refusal: -1300 for no bytes at all, -1400 for anything but JPEG, PNG, BMP and WebP, -1102 for a picture
-                that is damaged, incomplete, or larger than :data:`MAX_PIXELS`, -1101 when it shows no face, -1103
-                when the face's features cannot be computed.
-        """
-        ...
-
-    def similarities(self, probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return how alike ``probe`` is to each row of ``gallery``: 0 to 100."""
-        ...
-
-    def close(self) -> None:
-        """Give back what is held, waiting for pictures under way; a recognizer that is used again opens again."""
-        ...
+_ALIASES = {"dlib": FacesRecognizer.name}
 
 
 def recognizer(name: str = "auto") -> Recognizer:
     """Return a recognizer; it may be shared, and should be closed.
 
     Args:
-        name: ``"dlib"``, ``"fingerprint"`` or ``"auto"``.
+        name: ``"faces"``, ``"fingerprint"`` or ``"auto"``; ``"dlib"`` is faces, too.
 
     Raises:
         ValueError: There is none of this name.
-        ImportError: It is ``"dlib"``, and dlib or its models are not installed.
+        ImportError: It is ``"faces"``, and its extra is not installed.
     """
-    if name not in {"auto", "dlib", "fingerprint"}:
-        raise ValueError(f"recognizer must be 'auto', 'dlib' or 'fingerprint', not {name!r}")
-    if name == "fingerprint" or (name == "auto" and not _dlib.is_installed()):
-        return _fingerprint.FingerprintRecognizer()
-    if not _dlib.is_installed():
-        raise ImportError("dlib or its models are not installed; pip install 'face_async[recognition]'", name="dlib")
-    return _dlib.DlibRecognizer()
+    name = _ALIASES.get(name, name)
+    if name not in {"auto", *NAMES}:
+        raise ValueError(f"recognizer must be 'auto', 'faces' or 'fingerprint', not {name!r}")
+    if name == "fingerprint" or (name == "auto" and not networks.is_installed()):
+        return FingerprintRecognizer()
+    if not networks.is_installed():
+        raise ImportError(
+            f"{networks.RUNTIME} is not installed; pip install 'face_async[recognition]'", name=networks.RUNTIME
+        )
+    return FacesRecognizer()
+
+
+def what_to_do_about(others: Iterable[str]) -> str:
+    """Return advice to somebody whose database has faces that other recognizers stored."""
+    known = sorted(set(others).intersection(NAMES))
+    return "add their pictures again, to a new database" + "".join(f", or use recognizer {name}" for name in known)

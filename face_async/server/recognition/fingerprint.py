@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from face_async.errors import ReturnCode
-from face_async.server.recognition.face import Face, decode, distances
+from face_async.server.recognition.base import MOST_FACES, Face, decode, distances
 from face_async.server.refusal import Refusal
 
 _GRID = 32  # cells each way
@@ -40,14 +40,21 @@ class FingerprintRecognizer:
         """Return the picture as a face.
 
         Raises:
-            Refusal: -1101 when the picture is uniform, or as :func:`~face_async.server.recognition.face.decode`.
+            Refusal: -1101 when the picture is uniform, or as :func:`~face_async.server.recognition.base.decode`.
         """
-        decoded = decode(picture, longest_side=8 * _GRID)
-        # Bilinear resizing weighs all pixels of a cell and some of its neighbors, so borders of cells do not matter.
-        cells = np.asarray(decoded.image.resize((_GRID, _GRID), Image.Resampling.BILINEAR), np.float64)
-        if cells.std(axis=(0, 1)).max() < _LEAST_CONTRAST:
+        face = _face(picture)
+        if face is None:
             raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
-        return Face(0, 0, float(decoded.width), float(decoded.height), embedding=_embedding(cells))
+        return face
+
+    def find_faces(self, picture: bytes, *, most: int = MOST_FACES) -> list[Face]:
+        """Return the picture as its only face; [] when it is uniform, or ``most`` is 0.
+
+        Raises:
+            Refusal: As :func:`~face_async.server.recognition.base.decode`.
+        """
+        face = _face(picture)
+        return [] if face is None else [face][:most]
 
     def similarities(self, probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return 100 at distance 0, 99 up to where the same picture may be, 75 up to where the same person may be."""
@@ -55,6 +62,15 @@ class FingerprintRecognizer:
 
     def close(self) -> None:
         """Do nothing: nothing is held."""
+
+
+def _face(picture: bytes) -> Face | None:
+    decoded = decode(picture, longest_side=8 * _GRID)
+    # Bilinear resizing weighs all pixels of a cell and some of its neighbors, so borders of cells do not matter.
+    cells = np.asarray(decoded.image.resize((_GRID, _GRID), Image.Resampling.BILINEAR), np.float64)
+    if cells.std(axis=(0, 1)).max() < _LEAST_CONTRAST:
+        return None
+    return Face(0, 0, float(decoded.width), float(decoded.height), embedding=_embedding(cells))
 
 
 def _embedding(cells: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
