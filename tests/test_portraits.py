@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_async.portraits import draw_portrait
+from face_async.limits import SURELY_THE_SAME
+from face_async.portraits import _looks, _seed, draw_portrait
 from face_async.server.recognition import DUPLICATE_SIMILARITY, MATCH_SIMILARITY, recognizer
 
 
-@pytest.fixture(params=["dlib", "fingerprint"])
+@pytest.fixture(params=["faces", "fingerprint"])
 def finder(request):
-    if request.param == "dlib":
-        pytest.importorskip("dlib")
+    if request.param == "faces":
+        pytest.importorskip("onnxruntime")
     finder = recognizer(request.param)
     yield finder
     finder.close()
@@ -52,6 +53,27 @@ def test_a_new_shot_is_nearest_to_its_own_person(finder):
     assert list(persons) == similarities.max(axis=2).argmax(axis=1).tolist()
     assert own.min() >= MATCH_SIMILARITY
     assert own.max() < DUPLICATE_SIMILARITY
+
+
+def test_strangers_are_nobody_to_the_real_recognizer():
+    """The first people are all farther apart than a match, in whatever shots, and a person's shots are surely one."""
+    faces = pytest.importorskip("onnxruntime") and recognizer("faces")
+    shots = np.stack(
+        [
+            [faces.find_face(draw_portrait(person, shot=shot)).embedding for shot in (0, 3)]
+            for person in (*range(8), 34, 35)
+        ]
+    )
+    alike = np.stack([faces.similarities(shot, shots.reshape(20, -1)) for shot in shots[:, 1]]).reshape(10, 10, 2)
+    own = np.eye(10, dtype=bool)
+
+    assert alike[~own].max() < MATCH_SIMILARITY
+    assert SURELY_THE_SAME <= alike[own][:, 0].min() <= alike[own][:, 0].max() < DUPLICATE_SIMILARITY
+
+
+def test_only_men_have_beards():
+    assert not any(_looks(_seed(person)).beard > 0 or _looks(_seed(person)).moustache > 0 for person in range(0, 80, 2))
+    assert any(_looks(_seed(person)).beard > 0 for person in range(1, 20, 2))
 
 
 def test_of_twenty_persons_the_fingerprint_tells_every_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from face_async.cli.demo.people import drawn_people, photographed_people
 from face_async.limits import is_legal_id
 from face_async.portraits import draw_portrait
 
-PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
+PHOTOS = Path(os.environ.get("FACE_ASYNC_TEST_PHOTOS", "nowhere"))
 
 
 def _write(folder: Path, *portraits: tuple[str, int, int]) -> None:
@@ -28,8 +29,8 @@ def _write(folder: Path, *portraits: tuple[str, int, int]) -> None:
 def test_everybody_drawn_is_recognized(say):
     said = say("demo", "--people", "4", "--recognizer", "fingerprint")
     assert said.code == 0
-    assert said.out.count("right") == 5
-    assert "5 of 5 recognized: 4 people, 8 faces" in said.out
+    assert said.out.count("right") == 7
+    assert "5 of 5 recognized, 2 of 2 strangers are nobody: 4 people, 8 faces" in said.out
     assert said.out.rstrip().endswith("recognizer fingerprint")
     assert said.err == ""
 
@@ -37,8 +38,11 @@ def test_everybody_drawn_is_recognized(say):
 def test_json_holds_what_the_table_says(say):
     told = json.loads(say("demo", "--people", "3", "--faces", "1", "--recognizer", "fingerprint", "--json").out)
     assert (told["recognized"], told["people"], told["faces"], told["recognizer"]) == (4, 3, 3, "fingerprint")
-    assert [probe["searched_in"] for probe in told["probes"]] == ["engineering", "engineering", "science", "all groups"]
-    assert all(probe["right"] and probe["found"] == probe["person_id"] for probe in told["probes"])
+    known, strangers = told["probes"][:4], told["probes"][4:]
+    assert [probe["searched_in"] for probe in known] == ["engineering", "engineering", "science", "all groups"]
+    assert all(probe["right"] and probe["found"] == probe["person_id"] for probe in known)
+    assert [probe["found"] for probe in strangers] == [None, None]
+    assert all(probe["right"] and probe["confidence"] < told["threshold"] == 75 for probe in strangers)
 
 
 def test_one_person_is_a_demo_too(say):
@@ -105,17 +109,20 @@ def test_drawn_people_have_names_and_halves(monkeypatch):
     assert [person.person_id for person in cast[:2]] == ["ada", "grace"]
     assert (cast[24].name, cast[24].person_id) == ("Ada 2", "ada-2")
     assert [person.group_id for person in cast].count("science") == 13
+    drawn = [person.enrolled[0][0] for person in cast]
+    assert len({*drawn, 34, 35}) == 28  # nobody is drawn like another, nor like the strangers
+    assert [number % 2 for number in drawn[:6]] == [0, 0, 1, 0, 1, 0]  # Ada, Grace, Alan, Hedy, Edsger, Katherine
     assert len({person.person_id for person in cast}) == 26
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs here")
-def test_real_photographs_are_recognized_by_dlib(say, tmp_path):
-    pytest.importorskip("dlib")
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="FACE_ASYNC_TEST_PHOTOS names no folder")
+def test_real_photographs_are_recognized_by_the_real_recognizer(say, tmp_path):
+    pytest.importorskip("onnxruntime")
     for name in ("biden", "obama", "rose"):
         (tmp_path / name).mkdir()
         for picture in PHOTOS.glob(f"*{name}*.jpg"):
             shutil.copy(picture, tmp_path / name)
-    said = say("demo", "--photos", tmp_path, "--recognizer", "dlib")
+    said = say("demo", "--photos", tmp_path, "--recognizer", "faces")
     assert said.code == 0
     assert "4 of 4 recognized" in said.out
 

@@ -85,7 +85,7 @@ def test_the_demo_writes_the_page(say, tmp_path):
     said = say("demo", "--people", "2", "--recognizer", "fingerprint", "--report", "page.html")
     assert said.code == 0
     assert said.err == "face-async: wrote page.html\n"
-    assert Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).tags.count("article") == 3
+    assert Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).tags.count("article") == 5
 
 
 def test_a_page_that_cannot_be_written_is_one_line(say):

@@ -11,7 +11,7 @@ import anyio
 import typer
 from rich.text import Text
 
-from face_async.cli.demo.people import drawn_people, photographed_people
+from face_async.cli.demo.people import drawn_people, drawn_strangers, photographed_people
 from face_async.cli.demo.report import write_report
 from face_async.cli.demo.result import DemoResult, Trial
 from face_async.cli.exits import Exit, one_line
@@ -19,6 +19,7 @@ from face_async.cli.options import AsJson, RecognizerName, RecognizerOption
 from face_async.cli.output import foreign, say, say_json, say_table, tell
 from face_async.cli.progress import live_progress
 from face_async.errors import printable
+from face_async.limits import SAME_PERSON
 from face_async.session import FaceSession
 
 if TYPE_CHECKING:
@@ -52,15 +53,18 @@ def demo(
     """Enroll people on a local server, recognize them, and show the results.
 
     In a person's folder of photographs, pictures called probe... are to be recognized, or else the last one by name;
-    all others are enrolled. The exit code is 1 unless everybody was recognized.
+    all others are enrolled. Two drawn strangers are searched for as well. Who is found with a confidence below 75 is
+    nobody. The exit code is 1 unless everybody was recognized, and every stranger is nobody.
     """
     if photos is None:
         with live_progress() as progress:
             participants = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
+        participants += drawn_strangers()
     else:
         participants = photographed_people(photos)
         _remark_on(participants)
-    result = anyio.run(perform, [person for person in participants if person.enrolled], recognizer.value)
+    taking_part = [person for person in participants if person.enrolled or person.is_stranger]
+    result = anyio.run(perform, taking_part, recognizer.value)
     if as_json:
         say_json(_as_json(result))
     else:
@@ -78,6 +82,8 @@ async def perform(people: Sequence[Participant], recognizer: str) -> DemoResult:
     from face_async.server import Store, create_app, serve_in_background  # noqa: PLC0415
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
 
+    strangers = [person for person in people if person.is_stranger]
+    people = [person for person in people if not person.is_stranger]
     credentials = random_credentials()
     with Store() as store, closing(make_recognizer(recognizer)) as chosen:
         app = create_app(store, credentials=credentials, recognizer=chosen)
@@ -95,7 +101,7 @@ async def perform(people: Sequence[Participant], recognizer: str) -> DemoResult:
             started = time.perf_counter()
             with live_progress() as progress:
                 enrolled = await _enroll(session, people, progress)
-                trials = await _identify_all(session, people, progress)
+                trials = await _identify_all(session, people, strangers, progress)
             seconds = time.perf_counter() - started
             return DemoResult(people, enrolled, trials, chosen.name, seconds, session.stats)
 
@@ -128,11 +134,14 @@ async def _enroll(session: FaceSession, people: Sequence[Participant], progress:
     return faces
 
 
-async def _identify_all(session: FaceSession, people: Sequence[Participant], progress: Progress) -> list[Trial]:
-    """Identify every probe in its person's group, all groups at once, and the last probe in all groups."""
+async def _identify_all(
+    session: FaceSession, people: Sequence[Participant], strangers: Sequence[Participant], progress: Progress
+) -> list[Trial]:
+    """Identify every probe in its person's group, all groups at once; the last one and strangers in all groups."""
     probes = [(person, probe) for person in people for probe in person.probes]
     group_ids = list(dict.fromkeys(person.group_id for person in people))
-    bar = progress.add_task("recognizing", total=len(probes) + bool(probes))
+    everywhere = probes[-1:] + [(person, probe) for person in strangers for probe in person.probes]
+    bar = progress.add_task("recognizing", total=len(probes) + len(everywhere))
     trials: dict[int, Trial] = {}  # by place, as they are completed in any order
 
     async def in_group(group_id: str) -> None:
@@ -145,17 +154,17 @@ async def _identify_all(session: FaceSession, people: Sequence[Participant], pro
                 trials[place] = Trial(*probes[place], group_id, candidates, outcome.error)
                 progress.advance(bar)
 
-    async def in_all_groups(person: Participant, probe: PictureSource) -> None:
+    async def in_all_groups(place: int, person: Participant, probe: PictureSource) -> None:
         answer = await session.identify_in_groups(probe, group_ids)
         error = next(iter(answer.errors.values()), None)
-        trials[len(probes)] = Trial(person, probe, "all groups", answer.candidates, error)
+        trials[place] = Trial(person, probe, "all groups", answer.candidates, error)
         progress.advance(bar)
 
     async with anyio.create_task_group() as tasks:
         for group_id in group_ids:
             tasks.start_soon(in_group, group_id)
-        if probes:
-            tasks.start_soon(in_all_groups, *probes[-1])
+        for place, (person, probe) in enumerate(everywhere, len(probes)):
+            tasks.start_soon(in_all_groups, place, person, probe)
     return [trials[place] for place in sorted(trials)]
 
 
@@ -175,24 +184,25 @@ def _say_trials(result: DemoResult) -> None:
     rows: list[tuple[str | Text, ...]] = []
     for trial in result.trials:
         verdict = Text("right", "green") if trial.right else Text("wrong", "bold red")
-        if trial.best is not None:
-            name = result.names.get(trial.best.person_id, trial.best.person_id)
-            confidence = f"{trial.best.confidence:.1f}"
+        confidence = "" if trial.best is None else f"{trial.best.confidence:.1f}"
+        if trial.found is not None:
+            name = result.names.get(trial.found.person_id, trial.found.person_id)
         else:
-            name, confidence = "nobody" if trial.error is None else one_line(trial.error), ""
+            name = "nobody" if trial.error is None else one_line(trial.error)
         rows.append((trial.person.name, trial.where, foreign(name), confidence, verdict))
-    say_table(("who it is", "searched in", "who was found", "confidence", ""), rows)
+    say_table(("who it is", "searched in", f"who was found, from {SAME_PERSON:g} on", "confidence", ""), rows)
 
 
 def _as_json(result: DemoResult) -> dict[str, object]:
     return {
         "recognized": result.recognized,
+        "threshold": SAME_PERSON,
         "probes": [
             {
                 "person_id": trial.person.person_id,
                 "name": trial.person.name,
                 "searched_in": trial.where,
-                "found": trial.best.person_id if trial.best else None,
+                "found": trial.found.person_id if trial.found else None,
                 "confidence": trial.best.confidence if trial.best else None,
                 "right": trial.right,
                 "error": None if trial.error is None else one_line(trial.error),

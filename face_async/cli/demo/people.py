@@ -24,6 +24,8 @@ _NAMES = (
     *("Ada", "Grace", "Alan", "Hedy", "Edsger", "Katherine", "Donald", "Radia", "Claude", "Barbara", "Tim", "Margaret"),
     *("John", "Frances", "Ken", "Annie", "Linus", "Mary", "Niklaus", "Joan", "Dennis", "Sophie", "Guido", "Lynn"),
 )
+_MEN = frozenset({"Alan", "Edsger", "Donald", "Claude", "Tim", "John", "Ken", "Linus", "Niklaus", "Dennis", "Guido"})
+_STRANGERS = (34, 35)  # numbers of drawn people whom nobody is called after
 _LONGEST_ID = 64
 
 
@@ -37,6 +39,7 @@ class Participant:
         group_id: The person's group.
         enrolled: The pictures to enroll.
         probes: Other pictures of the person, to be recognized.
+        is_stranger: Whether nobody may be found, as the person is not enrolled.
     """
 
     person_id: str
@@ -44,6 +47,7 @@ class Participant:
     group_id: str
     enrolled: tuple[PictureSource, ...]
     probes: tuple[PictureSource, ...]
+    is_stranger: bool = False
 
 
 def drawn_people(count: int, *, faces: int) -> Iterator[Participant]:
@@ -53,7 +57,8 @@ def drawn_people(count: int, *, faces: int) -> Iterator[Participant]:
     for number in range(count):
         turn, place = divmod(number, len(_NAMES))
         name = f"{_NAMES[place]} {turn + 1}" if turn else _NAMES[place]
-        shots = tuple(draw_portrait(number, shot=shot) for shot in range(faces + 1))
+        drawn = _drawn_as(number)
+        shots = tuple(draw_portrait(drawn, shot=shot) for shot in range(faces + 1))
         yield Participant(
             person_id=name.lower().replace(" ", "-"),
             name=name,
@@ -61,6 +66,25 @@ def drawn_people(count: int, *, faces: int) -> Iterator[Participant]:
             enrolled=shots[:faces],
             probes=shots[faces:],
         )
+
+
+def drawn_strangers() -> list[Participant]:
+    """Draw two people who are not enrolled."""
+    from face_async.portraits import draw_portrait  # noqa: PLC0415 - slow to import: numpy and pillow
+
+    return [
+        Participant(f"stranger-{place}", f"stranger {place}", "", (), (draw_portrait(drawn),), is_stranger=True)
+        for place, drawn in enumerate(_STRANGERS, 1)
+    ]
+
+
+def _drawn_as(number: int) -> int:
+    """Return the number of the drawn person whom a name suits: women have even numbers, men odd ones."""
+    turn, place = divmod(number, len(_NAMES))
+    is_man = _NAMES[place] in _MEN
+    before = sum((name in _MEN) == is_man for name in _NAMES[:place])
+    drawn = 2 * (turn * (len(_MEN) if is_man else len(_NAMES) - len(_MEN)) + before) + is_man
+    return drawn if drawn < _STRANGERS[0] else drawn + len(_STRANGERS)
 
 
 def photographed_people(folder: Path) -> list[Participant]:
@@ -83,9 +107,8 @@ def photographed_people(folder: Path) -> list[Participant]:
         # A name that is no UTF-8 can be on a disk, but not in a request.
         name = home.name.encode(errors="replace").decode()
         group_id = _group(number, len(folders))
-        people.append(
-            Participant(person_id, name, group_id, *(tuple(map(_sendable, part)) for part in (enrolled, probes)))
-        )
+        sendable = [tuple(map(_sendable, part)) for part in (enrolled, probes)]
+        people.append(Participant(person_id, name, group_id, sendable[0], sendable[1]))
     if not any(person.enrolled for person in people):
         raise ValueError(f"{folder} has no sub-folders, one a person, with pictures ({KINDS}) in them")
     return people

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from face_async.cli.exits import one_line
 from face_async.cli.html.page import Card, Rank, Section, card, page
+from face_async.limits import SAME_PERSON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,14 +26,14 @@ def write_report(path: Path, result: DemoResult) -> None:
     summary = {
         "people": len(result.people),
         "faces enrolled": len(result.faces),
+        "the same person from": f"{SAME_PERSON:g} of 100",
         "requests": result.stats.requests,
         "seconds": f"{result.seconds:.1f}",
         "requests a second": f"{result.stats.requests / result.seconds:.0f}",
         "recognizer": result.recognizer,
     }
-    title = f"{result.recognized} of {len(result.trials)} recognized"
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(page(title, summary, _sections(result), command="face-async demo"))
+        file.writelines(page(result.counts, summary, _sections(result), command="face-async demo"))
 
 
 def _sections(result: DemoResult) -> Iterator[Section]:
@@ -48,17 +49,18 @@ def _card(trial: Trial, result: DemoResult) -> Card:
         tone="good" if trial.right else "bad",
         picture=trial.probe,
         caption="to be recognized",
-        ranks=[_rank(candidate, place, trial, result) for place, candidate in enumerate(trial.candidates)],
+        ranks=[_rank(candidate, trial, result) for candidate in trial.candidates],
         reason=one_line(trial.error) if trial.error else "nobody was found",
+        threshold=trial.threshold,
     )
 
 
-def _rank(candidate: Candidate, place: int, trial: Trial, result: DemoResult) -> Rank:
+def _rank(candidate: Candidate, trial: Trial, result: DemoResult) -> Rank:
     same = candidate.person_id == trial.person.person_id
     return Rank(
         result.names.get(candidate.person_id, candidate.person_id),
         candidate.confidence,
         # Only the first candidate is an answer, so only there another person is a mistake.
-        "same" if same else "other" if place == 0 else "further",
+        "same" if same else "other" if candidate is trial.found else "further",
         picture=result.faces.get(candidate.face_id),
     )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from face_async.limits import SAME_PERSON
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,6 +28,7 @@ class Trial:
         where: The group that was searched, or "all groups".
         candidates: The answer, most confident first.
         error: Why there is no answer.
+        threshold: The confidence from which on it is the same person.
     """
 
     person: Participant
@@ -33,6 +36,7 @@ class Trial:
     where: str
     candidates: Sequence[Candidate] = ()
     error: FaceError | ValueError | None = None
+    threshold: float = SAME_PERSON
 
     @property
     def best(self) -> Candidate | None:
@@ -40,9 +44,16 @@ class Trial:
         return self.candidates[0] if self.candidates else None
 
     @property
+    def found(self) -> Candidate | None:
+        """The most confident candidate, unless its confidence is below the threshold: then it is nobody."""
+        return self.best if self.best is not None and self.best.confidence >= self.threshold else None
+
+    @property
     def right(self) -> bool:
-        """Whether the person was recognized."""
-        return self.best is not None and self.best.person_id == self.person.person_id
+        """Whether the person was recognized, or nobody was found to be a stranger."""
+        if self.person.is_stranger:
+            return self.error is None and self.found is None
+        return self.found is not None and self.found.person_id == self.person.person_id
 
 
 @frozen
@@ -67,13 +78,21 @@ class DemoResult:
 
     @property
     def recognized(self) -> int:
-        """How many probes were recognized."""
-        return sum(trial.right for trial in self.trials)
+        """How many probes of those who are enrolled were recognized."""
+        return sum(trial.right for trial in self.trials if not trial.person.is_stranger)
+
+    @property
+    def counts(self) -> str:
+        """How many probes were recognized, and how many strangers came out as nobody."""
+        strangers = [trial for trial in self.trials if trial.person.is_stranger]
+        said = f"{self.recognized} of {len(self.trials) - len(strangers)} recognized"
+        nobody = sum(trial.right for trial in strangers)
+        return f"{said}, {nobody} of {len(strangers)} strangers are nobody" if strangers else said
 
     @property
     def all_right(self) -> bool:
-        """Whether every probe was recognized; no probe at all proves nothing."""
-        return 0 < self.recognized == len(self.trials)
+        """Whether every probe was recognized, and every stranger was nobody; no probe at all proves nothing."""
+        return self.recognized > 0 and all(trial.right for trial in self.trials)
 
     @property
     def names(self) -> dict[str, str]:
@@ -84,7 +103,7 @@ class DemoResult:
     def summary(self) -> str:
         """All counts in one line."""
         return (
-            f"{self.recognized} of {len(self.trials)} recognized: {len(self.people)} people, {len(self.faces)} faces, "
+            f"{self.counts}: {len(self.people)} people, {len(self.faces)} faces, "
             f"{self.stats.requests} requests in {self.seconds:.1f} s "
             f"({self.stats.requests / self.seconds:.0f} a second), recognizer {self.recognizer}"
         )
