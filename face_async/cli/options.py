@@ -11,6 +11,7 @@ import typer
 from attrs import frozen
 
 from face_async.cli.output import tell
+from face_async.limits import SAME_PERSON, SURELY_THE_SAME
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, FaceSession, ProjectAccess, SessionOptions
 
 if TYPE_CHECKING:
@@ -21,15 +22,13 @@ T = TypeVar("T")
 
 DEFAULT_DB = Path("faces.db")
 
-# The vendor: from 75 on it is about the same person. The local server's scale has dlib's usual threshold there.
-SAME_PERSON = 75.0
-
 
 class RecognizerName(enum.StrEnum):
     """The recognizers of the local server."""
 
     AUTO = "auto"
-    DLIB = "dlib"
+    FACES = "faces"
+    DLIB = "dlib"  # what faces was called before
     FINGERPRINT = "fingerprint"
 
 
@@ -43,11 +42,18 @@ BaseUrl = Annotated[
 ]
 RecognizerOption = Annotated[
     RecognizerName,
-    typer.Option("--recognizer", help="What recognizes faces on the local server; auto is dlib if it is installed."),
+    typer.Option("--recognizer", help="What recognizes faces on the local server; auto is faces if it is installed."),
 ]
 PersonId = Annotated[str, typer.Argument(metavar="PERSON", help="The person's id.")]
 Threshold = Annotated[
-    float, typer.Option("--threshold", min=0, max=100, help="The confidence from which on it is the same person.")
+    float,
+    typer.Option(
+        "--threshold",
+        min=0,
+        max=100,
+        help="The confidence from which on it is the same person: "
+        f"{SURELY_THE_SAME:g} where many are searched, {SAME_PERSON:g} where two are compared.",
+    ),
 ]
 AtOnce = Annotated[int, typer.Option("--at-once", metavar="N", min=1, max=1_000, help="Pictures under way at once.")]
 FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]

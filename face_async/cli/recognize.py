@@ -8,7 +8,6 @@ import typer
 
 from face_async.cli.exits import Exit
 from face_async.cli.options import (
-    SAME_PERSON,
     AsJson,
     BaseUrl,
     Db,
@@ -20,6 +19,7 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import fields_of, say, say_json
 from face_async.errors import printable
+from face_async.limits import SAME_PERSON
 
 Image: TypeAlias = Annotated[str, typer.Argument(metavar="IMAGE", help="A picture's file, or its URL.")]
 

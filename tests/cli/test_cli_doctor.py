@@ -272,15 +272,40 @@ class TestTheEmbeddedServer:
         assert "fingerprint cannot compare the faces that were added 1 by owl" in found["database"][1]
 
     def test_with_no_recognizer_for_faces(self, examine, monkeypatch):
-        monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
+        monkeypatch.setattr("face_async.server.recognition.networks.is_installed", lambda: False)
         assert examine("--recognizer", "auto")[1]["recognizer"][0] == "warning"
-        code, found = examine("--recognizer", "dlib")
+        code, found = examine("--recognizer", "faces")
         assert (code, found["recognizer"][0]) == (2, "wrong")
 
     def test_without_its_extra(self, examine, monkeypatch):
         monkeypatch.setitem(sys.modules, "face_async.local", None)
         code, found = examine()
         assert (code, found["server"][0]) == (2, "wrong")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("groups",),
+        ("info", "ada"),
+        ("identify", "ada.jpg", "-g", "staff"),
+        ("verify", "ada", "ada.jpg"),
+        ("enroll", "people", "-g", "staff"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_that_meets_faces_of_dlib_says_so_and_what_to_do(say, tmp_path, monkeypatch, caplog, command):
+    monkeypatch.chdir(tmp_path)
+    _enroll("faces.db")
+    with closing(sqlite3.connect("faces.db")) as db, db:
+        db.execute("UPDATE faces SET recognizer = 'dlib'")
+    (tmp_path / "people" / "bob").mkdir(parents=True)
+    for path, person in (("ada.jpg", 0), ("people/bob/1.jpg", 1)):
+        (tmp_path / path).write_bytes(draw_portrait(person, shot=1))
+    say(*command, "--db", "faces.db")
+    assert (
+        "cannot compare the faces that were added by dlib: add their pictures again, to a new database" in caplog.text
+    )
 
 
 def _enroll(path: str) -> None:

@@ -52,12 +52,12 @@ def test_pictures_below_a_folder_come_sorted_without_what_is_hidden(probes):
 
 
 @pytest.fixture
-def _without_dlib(monkeypatch):
-    """It takes a second to load, and here only frames around faces are its own."""
-    monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
+def _without_faces(monkeypatch):
+    """It takes half a second to load, and here only frames around faces are its own."""
+    monkeypatch.setattr("face_async.server.recognition.networks.is_installed", lambda: False)
 
 
-@pytest.mark.usefixtures("service", "_without_dlib")
+@pytest.mark.usefixtures("service", "_without_faces")
 class TestAFolder:
     def test_is_one_line_for_each_picture_in_order_and_a_line_for_each_reason(self, say, probes):
         said = say("identify", "probes", "-g", "staff")
@@ -158,7 +158,7 @@ def _names(probes: Path) -> list[str]:
     return [str(path.relative_to(probes)) for path in pictures_below(probes)]
 
 
-@pytest.mark.usefixtures("_without_dlib")
+@pytest.mark.usefixtures("_without_faces")
 class TestThePage:
     @pytest.fixture
     def make(self, tmp_path):
@@ -228,17 +228,17 @@ class TestThePage:
         assert ("style", "left:25.0%;top:10.0%;width:50.0%;height:20.0%") in parsed.attributes
 
 
-def test_a_face_is_looked_for_by_dlib_only(ada, monkeypatch):
-    pytest.importorskip("dlib")
+def test_a_face_is_looked_for_by_the_real_recognizer_only(ada, monkeypatch):
+    pytest.importorskip("onnxruntime")
     boxes = FaceBoxes()
     found, nobody = boxes.find(ada), boxes.find(Path("nope.jpg"))
     boxes.close()
     assert nobody is None
     assert found is not None
-    assert boxes.name == "dlib"
+    assert boxes.name == "faces"
     assert 0 < found.x < found.x + found.width < 320
 
-    monkeypatch.setattr("face_async.server.recognition.dlib_network.is_installed", lambda: False)
+    monkeypatch.setattr("face_async.server.recognition.networks.is_installed", lambda: False)
     blind = FaceBoxes()
     assert (blind.find(ada), blind.name) == (None, "")
 

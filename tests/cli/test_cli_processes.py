@@ -125,7 +125,7 @@ def probes(tmp_path):
     (tmp_path / "probes").mkdir()
     for shot in range(1, 9):
         (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
-    return ("identify", "probes", "-g", "staff", "--recognizer", "fingerprint")
+    return ("identify", "probes", "-g", "staff", "--recognizer", "fingerprint", "--threshold", "75")
 
 
 def test_ctrl_c_leaves_what_was_found_until_then(start, tmp_path, probes):

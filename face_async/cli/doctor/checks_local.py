@@ -73,6 +73,7 @@ def _check_recognizer(name: str) -> CheckResult:
 def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
     from face_async.server import Store, StoreError  # noqa: PLC0415 - as above
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
+    from face_async.server.recognition import what_to_do_about  # noqa: PLC0415
     from face_async.server.storage.schema import SCHEMA_VERSION  # noqa: PLC0415
 
     if not db.exists():
@@ -98,5 +99,4 @@ def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
     strange = {name: count for name, count in counts.items() if name != mine}
     if strange:
         which = ", ".join(f"{count:,} by {name}" for name, count in strange.items())
-        mend = f"add them again with {mine}, or say --recognizer {next(iter(strange))}"
-        yield warning("database", f"{mine} cannot compare the faces that were added {which}", mend)
+        yield warning("database", f"{mine} cannot compare the faces that were added {which}", what_to_do_about(strange))

@@ -16,7 +16,6 @@ from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
 from face_async.cli.identify.report import Report
 from face_async.cli.options import (
-    SAME_PERSON,
     AsJson,
     AtOnce,
     BaseUrl,
@@ -33,6 +32,7 @@ from face_async.cli.pictures import KINDS, pictures_below
 from face_async.cli.progress import live_progress
 from face_async.errors import NotFoundError, ReturnCode, TransportError
 from face_async.images import is_url
+from face_async.limits import SURELY_THE_SAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ def identify(
     group_ids: Annotated[
         list[str], typer.Option("--group", "-g", metavar="GROUP", help="Where to search; may be repeated.")
     ],
-    threshold: Threshold = SAME_PERSON,
+    threshold: Threshold = SURELY_THE_SAME,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with all pictures, too.")
     ] = None,
