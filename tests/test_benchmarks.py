@@ -159,3 +159,24 @@ def test_rounds_become_medians_and_medians_become_verdicts(benchmarks):
     flat = judged["reqwest: CPU of a small call at 1000 in flight / at 16"]
     assert (flat["measured"], flat["first"]["passed"], flat["moonshot"]["passed"]) == (1.5, True, False)
     assert judged["default: calls a second / aiohttp"]["measured"] is None
+
+
+def test_recognition_is_measured_on_a_folder_of_people(tmp_path):
+    """Drawn ones here; the figures are of the kind that a reader would expect, and the table names each."""
+    pytest.importorskip("onnxruntime")
+    for person in (2, 3, 4):
+        (tmp_path / "people" / str(person)).mkdir(parents=True)
+        for shot in (0, 1):
+            (tmp_path / "people" / str(person) / f"{shot}.jpg").write_bytes(draw_portrait(person, shot=shot))
+    command = [sys.executable, BENCHMARKS / "recognition.py", tmp_path / "people", "--seconds", "0.1"]
+    command += ["--json", tmp_path / "figures.json", "--chart", tmp_path / "chart.png"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    told = json.loads((tmp_path / "figures.json").read_text())
+    row = told["engines"]["faces"]
+    assert (6, 3, 12) == (told["pictures"], row["true_pairs"], row["stranger_pairs"])
+    assert 1 == row["found"] == row["rank_1"] == row["rank_1_one_enrolled"] == row["true_90"]
+    assert 0 == row["stranger_75"] == row["true_99"]
+    assert row["closest_strangers"] > 1
+    assert all(row[f"ms_{step}"] > 0 for step in ("decode", "find", "embed", "describe"))
+    assert all(f"| {name.replace('_', ' ')} |" in said for name in row)
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
