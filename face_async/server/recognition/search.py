@@ -27,9 +27,8 @@ _CLOSER_SIDES = 2.5  # sides of a face's box that the closer look takes in
 _CLEARLY_LARGER = 1.3
 _MAYBE_LARGEST = 0.55  # boxes are rough: what is this much smaller than the largest may be the largest by its mesh
 _MOST_PARTS = 12  # of a long picture, not counting those between them
-_MOST_SIGHTINGS = (
-    64  # that are measured after one look: more come from a crowd, or from somebody who wants to keep us busy
-)
+_MOST_SIGHTINGS = 64  # that are measured after a look: more come from a crowd, or from who wants to keep us busy
+_SURE = 0.75  # a score; below, the face may lie on its side or upside down, and a larger one beside it go unseen
 _LONG = 2  # how many times as long as wide a picture is looked at in one piece
 # How many tiles a picture is cut into each way, and how much of it each takes in: they overlap, so that a face between
 # two of them is whole in one.
@@ -53,17 +52,12 @@ class Finder:
 
     def largest(self, image: Image.Image) -> Mesh | None:
         """Return the largest face, None when there is none."""
-        extent = _extent(image)
-        near = self._largest_of(image, self._looks_near(image))
-        if near and near.sighting.side >= extent / _NEAR:
-            return self._refined(image, near).mesh
-        far = self._largest_of(image, self._looks_far(image))
-        if far and (not near or far.sighting.side > _CLEARLY_LARGER * near.sighting.side):
-            return self._refined(image, far).mesh
-        if near:
-            return self._refined(image, near).mesh
-        found = (self._largest_of(image, sightings) for sightings in self._looks_again(image))
-        best = next(filter(None, found), None)
+        best = self._largest_at_first(image)
+        if best is not None:
+            best = self._largest_of_turned(image, best)
+        else:
+            found = (self._largest_of(image, sightings) for sightings in self._looks_again(image))
+            best = next(filter(None, found), None)
         return self._refined(image, best).mesh if best else None
 
     def all(self, image: Image.Image, most: int) -> list[Mesh]:
@@ -76,6 +70,24 @@ class Finder:
             again = (self._distinct(image, sightings, most) for sightings in self._looks_again(image))
             faces = next(filter(None, again), list[Mesh]())
         return sorted(faces, key=lambda mesh: mesh.area, reverse=True)[:most]
+
+    def _largest_at_first(self, image: Image.Image) -> _Found | None:
+        near = self._largest_of(image, self._looks_near(image))
+        if near and near.sighting.side >= _extent(image) / _NEAR:
+            return near
+        far = self._largest_of(image, self._looks_far(image))
+        if far and (not near or far.sighting.side > _CLEARLY_LARGER * near.sighting.side):
+            return far
+        return near
+
+    def _largest_of_turned(self, image: Image.Image, found: _Found) -> _Found:
+        """Return a larger face that is seen only when the picture is turned as the one that was found."""
+        quarters = round(found.mesh.angle / (math.pi / 2)) % 4
+        turns = (1, 2, 3) if found.sighting.score < _SURE else (quarters,) if quarters else ()
+        windows = (Window(0, 0, *image.size, turn) for turn in turns)
+        sightings = [sighting for window in windows for sighting in self._near.look(image, window)]
+        turned = self._largest_of(image, sightings)
+        return turned if turned and turned.mesh.area > found.mesh.area else found
 
     def _looks_near(self, image: Image.Image) -> Iterator[Sighting]:
         for window in _views(image):
