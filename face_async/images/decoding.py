@@ -139,8 +139,8 @@ _room = _Room(MAX_PIXELS)
 def _translated_errors() -> Generator[None]:
     try:
         yield
-    except UndecodableError:
-        raise
+    except (UndecodableError, MemoryError):
+        raise  # a lack of memory says nothing about the picture
     except Exception as error:
         # Decoders raise whatever hostile bytes lead them to: OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableError("it cannot be decoded; it may be damaged") from error
