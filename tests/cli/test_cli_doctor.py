@@ -331,13 +331,13 @@ class TestTheInstallation:
 
         monkeypatch.setattr("face_async.cli.doctor.checks.version", installed)
         speed = list(check_installation())[-1]
-        assert speed.said.startswith("not installed, wants uvloop>=0.21;")
+        assert speed.said.startswith("not installed, wants uvloop>=")
 
     def test_names_what_is_too_old_for_an_extra(self, monkeypatch):
         old = {"typer": "0.1"}
         monkeypatch.setattr("face_async.cli.doctor.checks.version", lambda name: old.get(name) or version(name))
         cli = list(check_installation())[1]
-        assert cli.said.startswith("not installed, wants typer>=0.26;")
+        assert cli.said.startswith("not installed, wants typer>=")
 
     def test_wants_nothing_that_is_for_other_systems(self, monkeypatch):
         lines = ["httpx", "uvloop; extra == 'speed' and platform_system == 'Nowhere'", "typer; extra == 'cli'"]
