@@ -45,11 +45,10 @@ def enrolled(store: Store) -> dict[str, dict[int, str]]:
     found: dict[str, dict[int, str]] = {}
     for group_id in store.group_ids(APPID):
         for person_id in store.person_ids(APPID, group_id):
-            gallery = store.person_gallery(APPID, person_id, RECOGNIZER)
-            shots = {
-                int(embedding[1]): face for embedding, face in zip(gallery.embeddings, gallery.face_ids, strict=True)
-            }
-            assert len(shots) == len(gallery.face_ids), f"{person_id} has a picture twice"
+            face_ids = store.face_ids(APPID, person_id)
+            embeddings = store.embeddings(APPID, person_id, RECOGNIZER)
+            shots = {int(embedding[1]): face for embedding, face in zip(embeddings, face_ids, strict=True)}
+            assert len(shots) == len(face_ids), f"{person_id} has a picture twice"
             found[person_id] = shots
     return found
 

@@ -15,7 +15,7 @@ from specification import ANSWERS
 from face_async import CODES, AddFaceResult, IdentifyResult, ResponseError, ServiceError
 from face_async._call.judgement import facts_of
 from face_async._call.multipart import JsonBody
-from face_async._call.wire import Request, decode
+from face_async._call.wire import Request, decode_answer
 from face_async.endpoints import ENDPOINTS
 
 URLS = {"addface": {"urls": ["http://x/a.jpg", "http://x/b.jpg"]}}
@@ -126,7 +126,7 @@ def mutated_values(answer: bytes, rng: random.Random) -> bytes:
 def end_of(request: Request, content: bytes) -> object:
     """Return the result of an answer, or the error that it is; any other error is the test's failure."""
     try:
-        return decode(request, 200, content, partial(facts_of, endpoint=request.endpoint))
+        return decode_answer(request, 200, content, partial(facts_of, endpoint=request.endpoint))
     except (ResponseError, ServiceError) as error:
         return error
 

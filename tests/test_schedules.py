@@ -22,7 +22,9 @@ from face_async import CallError, FaceLimitError, FaceSession, RetryPolicy, Serv
 from face_async.server import Faults, Store, create_app
 from face_async.server.faults import AnswerLostError
 from face_async.server.refusal import Refusal
-from face_async.server.storage.sqlite import Addition, _insert_face, _Known, _person, _person_gallery, _touch_groups
+from face_async.server.storage import rows
+from face_async.server.storage.galleries import log_changes
+from face_async.server.storage.sqlite import Addition
 
 MAX_FACES = 3
 PERSONS = ["ada", "bob"]
@@ -40,11 +42,11 @@ class DuplicatesFirst(Store):
 
     def add_faces(self, appid, person_id, faces, *, tag, recognizer, max_faces):
         """As the other one, but full is only who gets something new."""
-        with self._transaction("IMMEDIATE") as db:
-            person = _person(db, appid, person_id)
-            gallery = _person_gallery(db, person, recognizer)
-            known, count = _Known(gallery, recognizer), len(gallery)
-            additions = []
+
+        def work(db):
+            person = rows.person_key(db, appid, person_id)
+            known, count = rows.KnownFaces(db, person, recognizer), len(rows.face_ids_of(db, person))
+            additions, added = [], []
             for face in faces:
                 if isinstance(face, Refusal):
                     additions.append(Addition(face.code))
@@ -53,11 +55,15 @@ class DuplicatesFirst(Store):
                 elif count >= max_faces:
                     additions.append(Addition(-1309))
                 else:
-                    additions.append(Addition(0, _insert_face(db, person, face, tag, recognizer)))
-                    known.add(additions[-1].face_id, face)
+                    key, face_id = rows.insert_face(db, person, face, tag, recognizer)
+                    known.add(face_id, face)
+                    additions.append(Addition(0, face_id))
+                    added.append(key)
                     count += 1
-            _touch_groups(db, person)
+            log_changes(db, person, added)
             return additions
+
+        return self._database.write(work)
 
 
 class Wire(httpx.AsyncBaseTransport):

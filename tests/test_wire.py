@@ -23,7 +23,7 @@ from face_async import (
 )
 from face_async._call.judgement import facts_of
 from face_async._call.multipart import JsonBody
-from face_async._call.wire import Request, decode
+from face_async._call.wire import Request, decode_answer
 from face_async.endpoints import ENDPOINTS, GET_GROUP_IDS, GET_PERSON_IDS, IDENTIFY
 
 pytestmark = pytest.mark.anyio
@@ -256,7 +256,7 @@ def test_no_answer_takes_more_than_16_mib_to_understand(name):
     tracemalloc.start()
     try:
         with pytest.raises((ResponseError, ServiceError)):
-            decode(request_to(GET_GROUP_IDS), 200, content, partial(facts_of, endpoint=GET_GROUP_IDS))
+            decode_answer(request_to(GET_GROUP_IDS), 200, content, partial(facts_of, endpoint=GET_GROUP_IDS))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -280,7 +280,9 @@ def test_a_full_group_is_understood(name, escaped):
     """The longest good answers, whatever their ids hold, and whether or not they are escaped, are read."""
     ids = LONG_IDS[name]
     content = json.dumps({"data": {"person_ids": ids}, "code": 0}, ensure_ascii=escaped).encode()
-    assert tuple(ids) == decode(request_to(GET_PERSON_IDS), 200, content, partial(facts_of, endpoint=GET_PERSON_IDS))
+    assert tuple(ids) == decode_answer(
+        request_to(GET_PERSON_IDS), 200, content, partial(facts_of, endpoint=GET_PERSON_IDS)
+    )
 
 
 async def test_wrapped_results_name_their_place_too():
@@ -341,4 +343,4 @@ def request_to(endpoint) -> Request:
 
 def decode_or_typed_error(request: Request, content: bytes) -> None:
     with suppress(ResponseError, ServiceError):
-        decode(request, 200, content, partial(facts_of, endpoint=request.endpoint))
+        decode_answer(request, 200, content, partial(facts_of, endpoint=request.endpoint))

@@ -144,7 +144,7 @@ def _flat(fields: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
     return flat
 
 
-def decode(request: Request[T], status: int, content: bytes, facts: FactsOf) -> T:
+def decode_answer(request: Request[T], status: int, content: bytes, facts: FactsOf) -> T:
     """Return the result that an answer carries.
 
     Any HTTP status is accepted with a well-formed envelope, since the specification documents none for errors.

@@ -13,7 +13,8 @@ from anyio.lowlevel import RunVar
 from attrs import evolve
 
 from face_async.errors import ImageRefusedError
-from face_async.images import ImageFile, ImageUrl, as_image, processors
+from face_async.images import ImageFile, ImageUrl, as_image
+from face_async.images.machine import processors
 from face_async.limits import ServiceLimits, check_image
 
 if TYPE_CHECKING:

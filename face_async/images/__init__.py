@@ -44,11 +44,6 @@ class BinaryFile(Protocol):
         ...
 
 
-def processors() -> int:
-    """Return the number of processors: with more pictures at once, looking into them would only take longer."""
-    return os.cpu_count() or 1
-
-
 def is_url(text: str) -> bool:
     """Return whether a str names a picture by URL; any other str is a path."""
     return text[:8].lower().startswith(("http://", "https://"))

@@ -35,7 +35,7 @@ _ORIENTATION = 0x0112
 _NUMBERS = {1: "B", 3: "H", 4: "I"}  # what EXIF calls byte, short and long
 
 
-class Kind(enum.StrEnum):
+class Format(enum.StrEnum):
     """The formats that are read, by Pillow's names."""
 
     JPEG = "JPEG"
@@ -57,7 +57,7 @@ class Container:
         missing: How many bytes are certainly missing at the end.
     """
 
-    kind: Kind
+    kind: Format
     content: bytes
     orientation: int = 1
     profile: bytes = b""
@@ -125,7 +125,7 @@ def _read_jpeg(content: bytes) -> Container:
     if broken_off:
         kept.append(_END_OF_IMAGE)
     whole_profile = b"".join(part for _, part in sorted(profile.items()))
-    return Container(Kind.JPEG, b"".join(kept), orientation, whole_profile, broken_off)
+    return Container(Format.JPEG, b"".join(kept), orientation, whole_profile, broken_off)
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
@@ -155,7 +155,7 @@ def _read_png(content: bytes) -> Container:
             profile = _unpacked(data.partition(b"\0")[2][1:])
         ended |= name == b"IEND"
     in_passes = content[_PNG_INTERLACED : _PNG_INTERLACED + 1] == b"\1"
-    return Container(Kind.PNG, b"".join(kept), orientation, profile, not ended and not in_passes)
+    return Container(Format.PNG, b"".join(kept), orientation, profile, not ended and not in_passes)
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -175,14 +175,14 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _read_bmp(content: bytes) -> Container:
-    return Container(Kind.BMP, content, broken_off=True)  # nothing marks its end
+    return Container(Format.BMP, content, broken_off=True)  # nothing marks its end
 
 
 def _read_webp(content: bytes) -> Container:
     parts = {name: data for name, data in _webp_chunks(content) if name in {b"EXIF", b"ICCP"}}
     missing = max(0, 8 + int.from_bytes(content[4:8], "little") - len(content))
     orientation, profile = orientation_of(parts.get(b"EXIF", b"")), parts.get(b"ICCP", b"")
-    return Container(Kind.WEBP, content, orientation, profile, missing > 0, missing)
+    return Container(Format.WEBP, content, orientation, profile, missing > 0, missing)
 
 
 def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from face_async.images.containers import Container, Kind, open_container, webp_size
+from face_async.images.containers import Container, Format, open_container, webp_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,11 +34,11 @@ LAST_ROWS = 0.1
 """Which part of a picture's rows may be missing at its end, where its file breaks off."""
 
 _LAST_BYTES = 0.05  # the same of a WebP, whose rows are not told apart
-_PLUGINS: dict[Kind, Callable[[io.BytesIO], ImageFile]] = {
-    Kind.JPEG: JpegImageFile,
-    Kind.PNG: PngImageFile,
-    Kind.BMP: BmpImageFile,
-    Kind.WEBP: WebPImageFile,
+_PLUGINS: dict[Format, Callable[[io.BytesIO], ImageFile]] = {
+    Format.JPEG: JpegImageFile,
+    Format.PNG: PngImageFile,
+    Format.BMP: BmpImageFile,
+    Format.WEBP: WebPImageFile,
 }
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,7 +62,7 @@ class UndecodableError(ValueError):
 
 
 @frozen
-class Picture:
+class DecodedPicture:
     """A decoded picture.
 
     Attributes:
@@ -76,7 +76,7 @@ class Picture:
     height: int
 
 
-def decode(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> Picture:
+def decode(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> DecodedPicture:
     """Return a picture, upright and in sRGB; transparency becomes white.
 
     It blocks, also while others decode as much as memory is meant for: call it in a worker thread.
@@ -96,7 +96,7 @@ def decode(content: bytes, *, longest_side: int | None = None, area: int | None 
 
 
 @contextmanager
-def decoded(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> Generator[Picture]:
+def decoded(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> Generator[DecodedPicture]:
     """Hold a picture as :func:`decode` returns it, and the memory for it: for work at full size."""
     container = open_container(content)
     if container is None:
@@ -110,7 +110,7 @@ def decoded(content: bytes, *, longest_side: int | None = None, area: int | None
         with _translated_errors():
             upright = _upright(image, container, side)
         width, height = reversed(size) if container.orientation in _SIDEWAYS else size
-        yield Picture(upright, width, height)
+        yield DecodedPicture(upright, width, height)
 
 
 class _Room:
@@ -148,7 +148,7 @@ def _translated_errors() -> Generator[None]:
 
 def _opened(container: Container) -> ImageFile:
     content = container.content
-    if container.kind is Kind.WEBP:
+    if container.kind is Format.WEBP:
         if container.missing > _LAST_BYTES * len(content):
             raise UndecodableError("it cannot be decoded; its end is missing")
         content += bytes(container.missing)
@@ -184,7 +184,7 @@ def _upright(image: ImageFile, container: Container, side: int) -> Image.Image:
 
 
 def _load(image: ImageFile, container: Container) -> None:
-    may_lack_rows = container.broken_off and container.kind is Kind.JPEG  # which fills them with gray by itself
+    may_lack_rows = container.broken_off and container.kind is Format.JPEG  # which fills them with gray by itself
     try:
         image.load()
     except OSError:
@@ -196,7 +196,7 @@ def _load(image: ImageFile, container: Container) -> None:
         raise UndecodableError("it cannot be decoded; its end is missing")
 
 
-def _missing_rows(image: Image.Image, kind: Kind) -> int:
+def _missing_rows(image: Image.Image, kind: Format) -> int:
     """Return how many rows are of one color where a file that breaks off would leave them so."""
 
     def outside_of(row: int) -> tuple[int, int]:
@@ -205,7 +205,7 @@ def _missing_rows(image: Image.Image, kind: Kind) -> int:
         return (image.height, 0) if box is None else (box[1], box[3])
 
     last = image.height - 1
-    return outside_of(0)[0] if kind is Kind.BMP else image.height - outside_of(last)[1]
+    return outside_of(0)[0] if kind is Format.BMP else image.height - outside_of(last)[1]
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -24,7 +24,8 @@ from face_async.errors import (
     ServiceError,
     TransportError,
 )
-from face_async.images import ImageUrl, Picture, is_url, processors
+from face_async.images import ImageUrl, Picture, is_url
+from face_async.images.machine import processors
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.queries import stamp_of
 from face_async.limits import check_image, check_request_size

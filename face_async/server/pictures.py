@@ -10,7 +10,7 @@ from anyio.lowlevel import RunVar
 from attrs import frozen
 
 from face_async.errors import ReturnCode
-from face_async.images import processors
+from face_async.images.machine import processors
 from face_async.server.parameters import PictureUrl
 from face_async.server.refusal import Refusal
 

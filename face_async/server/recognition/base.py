@@ -14,7 +14,7 @@ from face_async.images.decoding import NoPictureError, UndecodableError
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from face_async.images.decoding import Picture
+    from face_async.images.decoding import DecodedPicture
 
 MOST_FACES = 100
 """How many faces of one picture are looked at, unless asked otherwise."""
@@ -98,7 +98,7 @@ class Recognizer(Protocol):
         ...
 
 
-def decode(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> Picture:
+def decode_or_refuse(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> DecodedPicture:
     """Return a picture as :func:`face_async.images.decoding.decode` does.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 
 from face_async.errors import ReturnCode
 from face_async.server.recognition.attributes import Guesser, Pose, expression
-from face_async.server.recognition.base import MOST_FACES, Face, decode, distances
+from face_async.server.recognition.base import MOST_FACES, Face, decode_or_refuse, distances
 from face_async.server.recognition.calibration import similarities_at
 from face_async.server.recognition.embedding import Embedder, aligned
 from face_async.server.recognition.search import Finder
@@ -22,7 +22,7 @@ from face_async.server.refusal import Refusal
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from face_async.images.decoding import Picture
+    from face_async.images.decoding import DecodedPicture
     from face_async.server.recognition.mesh import Mesh
 
 _AREA = 1600 * 1600  # pixels, of the picture that faces are cut from
@@ -44,7 +44,7 @@ class FacesRecognizer:
         Raises:
             Refusal: -1101 when there is none, or as :func:`~face_async.server.recognition.base.decode`.
         """
-        decoded = decode(picture, area=_AREA)
+        decoded = decode_or_refuse(picture, area=_AREA)
         eyes = self._opened()
         mesh = eyes.finder.largest(decoded.image)
         if mesh is None:
@@ -57,7 +57,7 @@ class FacesRecognizer:
         Raises:
             Refusal: As :func:`~face_async.server.recognition.base.decode`.
         """
-        decoded = decode(picture, area=_AREA)
+        decoded = decode_or_refuse(picture, area=_AREA)
         eyes = self._opened()
         return [eyes.face(decoded, mesh) for mesh in eyes.finder.all(decoded.image, most)]
 
@@ -81,7 +81,7 @@ class _Eyes:
     def __init__(self) -> None:
         self.finder, self._embedder, self._guesser = Finder(), Embedder(), Guesser()
 
-    def face(self, picture: Picture, mesh: Mesh) -> Face:
+    def face(self, picture: DecodedPicture, mesh: Mesh) -> Face:
         image = picture.image
         embedding, inner = self._embedder.run(aligned(image, mesh))
         pose = Pose.of(mesh)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from face_async.errors import ReturnCode
-from face_async.server.recognition.base import MOST_FACES, Face, decode, distances
+from face_async.server.recognition.base import MOST_FACES, Face, decode_or_refuse, distances
 from face_async.server.refusal import Refusal
 
 _GRID = 32  # cells each way
@@ -65,7 +65,7 @@ class FingerprintRecognizer:
 
 
 def _face(picture: bytes) -> Face | None:
-    decoded = decode(picture, longest_side=8 * _GRID)
+    decoded = decode_or_refuse(picture, longest_side=8 * _GRID)
     # Bilinear resizing weighs all pixels of a cell and some of its neighbors, so borders of cells do not matter.
     cells = np.asarray(decoded.image.resize((_GRID, _GRID), Image.Resampling.BILINEAR), np.float64)
     if cells.std(axis=(0, 1)).max() < _LEAST_CONTRAST:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING
 
-from face_async.server import machine
+from face_async.images import machine
 from face_async.server.storage.gallery import BLOCK_ROWS, Gallery
 
 if TYPE_CHECKING:

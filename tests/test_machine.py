@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from face_async.server import machine
+from face_async.images import machine
 
 GIGABYTE = 10**9
 
