@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PERSON_COLUMNS = "person_id, group_ids, name, tag, listing, before"
 _UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason"
-_BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # whom to believe, where journals differ
+_BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # where journals differ, the first counts
 
 
 @frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -49,11 +48,7 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
 
 @define(eq=False)
 class UnitPhoto(Photo):
-    """A picture that was read.
-
-    Attributes:
-        unit: What it is the picture of, with the hash of its bytes.
-    """
+    """A picture that was read, and its unit with the hash of its bytes."""
 
     unit: Unit = field(kw_only=True)
 
@@ -76,18 +71,13 @@ class UnitReader:
     async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[UnitPhoto], list[Unit]]:
         """Read the pictures of units; return those that can be sent, and the units of those that cannot.
 
-        Args:
-            units: The units.
-            again: The pictures must have the bytes that they had when they were read before, whatever the files' dates.
+        With ``again`` they must have the bytes that they had when they were read before, whatever the files' dates.
         """
         large = self._room is not None and any(unit.size > self._room(unit) for unit in units)
-        read = partial(self._read, units, again=again)
-        found = await anyio.to_thread.run_sync(read, limiter=self._fitters if large else None)
+        read = self._read_again if again else self._photo
+        found = await anyio.to_thread.run_sync(lambda: list(map(read, units)), limiter=self._fitters if large else None)
         photos = [one for one in found if isinstance(one, UnitPhoto)]
         return photos, [one for one in found if isinstance(one, Unit)]
-
-    def _read(self, units: Sequence[Unit], *, again: bool) -> list[UnitPhoto | Unit]:
-        return [self._read_again(unit) if again else self._photo(unit) for unit in units]
 
     def _read_again(self, unit: Unit) -> UnitPhoto | Unit:
         found = self._photo(evolve(unit, stamp=stamp_of(unit.source)[1]))

@@ -21,7 +21,7 @@ from face_async.ingest.journal import Journal, State
 from face_async.ingest.parts import Shard
 from face_async.ingest.report import Progress, write_failures
 from face_async.ingest.schema import JournalError, Project
-from face_async.ingest.sources import BadRow, Row, read_source
+from face_async.ingest.sources import BadRow, read_source
 from face_async.limits import check_group_ids
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Ingestion:
 
     @property
     def summary(self) -> Summary:
-        """How the run stands now."""
+        """The present state of the run."""
         return self._progress.summary(stopping=self._outages.stopping, away=self._outages.away)
 
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
@@ -225,7 +225,8 @@ class Ingestion:
         """Note all rows of the source, some at a time."""
         await self._journal.do(queries.begin_listing)
         rows = read_source(source, group_ids=self._settings.group_ids, limits=self._limits)
-        listed = map(queries.look_at, filter(self._is_ours, rows))
+        ours = (row for row in rows if isinstance(row, BadRow) or self._shard.has(row.person_id))
+        listed = map(queries.look_at, ours)
         try:
             while not self._outages.stopping:
                 count = await anyio.to_thread.run_sync(self._list_some, listed)
@@ -237,9 +238,6 @@ class Ingestion:
             # A thread that cancellation did not wait for still reads: then the generator is not there to be closed.
             with contextlib.suppress(ValueError):
                 rows.close()
-
-    def _is_ours(self, row: Row | BadRow) -> bool:
-        return isinstance(row, BadRow) or self._shard.has(row.person_id)
 
     def _list_some(self, rows: Iterator[Listed]) -> int:
         some = list(islice(rows, _LISTED_AT_ONCE))
