@@ -76,7 +76,7 @@ async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_sid
         return source
     used_up = picture.in_file_object
     await picture.read_file_object(MAX_SOURCE_BYTES)
-    smaller = await anyio.to_thread.run_sync(_smaller, picture, max_bytes, min_side, limiter=_processors())
+    smaller = await anyio.to_thread.run_sync(_smaller, picture, max_bytes, min_side, limiter=fitting_limiter())
     if smaller is None and not used_up:
         return source
     given = source if isinstance(source, ImageFile) else ImageFile(b"")
@@ -114,7 +114,8 @@ def _content(picture: Picture) -> bytes:
         return reader.read(reader.size)
 
 
-def _processors() -> anyio.CapacityLimiter:
+def fitting_limiter() -> anyio.CapacityLimiter:
+    """Return the limiter of this event loop for threads that make pictures smaller."""
     try:
         return _limiter.get()
     except LookupError:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.to_thread
 from attrs import define, evolve, field
 
-from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image
+from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image, fitting_limiter
 from face_async.bulk.packs import Photo
 from face_async.errors import (
     FaceLimitError,
@@ -23,7 +22,7 @@ from face_async.errors import (
     ServiceError,
     TransportError,
 )
-from face_async.images import ImageUrl, Picture, is_url, processors
+from face_async.images import ImageUrl, Picture, is_url
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.queries import stamp_of
 from face_async.limits import check_image, check_request_size
@@ -65,8 +64,6 @@ class UnitReader:
     def __init__(self, limits: ServiceLimits, room: Callable[[Unit], int] | None) -> None:
         self._limits = limits
         self._room = room
-        # More pictures at once than processors take no less time, and much memory.
-        self._fitters = anyio.CapacityLimiter(processors())
 
     async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[UnitPhoto], list[Unit]]:
         """Read the pictures of units; return those that can be sent, and the units of those that cannot.
@@ -75,7 +72,8 @@ class UnitReader:
         """
         large = self._room is not None and any(unit.size > self._room(unit) for unit in units)
         read = self._read_again if again else self._photo
-        found = await anyio.to_thread.run_sync(lambda: list(map(read, units)), limiter=self._fitters if large else None)
+        limiter = fitting_limiter() if large else None
+        found = await anyio.to_thread.run_sync(lambda: [read(unit) for unit in units], limiter=limiter)
         photos = [one for one in found if isinstance(one, UnitPhoto)]
         return photos, [one for one in found if isinstance(one, Unit)]
 

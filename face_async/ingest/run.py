@@ -157,7 +157,6 @@ class Ingestion:
         self._enroller = Enroller(
             session, self._journal, self._outages, pack=settings.pack, fit=settings.fit, dry=settings.dry_run
         )
-        self._turn_size = session.limits.max_faces_per_person
         self._outcomes = Outcomes(self._take, self._turns(), max_at_once=settings.max_at_once)
         self._ready: deque[Unit] = deque()
         self._in_doubt = 0
@@ -281,7 +280,7 @@ class Ingestion:
             for (number, person_id), theirs in groupby(units, attrgetter("person", "person_id")):
                 if queue.number != number:
                     queue = PersonQueue(number, person_id)
-                while some := tuple(islice(theirs, self._turn_size)):
+                while some := tuple(islice(theirs, self._limits.max_faces_per_person)):
                     queue.waiting.append(some)
                     yield queue, state is State.AMBIGUOUS
 
