@@ -99,14 +99,17 @@ def enroll(
     journal = journal or _default_journal(source, service, parts)
     if dry_run and (retry or check):
         raise ValueError("--dry-run goes with neither --retry-failed nor --verify")
-    _check(source, group_ids or (), service, journal, retry=retry)
+    groups = group_ids or ()
+    _check(source, groups, service, journal, retry=retry)
     if dry_run and service.database is not None and not service.database.exists():
         service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
     elif not quiet:
         service.announce()
     concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
     options: RunOptions = {"shard": parts, "fit": fit, "pack": not no_pack}
-    work = Work(source, journal, group_ids or (), dry_run, retry, concurrency, options, quiet, failures, check)
+    work = Work(
+        source, journal, groups, concurrency, options, failures, dry_run=dry_run, retry=retry, check=check, quiet=quiet
+    )
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
     run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
     _conclude(work, json=json)
@@ -136,13 +139,13 @@ class Work:
     source: Path
     journal: Path
     group_ids: Sequence[str]
-    dry_run: bool
-    retry: bool
     at_once: int
     options: RunOptions
-    quiet: bool
     failures: Path | None
-    check: bool
+    dry_run: bool = field(kw_only=True)
+    retry: bool = field(kw_only=True)
+    check: bool = field(kw_only=True)
+    quiet: bool = field(kw_only=True)
     summary: Summary = field(init=False)
     error: FaceError | None = field(default=None, init=False)
     signals: int = field(default=0, init=False)
