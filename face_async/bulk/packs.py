@@ -75,8 +75,8 @@ class Packer(Generic[PhotoT]):
     Args:
         api: What the requests are for.
         add: Adds a pack with one request: ``await add(person_id, photos)`` returns what became of each image.
-        end: Called once for every image: ``await end(photos, what)``, where ``what`` is what ``add`` returned, or the
-            error of all of these photos.
+        end: ``await end(photos, what)`` is called when nothing more will be done about some images; ``what`` is what
+            ``add`` returned for them, or the error of all of them.
         reserve: ``await reserve(person_id, count)`` reserves room for 1 to ``count`` faces.
         going: Whether further requests may be made; if not, ``end`` is not called for the images that are left.
         pack: False sends every image alone.
