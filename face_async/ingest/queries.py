@@ -109,9 +109,10 @@ def reopen_failed(db: sqlite3.Connection) -> None:
 def unfinished(
     db: sqlite3.Connection, state: State, after: tuple[int, int], limit: int, *, failed_only: bool = False
 ) -> list[Unit]:
-    """Return the next units that are PENDING or AMBIGUOUS, at most ``limit``, in the order of persons and numbers.
+    """Return the next units in ``state``, PENDING or AMBIGUOUS, in the order of persons and numbers.
 
-    They come after the numbers of the person and the unit in ``after``; with ``failed_only`` all have failed before.
+    They are at most ``limit`` units that come after the person and the unit with the numbers ``after``; with
+    ``failed_only`` only those that have failed before.
     """
     query = (
         f"SELECT {_UNIT} WHERE {_UNFINISHED} AND state = ? AND (units.person, units.id) > (?, ?) "

@@ -81,7 +81,7 @@ class Project:
 def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
     """Open the journal of a project, or make it, and hold its lock until the connection or the process ends.
 
-    Without a project, whoever's journal is there is opened.
+    If ``project`` is None, the journal that is there is opened, of whatever project it is.
 
     Raises:
         JournalError: It is another project's, in use, or damaged.
