@@ -283,7 +283,7 @@ class CallRunner:
             if body.failure is not None:
                 raise body.failure  # an application in this process took it for an error of its own, and answered
             return answer
-        # Raised out here, so that nothing of the transport hangs on the error as its context.
+        # Raised outside the except clauses, so that the error does not keep the transport's exception as its context.
         facts = call.facts(Failure(status=status))
         if status is not None:
             raise ResponseError(reason, status=status, **facts)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource, Picture
 
 FORM_BYTES = 8_192
-"""What is left of a request for the form around a picture while it is not known which request it will be: ids, name and
-tag at their longest, some 20 groups, and the headers of all parts."""
+"""The bytes that are kept free for the form around a picture while it is not known which request it will be: ids, name
+and tag at their longest, some 20 groups, and the headers of all parts."""
 
 MAX_SOURCE_BYTES = 256 * 1024 * 1024
 """The largest file that is read in order to be made smaller."""
@@ -86,7 +86,7 @@ async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_sid
 
 
 def _picture(source: ImageSource) -> Picture | ImageUrl:
-    return as_image(source.source if isinstance(source, ImageFile) else source)  # whatever type it is given out for
+    return as_image(source.source if isinstance(source, ImageFile) else source)  # whatever media type is declared
 
 
 def _smaller(picture: Picture, max_bytes: int, min_side: int) -> bytes | None:

@@ -163,8 +163,8 @@ class _OneByOne(JobRunner[ItemT, ResultT]):
             board.fail(error)
 
     async def _outcome(self, job: Job[ItemT]) -> Outcome[ItemT, ResultT]:
-        # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
-        # garbage that only the collector finds, late and with the item's picture.
+        # The error's traceback refers to the frame that catches it. If that frame held the outcome, the two would be a
+        # reference cycle, which only the garbage collector frees, late and with the item's picture.
         try:
             return Outcome(job.index, job.item, result=await self._call(job.item))
         except (FaceError, ValueError) as error:

@@ -73,7 +73,7 @@ class ServiceChoice:
     def of(
         cls, db: Path | None, base_url: str | None, recognizer: RecognizerName = RecognizerName.AUTO
     ) -> ServiceChoice:
-        """Return the service; a database that is named goes before a service.
+        """Return the service; a database that is named is preferred to a service.
 
         Raises:
             ValueError: The environment has only a part of an account.

@@ -52,7 +52,7 @@ class Shard:
 def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathLike[str]) -> None:
     """Make one journal of the journals of several parts of a run; it is for all persons. Blocks.
 
-    Where two of them know the same picture of a person, the one that is further counts.
+    Where two of them know the same picture of a person, the one that has come further counts.
 
     Args:
         paths: The journals, at least one, none of them in use. They are left as they are.

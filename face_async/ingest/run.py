@@ -100,7 +100,7 @@ def ingest(
                 print(unit.person_id, unit.source, unit.state, unit.reason or "")
         print(run.summary)
 
-    Persons who do not exist are created in their groups; those who do are taken as they are. Pictures of one person
+    Persons who do not exist are created in their groups; those who do are left as they are. Pictures of one person
     share requests. What was sent is noted in the journal, so that the next run with the same journal goes on where
     this one ends, and finds out what became of the requests that were under way. What failed is tried again only by
     :func:`retry_failed`, or if its file has changed.
@@ -131,7 +131,7 @@ def ingest(
 def retry_failed(session: FaceSession, *, journal: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Ingestion:
     """Try again exactly what has failed, with the files as they are now; the arguments are those of :func:`ingest`.
 
-    Bad rows are not among it: mend the manifest and :func:`ingest` it again.
+    Bad rows are left out: mend the manifest and :func:`ingest` it again.
     """
     return Ingestion(session, None, _Settings(journal=journal, retry=True, **options))
 
@@ -275,7 +275,7 @@ class Ingestion:
             if not units:
                 return
             if len(units) == _READ_AT_ONCE and units[0].person != units[-1].person:
-                units = [unit for unit in units if unit.person != units[-1].person]  # who may go on behind
+                units = [unit for unit in units if unit.person != units[-1].person]  # who may have more units
             after = (units[-1].person, units[-1].id)
             for (number, person_id), theirs in groupby(units, attrgetter("person", "person_id")):
                 if queue.number != number:

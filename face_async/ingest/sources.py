@@ -7,7 +7,7 @@ A manifest has one picture a line. Its columns or keys are ``person_id``, one of
 own folder) and ``url``, and optionally ``group_ids``, ``person_name`` and ``tag``. CSV has a header line with these
 names, and separates the groups of a cell by ``|``; JSON Lines has a list of str. Both are UTF-8.
 
-A row stands on one line, in CSV too: a quote that is never closed costs its own row, and none of those behind it.
+A row stands on one line, in CSV too: a quote that is never closed spoils its own row only.
 """
 
 from __future__ import annotations
