@@ -107,12 +107,7 @@ def check_group_ids(group_ids: Sequence[str], limits: ServiceLimits) -> None:
 
 
 def check_face_ids(face_ids: Sequence[str], limits: ServiceLimits) -> None:
-    """Check the faces to delete.
-
-    Raises:
-        TypeError: It is a single str, or holds something else than str.
-        ValueError: It is empty, names a face twice, or holds an id that :func:`check_id` refuses.
-    """
+    """Check the faces to delete; raises TypeError and ValueError as :func:`check_group_ids`."""
     _check_ids("face_ids", face_ids, limits)
 
 

@@ -44,10 +44,9 @@ async def local_session(
         StoreError: The database cannot be used (:mod:`face_async.server`).
     """
     credentials = random_credentials()
+    limits = options.get("limits", ServiceLimits())
     with Store(path) as store:
-        app = create_app(
-            store, credentials=credentials, recognizer=recognizer, limits=options.get("limits", ServiceLimits())
-        )
+        app = create_app(store, credentials=credentials, recognizer=recognizer, limits=limits)
         options["base_url"] = "http://localhost"
         options["transport"] = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with FaceSession(LOCAL_APPID, LOCAL_BUCKET, credentials, **options) as session:

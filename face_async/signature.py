@@ -110,22 +110,21 @@ def parse(authorization: str) -> Signature:
         original = raw[_DIGEST_BYTES:]
         pairs = [pair.split("=", 1) for pair in original.decode("utf-8").split("&")]
         fields = dict(pairs)
-        expires, signed_at = _seconds(fields["e"]), _seconds(fields["t"])
-        appid, secret_id = fields["a"], fields["k"]
+        signature = Signature(
+            appid=fields["a"],
+            bucket=fields.get("b") or None,
+            secret_id=fields["k"],
+            expires=_seconds(fields["e"]),
+            signed_at=_seconds(fields["t"]),
+            nonce=fields.get("r", ""),
+            digest=raw[:_DIGEST_BYTES],
+            original=original,
+        )
     except (binascii.Error, UnicodeError, ValueError, KeyError):
         raise ValueError("not a signature") from None
-    if len(fields) != len(pairs) or not appid or not secret_id:
+    if len(fields) != len(pairs) or not signature.appid or not signature.secret_id:
         raise ValueError("not a signature")
-    return Signature(
-        appid=appid,
-        bucket=fields.get("b") or None,
-        secret_id=secret_id,
-        expires=expires,
-        signed_at=signed_at,
-        nonce=fields.get("r", ""),
-        digest=raw[:_DIGEST_BYTES],
-        original=original,
-    )
+    return signature
 
 
 def verify_signature(signature: Signature, credentials: Credentials) -> bool:

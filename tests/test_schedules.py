@@ -118,7 +118,7 @@ World = dict[str, Person]
 def stored(store: Store) -> World:
     """Read the whole store."""
     world: World = {}
-    with store._transaction() as db:
+    with store._database.reading() as db:
         for key, person_id, name, tag in db.execute("SELECT id, person_id, name, tag FROM persons").fetchall():
             groups = db.execute(
                 "SELECT group_id FROM groups JOIN memberships ON grp = groups.id WHERE person = ?", (key,)

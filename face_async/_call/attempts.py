@@ -59,9 +59,6 @@ class CallInFlight(Generic[T_co]):
     """A call that was begun.
 
     Attributes:
-        request: What is sent.
-        options: How long it may take, and how often it may be tried.
-        throttle: What bounds it together with other calls.
         settles: Whether an effect in doubt will be settled after the call, so that it may be tried again.
         started: When it began, on the monotonic clock.
         attempts: How many requests have been sent.
@@ -138,9 +135,7 @@ class CallRunner:
     async def run(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T:
         """Take a call through the throttle, its attempts and its deadline, and return its result.
 
-        Args:
-            call: The call.
-            read: Makes the result of an answer, or raises the error that it stands for.
+        ``read`` returns the result that an answer has, or raises the error that the answer stands for.
         """
         if self.closed:
             raise RuntimeError("the session is closed; make calls inside its 'async with' block")
@@ -288,7 +283,7 @@ class CallRunner:
             if body.failure is not None:
                 raise body.failure  # an application in this process took it for an error of its own, and answered
             return answer
-        # Raised out here, so that nothing of the transport hangs on the error as its context.
+        # Raised outside the except clauses, so that the error does not keep the transport's exception as its context.
         facts = call.facts(Failure(status=status))
         if status is not None:
             raise ResponseError(reason, status=status, **facts)

@@ -37,13 +37,7 @@ class RetryPolicy:
     max_delay: float = field(default=5.0, validator=ge(0))
 
     def pause(self, attempt: int, random: Random, asked: float = 0.0) -> float:
-        """Return the seconds to wait between an attempt and the next.
-
-        Args:
-            attempt: Which attempt it was, from 1.
-            random: The source of the jitter.
-            asked: Seconds that the server asked to wait at least.
-        """
+        """Return the seconds to wait after an attempt, counted from 1; at least those that the server ``asked`` for."""
         longest = min(self.max_delay, self.base_delay * 2 ** min(attempt - 1, _MOST_DOUBLINGS))
         return max(asked, random.uniform(0, longest))
 
@@ -73,12 +67,7 @@ class RetryQuota:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float:
-    """Return the seconds that an answer asks to wait, 0 when it does not.
-
-    Args:
-        headers: The answer's headers.
-        now: Unix time in seconds.
-    """
+    """Return the seconds that an answer's headers ask to wait at the Unix time ``now``, 0 when they do not."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
@@ -87,11 +76,9 @@ def retry_after(headers: Mapping[str, str], now: float) -> float:
 
 
 def clock_skew(headers: Mapping[str, str], now: float) -> float:
-    """Return by how many seconds the server's clock is ahead of ours, 0 when that explains no expired signature.
+    """Return by how many seconds the server's clock is ahead of ours, which shows the Unix time ``now``.
 
-    Args:
-        headers: The answer's headers.
-        now: Unix time in seconds.
+    A difference that is too small to explain an expired signature is 0.
     """
     moment = _moment(headers.get("date", ""))
     skew = 0.0 if moment is None else moment - now

@@ -46,8 +46,8 @@ class _ThreadBatch:
 class ThreadJobs:
     """Runs jobs in worker threads, in batches.
 
-    Reaching a worker thread costs several times as much as reading a small file, and calls come in crowds: the answers
-    that one turn of the event loop brings let as many further calls begin.
+    Starting a job in a worker thread costs several times as much as reading a small file, and many calls begin in the
+    same turn of the event loop: as many as it brings answers to earlier calls.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,8 @@ class ThreadJobs:
     async def run(self, work: Callable[[], None]) -> None:
         """Call a function in a worker thread.
 
-        Args:
-            work: The function. It is called again, maybe while it still runs, if the task that began its batch was
-                cancelled: no task waits for a thread that waits for a disk.
+        If the task that began its batch is cancelled, it does not wait for the thread, which may wait for a disk; then
+        ``work`` is called again, maybe while it still runs.
 
         Raises:
             Exception: Whatever ``work`` raises.

@@ -68,10 +68,6 @@ class WeightedLimiter:
 
     Acquiring and releasing take constant time. An amount larger than the whole limit is granted when nothing else is
     held.
-
-    Attributes:
-        limit: The largest sum.
-        held: The present sum.
     """
 
     def __init__(self, limit: float) -> None:
@@ -175,11 +171,9 @@ class RunningThrottle:
             self._full_at -= 1 / self._rate
 
     def slow_down(self, since: int) -> None:
-        """Halve what may be under way.
+        """Halve the number of calls that may be under way; ``since`` is :attr:`slowdowns` when the request was sent.
 
-        Args:
-            since: The value of :attr:`slowdowns` when the request was sent to which the service answered so: the
-                requests of one burst count once together.
+        So the requests of one burst, to all of which the service answers code 15, slow it down only once.
         """
         if since == self.slowdowns:
             self.slowdowns += 1

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource, Picture
 
 FORM_BYTES = 8_192
-"""What is left of a request for the form around a picture while it is not known which request it will be: ids, name and
-tag at their longest, some 20 groups, and the headers of all parts."""
+"""The bytes that are kept free for the form around a picture while it is not known which request it will be: ids, name
+and tag at their longest, some 20 groups, and the headers of all parts."""
 
 MAX_SOURCE_BYTES = 256 * 1024 * 1024
 """The largest file that is read in order to be made smaller."""
@@ -77,7 +77,7 @@ async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_sid
         return source
     used_up = picture.in_file_object
     await picture.read_file_object(MAX_SOURCE_BYTES)
-    smaller = await anyio.to_thread.run_sync(_smaller, picture, max_bytes, min_side, limiter=_processors())
+    smaller = await anyio.to_thread.run_sync(_smaller, picture, max_bytes, min_side, limiter=fitting_limiter())
     if smaller is None and not used_up:
         return source
     given = source if isinstance(source, ImageFile) else ImageFile(b"")
@@ -87,7 +87,7 @@ async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_sid
 
 
 def _picture(source: ImageSource) -> Picture | ImageUrl:
-    return as_image(source.source if isinstance(source, ImageFile) else source)  # whatever type it is given out for
+    return as_image(source.source if isinstance(source, ImageFile) else source)  # whatever media type is declared
 
 
 def _smaller(picture: Picture, max_bytes: int, min_side: int) -> bytes | None:
@@ -115,7 +115,8 @@ def _content(picture: Picture) -> bytes:
         return reader.read(reader.size)
 
 
-def _processors() -> anyio.CapacityLimiter:
+def fitting_limiter() -> anyio.CapacityLimiter:
+    """Return the limiter of this event loop for threads that make pictures smaller."""
     try:
         return _limiter.get()
     except LookupError:

@@ -1,9 +1,9 @@
 """The lines of ``add_faces``: every person's images wait in one, and leave it in packs.
 
-While a request of a person is under way their line grows, and when it has ended as many as fit leave the line together.
-So a person's images keep their order, packs form by themselves, and no slow input is waited for. Only the last image
-that was pulled may wait for its neighbors, while they are kept out by others that are not done with; otherwise most
-packs would be cut in two.
+While a request of a person is under way their line grows; when it has ended, as many images as fit are sent together.
+So a person's images keep their order, and nothing waits for a slow input. Only the last image that was pulled may wait:
+while as many items are alive as may be, the next images of its person cannot be pulled yet, and would need a further
+request.
 """
 
 from __future__ import annotations
@@ -37,11 +37,7 @@ PersonImage: TypeAlias = "tuple[str, ImageSource]"
 
 
 def check_pair(pair: object) -> PersonImage:
-    """Return a pair of person id and image.
-
-    Raises:
-        TypeError: It is none.
-    """
+    """Return an item that is a pair of person id and image, or raise TypeError."""
     if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:  # noqa: PLR2004 - a pair
         raise TypeError("every item must be a pair (person_id, image)")
     return cast("PersonImage", pair)
@@ -49,11 +45,7 @@ def check_pair(pair: object) -> PersonImage:
 
 @define(eq=False)
 class _JobPhoto(Photo):
-    """An image in its person's line.
-
-    Attributes:
-        job: The item that it is.
-    """
+    """An image in its person's line, and the job of the bounded map that it belongs to."""
 
     job: Job[PersonImage] = field(kw_only=True)
 
@@ -87,15 +79,7 @@ def _look_at(photos: Sequence[_JobPhoto]) -> list[tuple[_JobPhoto, ItemError]]:
 
 
 class PersonLines(JobRunner["PersonImage", FaceOutcome]):
-    """Runs the jobs of ``add_faces``.
-
-    Args:
-        api: What to add faces with.
-        tag: The remark for all faces.
-        pack: False sends every image alone.
-        fit: True makes images fit that are too large for a request.
-        max_at_once: How many images are alive at once.
-    """
+    """Runs the jobs of ``add_faces``, whose options it takes."""
 
     def __init__(self, api: BulkApi, *, tag: str | None, pack: bool, fit: bool, max_at_once: int) -> None:
         self._api = api
@@ -113,7 +97,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         self._stir = anyio.Event()
 
     def item_wanted(self) -> None:
-        """Let those go on who wait for an image that could not be pulled."""
+        """Wake the lines that wait until another image can be pulled."""
         self._stir.set()
 
     def begin(self, board: JobBoard[PersonImage, FaceOutcome], tasks: TaskGroup, job: Job[PersonImage]) -> None:
@@ -156,10 +140,9 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
                 self._last = None
 
     async def _gather(self, line: deque[_JobPhoto]) -> None:
-        """Let the last image pulled wait for its neighbors, while what keeps them out goes on by itself.
+        """Let the last image pulled wait for the next images of its person.
 
-        That is the requests under way and the outcomes that wait to be taken. When there are none left the image
-        is sent in any case, so that it never waits for ever.
+        It waits only while requests under way, or outcomes that wait to be taken, will make place for them.
         """
         board = self._board
         while line is self._last and len(line) < self._patience and board.full and (self._under_way or board.ready):

@@ -1,4 +1,4 @@
-"""Outages: the service may be away for a while, which costs a long run time and none of its items."""
+"""Outages: while the service is away, a long run waits for it; the run loses time, but none of its items."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SINGLE_ATTEMPT = RetryPolicy(max_attempts=1)
 """For a session that asks whether the service is back: nothing is tried again by the session itself."""
 
 _TRIES = 3
-"""How often a call fails, with the service answering others in between, until it is given up."""
+"""A call that fails this often, while the service answers probes in between, is given up."""
 
 _GIVEN_UP_IN_ROW = 8
-"""Calls given up, with none that succeeds in between, until the fault must be the service's."""
+"""How many calls in a row may be given up before the run ends: then the fault is the service's."""
 
 _MAX_PROBE_DELAY = 60.0
 
@@ -43,8 +43,8 @@ class OutageHandler:
     """Makes calls, and waits while the service is away.
 
     A call that fails because the service is away, after all its retries, makes all calls wait: one task probes the
-    service with growing pauses until it answers, and then the call is tried again. A call is given up only when it
-    fails while the service answers probes, and only a few calls in a row are: then the service itself is at fault.
+    service with growing pauses until it answers, and then the call is tried again. A call that keeps failing while the
+    service answers probes is given up. When several calls in a row are given up, the whole run ends.
 
     Args:
         probe: Asks the service for anything, once.
@@ -76,11 +76,9 @@ class OutageHandler:
         self._stop.set()
 
     async def call(self, make: Callable[[], Awaitable[T]], *, proves: bool = False) -> T:
-        """Make a call, and return its result or raise what it ends with.
+        """Make a call, and return its result or raise the error that it ends with.
 
-        Args:
-            make: Makes the call.
-            proves: Whether its success shows that the service does its work.
+        ``proves`` says whether its success shows that the service does its work.
 
         Raises:
             RunEndedError: No further call can succeed, or the run was told to stop while the service was away.

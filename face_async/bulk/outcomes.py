@@ -1,4 +1,4 @@
-"""The one bounded map: a call for every item, and never more than so many items alive."""
+"""The bounded map: a call for every item, and never more than a given number of items alive."""
 
 from __future__ import annotations
 
@@ -54,17 +54,11 @@ class Outcome(Generic[ItemT, ResultT]):
 
 @define(eq=False)
 class Job(Generic[ItemT]):
-    """An item that was pulled and has no outcome yet.
-
-    Attributes:
-        index: The item's place in the input.
-        item: The item as it was given.
-        begun: Whether its call was begun, so that its request may have been sent.
-    """
+    """An item that was pulled and has no outcome yet, with its place in the input."""
 
     index: int
     item: ItemT = field(repr=False)
-    begun: bool = False
+    begun: bool = False  # its call was begun, so its request may have been sent
 
 
 class MapOptions(TypedDict, Generic[ItemT, ResultT], total=False):
@@ -169,8 +163,8 @@ class _OneByOne(JobRunner[ItemT, ResultT]):
             board.fail(error)
 
     async def _outcome(self, job: Job[ItemT]) -> Outcome[ItemT, ResultT]:
-        # The frame that catches an error hangs on the error, so it must not hold the outcome, or both would be
-        # garbage that only the collector finds, late and with the item's picture.
+        # The error's traceback refers to the frame that catches it. If that frame held the outcome, the two would be a
+        # reference cycle, which only the garbage collector frees, late and with the item's picture.
         try:
             return Outcome(job.index, job.item, result=await self._call(job.item))
         except (FaceError, ValueError) as error:

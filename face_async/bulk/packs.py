@@ -44,14 +44,9 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class Photo:
-    """An image on its way to a person.
+    """An image that is to be added to a person, with the tag of its face."""
 
-    Attributes:
-        image: What is to be sent, None before it was looked at.
-        tag: The remark for the face.
-    """
-
-    image: Picture | ImageUrl | None = field(default=None, repr=False)
+    image: Picture | ImageUrl | None = field(default=None, repr=False)  # None before it was looked at
     tag: str | None = None
 
     def shares_with(self, other: Photo) -> bool:
@@ -60,7 +55,7 @@ class Photo:
 
 
 ItemError: TypeAlias = CallError | LimitError | ValueError
-"""What keeps images from being added, and says nothing of other images."""
+"""An error that keeps images from being added, and does not concern other images."""
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 PhotoT = TypeVar("PhotoT", bound=Photo)
@@ -74,16 +69,16 @@ def bare(error: ErrorT) -> ErrorT:
 class Packer(Generic[PhotoT]):
     """Adds images to persons, in requests that are as full as the limits allow.
 
-    A pack that is refused as a whole, maybe for one of its images, is sent again in halves, until that image is alone.
+    A pack may be refused as a whole because of one image: then it is sent again in halves, until that image is alone.
     No person gets more faces than there is room for: the ledger is asked before every request.
 
     Args:
         api: What the requests are for.
         add: Adds a pack with one request: ``await add(person_id, photos)`` returns what became of each image.
-        end: Told of images that have come to an end: ``await end(photos, what)``, where ``what`` is what ``add``
-            returned, or the error of all of them.
+        end: ``await end(photos, what)`` is called when nothing more will be done about some images; ``what`` is what
+            ``add`` returned for them, or the error of all of them.
         reserve: ``await reserve(person_id, count)`` reserves room for 1 to ``count`` faces.
-        going: Whether further requests may be made; images that are left otherwise come to no end.
+        going: Whether further requests may be made; if not, ``end`` is not called for the images that are left.
         pack: False sends every image alone.
     """
 
@@ -179,10 +174,6 @@ class AddRequest:
     """One addface request that can be sent again after an outage, until it is known what became of it.
 
     Attributes:
-        api: What to send and to look with.
-        person_id: The person.
-        images: What is added.
-        tag: The remark for the faces.
         before: The ids of the person's faces before it was sent for the first time, None if they are not known.
         in_doubt: Whether it was sent before, and may have had its effect.
     """

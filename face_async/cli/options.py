@@ -63,23 +63,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing el
 
 @frozen
 class ServiceChoice:
-    """The service that options and environment name: a real one, or the embedded local server.
+    """The service that options and environment name: a real one, or the embedded local server."""
 
-    Attributes:
-        database: The embedded server's database; None for a real service.
-        base_url: Where a real service is; None for the documented host.
-        recognizer: The embedded server's recognizer.
-    """
-
-    database: Path | None
-    base_url: str | None
+    database: Path | None  # None for a real service
+    base_url: str | None  # of a real service; None for the documented host
     recognizer: RecognizerName = RecognizerName.AUTO
 
     @classmethod
     def of(
         cls, db: Path | None, base_url: str | None, recognizer: RecognizerName = RecognizerName.AUTO
     ) -> ServiceChoice:
-        """Return the service; a database that is named goes before a service.
+        """Return the service; a database that is named is preferred to a service.
 
         Raises:
             ValueError: The environment has only a part of an account.

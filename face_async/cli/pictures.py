@@ -47,24 +47,20 @@ def pictures_below(folder: Path) -> Iterator[Path]:
 
 @frozen
 class Copy:
-    """A smaller copy of a picture.
-
-    Attributes:
-        jpeg: The copy.
-        width: Width of the upright original, in pixels.
-        height: Height of it, in pixels.
-    """
+    """A smaller copy of a picture, and the size of the upright original in pixels."""
 
     jpeg: bytes = field(repr=False)
     width: int
     height: int
 
 
-def smaller_copy(picture: PictureSource, longest_side: int) -> Copy | None:
-    """Return an upright JPEG of at most ``longest_side`` pixels either way, None when the picture cannot be read.
+def smaller_copy(picture: PictureSource | None, longest_side: int) -> Copy | None:
+    """Return an upright JPEG of at most ``longest_side`` pixels either way, None without a picture that can be read.
 
     The copy has none of the data that cameras add to a picture: place, time and model.
     """
+    if picture is None:
+        return None
     from face_async.images.decoding import NoPictureError, UndecodableError, decode  # noqa: PLC0415 - slow to import
 
     try:

@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 
 def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     """Return a display that is shown on a terminal only, and removed at its end."""
+    usual = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DoneColumn(),
+        _Speed(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
     terminal = Console(stderr=True)
     # Console.is_terminal is also true when the environment forces colors into a file.
     shown = sys.stderr.isatty() and not terminal.is_dumb_terminal and not quiet
     return Progress(
-        *(columns or _usual_columns()),
+        *(columns or usual),
         # Ctrl-C is echoed as ^C; behind a line as wide as the terminal, that would begin a new one.
         console=Console(stderr=True, width=max(1, terminal.width - len("^C"))) if shown else terminal,
         transient=True,
@@ -27,17 +35,6 @@ def live_progress(*columns: ProgressColumn, quiet: bool = False) -> Progress:
         # Lines that are printed meanwhile go above the display; output into a file stays there.
         redirect_stdout=sys.stdout.isatty(),
         expand=bool(columns),
-    )
-
-
-def _usual_columns() -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        DoneColumn(),
-        _Speed(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
 
 
@@ -50,7 +47,7 @@ class DoneColumn(ProgressColumn):
 
 
 class _Speed(ProgressColumn):
-    """The number of things done in a second, of late."""
+    """The number of things done in a second, measured over the last seconds."""
 
     def render(self, task: Task) -> Text:
         """Return the column of a task."""

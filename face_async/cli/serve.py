@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import shlex
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from face_async.cli.options import DEFAULT_DB, RecognizerName, RecognizerOption
 from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def serve_command(
@@ -57,6 +54,13 @@ def serve_command(
     if configured is None and not is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
     project = configured or ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
+
+    def announce(base_url: str) -> None:
+        environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
+        for name, value in environment.items():
+            say(f"export {name}={shlex.quote(value)}")
+        tell(f"serving {db} on {base_url}; Ctrl-C stops it")
+
     with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
         app = create_app(
             store,
@@ -66,15 +70,5 @@ def serve_command(
             url_allow_list=allow_url or (),
         )
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each
-        run(app, host=host, port=port, on_ready=_announce(project, configured=configured is not None, db=db))
+        run(app, host=host, port=port, on_ready=announce)
     tell("stopped")
-
-
-def _announce(project: ProjectAccess, *, configured: bool, db: Path) -> Callable[[str], None]:
-    def announce(base_url: str) -> None:
-        environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
-        for name, value in environment.items():
-            say(f"export {name}={shlex.quote(value)}")
-        tell(f"serving {db} on {base_url}; Ctrl-C stops it")
-
-    return announce

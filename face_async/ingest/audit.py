@@ -69,7 +69,7 @@ def verify_enrollment(session: FaceSession, journal: str | os.PathLike[str], *, 
         print(differences.persons, "persons with", differences.faces, "faces looked at")
 
     Args:
-        session: What to ask with.
+        session: The session that asks the server.
         journal: The journal's file; no run may have it in use.
         max_at_once: How many persons are asked for at once, 1 or more.
 

@@ -37,13 +37,12 @@ class PersonQueue:
 
     Attributes:
         number: The person's number in the journal.
-        person_id: The person's id.
-        waiting: What the turns to come are about, in order.
-        turn: Held by the turn that is under way: what a lost request has done can be told exactly only if no other
-            request for the person was under way.
+        waiting: The units of each turn that waits, in order.
+        turn: Held by the turn that is under way: only if no other request for the person was under way can it be told
+            exactly what a lost request has done.
         exists: Whether the person is known to exist.
         in_doubt: Whether some of the person's pictures may have been added or not.
-        resent_before: While what a former run has left in doubt is sent again, the person's faces before that run.
+        resent_before: While pictures that a former run has left in doubt are sent again, the faces before that run.
         ended: The units that have come to an end in this turn.
     """
 
@@ -61,11 +60,10 @@ class Enroller:
     """Enrolls persons.
 
     Args:
-        session: What to enroll them with.
+        session: The session that enrolls them.
         journal: Where everything is noted.
-        outages: What makes the calls.
-        pack: False sends every picture alone.
-        fit: Makes pictures that are too large for a request smaller.
+        outages: Makes the calls, and waits while the service is away.
+        pack, fit: As in :class:`~face_async.ingest.RunOptions`.
         dry: Does everything but call the service.
     """
 

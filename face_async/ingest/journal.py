@@ -11,9 +11,9 @@ number of rows and files that have them. A unit goes through these states::
 An INTENT is on the disk before the first byte of its request is sent, so that a killed run leaves no effect that the
 journal does not know of: what is still INTENT when a journal is opened has become AMBIGUOUS.
 
-There is one writer, one lock and one connection. Everything that touches it is a function of that connection (see
-:mod:`face_async.ingest.queries`), run in a worker thread; what several tasks want at the same time is one transaction,
-so that they share its cost.
+There is one writer, one lock and one connection. Everything that uses it is a function of that connection (see
+:mod:`face_async.ingest.queries`), run in a worker thread; what several tasks ask for at the same time shares one
+transaction.
 """
 
 from __future__ import annotations
@@ -85,16 +85,10 @@ class ListedPerson:
     """A person to be enrolled.
 
     Attributes:
-        id: The person's number in the journal.
-        person_id: The person's id.
-        group_ids: The groups to create the person in.
-        person_name: The person's name.
-        tag: The remark for the person.
-        before: The person's faces before the latest request, and what was added since; None when none was ever sent.
-        in_doubt: Whether it is not known what became of some of the person's units.
+        before: The person's faces before the latest request, and those added since; None before the first request.
+        in_doubt: Whether some of the person's units may have been added or not.
     """
 
-    id: int
     person_id: str
     group_ids: tuple[str, ...]
     person_name: str | None
@@ -149,7 +143,7 @@ class Journal:
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with the connection, and return once it is on the disk.
 
-        What waits when a transaction begins is all part of it, and so must raise nothing but what SQLite does.
+        All work that waits when a transaction begins shares it, so ``work`` may raise only SQLite's errors.
 
         Raises:
             JournalError: The disk is full, or the file damaged. Then nothing more can be done with the journal.
@@ -160,14 +154,15 @@ class Journal:
             if not job.done and self._failure is None:
                 jobs, self._jobs = self._jobs, []
                 await anyio.to_thread.run_sync(self._transact, jobs)
-        if not job.done:
-            raise self._failure or RuntimeError("the journal is closed")
-        return cast("T", job.result)
+        return self._result(job)
 
     def do_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do something with the connection in this thread, which is a worker's; it may raise what it likes."""
+        """Do something with the connection in this worker thread; ``work`` may raise any exception."""
         job = _Job(work)
         self._transact([cast("_Job[object]", job)])
+        return self._result(job)
+
+    def _result(self, job: _Job[T]) -> T:
         if not job.done:
             raise self._failure or RuntimeError("the journal is closed")
         return cast("T", job.result)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PERSON_COLUMNS = "person_id, group_ids, name, tag, listing, before"
 _UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason"
-_BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # whom to believe, where journals differ
+_BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # where journals differ, the first counts
 
 
 @frozen
@@ -52,7 +52,7 @@ class Shard:
 def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathLike[str]) -> None:
     """Make one journal of the journals of several parts of a run; it is for all persons. Blocks.
 
-    Where two of them know the same picture of a person, the one that is further counts.
+    Where two of them know the same picture of a person, the one that has come further counts.
 
     Args:
         paths: The journals, at least one, none of them in use. They are left as they are.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.to_thread
 from attrs import define, evolve, field
 
-from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image
+from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image, fitting_limiter
 from face_async.bulk.packs import Photo
 from face_async.errors import (
     FaceLimitError,
@@ -25,7 +23,6 @@ from face_async.errors import (
     TransportError,
 )
 from face_async.images import ImageUrl, Picture, is_url
-from face_async.images.machine import processors
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.queries import stamp_of
 from face_async.limits import check_image, check_request_size
@@ -50,11 +47,7 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
 
 @define(eq=False)
 class UnitPhoto(Photo):
-    """A picture that was read.
-
-    Attributes:
-        unit: What it is the picture of, with the hash of its bytes.
-    """
+    """A picture that was read, and its unit with the hash of its bytes."""
 
     unit: Unit = field(kw_only=True)
 
@@ -71,24 +64,18 @@ class UnitReader:
     def __init__(self, limits: ServiceLimits, room: Callable[[Unit], int] | None) -> None:
         self._limits = limits
         self._room = room
-        # More pictures at once than processors take no less time, and much memory.
-        self._fitters = anyio.CapacityLimiter(processors())
 
     async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[UnitPhoto], list[Unit]]:
         """Read the pictures of units; return those that can be sent, and the units of those that cannot.
 
-        Args:
-            units: The units.
-            again: The pictures must have the bytes that they had when they were read before, whatever the files' dates.
+        With ``again`` they must have the bytes that they had when they were read before, whatever the files' dates.
         """
         large = self._room is not None and any(unit.size > self._room(unit) for unit in units)
-        read = partial(self._read, units, again=again)
-        found = await anyio.to_thread.run_sync(read, limiter=self._fitters if large else None)
+        read = self._read_again if again else self._photo
+        limiter = fitting_limiter() if large else None
+        found = await anyio.to_thread.run_sync(lambda: [read(unit) for unit in units], limiter=limiter)
         photos = [one for one in found if isinstance(one, UnitPhoto)]
         return photos, [one for one in found if isinstance(one, Unit)]
-
-    def _read(self, units: Sequence[Unit], *, again: bool) -> list[UnitPhoto | Unit]:
-        return [self._read_again(unit) if again else self._photo(unit) for unit in units]
 
     def _read_again(self, unit: Unit) -> UnitPhoto | Unit:
         found = self._photo(evolve(unit, stamp=stamp_of(unit.source)[1]))

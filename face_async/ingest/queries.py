@@ -27,17 +27,16 @@ Listed: TypeAlias = tuple[Row | BadRow, int, str]
 
 
 def look_at(row: Row | BadRow) -> Listed:
-    """Return a row with its file's size and stamp, which are 0 and ``""`` if it has none."""
-    if isinstance(row, BadRow) or is_url(row.source):
-        return row, 0, ""
-    size, stamp = stamp_of(row.source)
-    return row, size, stamp
+    """Return a row with its file's size and stamp, as :func:`stamp_of`."""
+    return (row, 0, "") if isinstance(row, BadRow) else (row, *stamp_of(row.source))
 
 
-def stamp_of(path: str) -> tuple[int, str]:
-    """Return a file's size in bytes and what tells a changed one, 0 and ``""`` when it is not there."""
+def stamp_of(source: str) -> tuple[int, str]:
+    """Return a file's size in bytes and what tells a changed one; 0 and ``""`` for a URL or a missing file."""
+    if is_url(source):
+        return 0, ""
     try:
-        status = os.stat(path)  # noqa: PTH116 - for each of millions
+        status = os.stat(source)  # noqa: PTH116 - for each of millions
     except (OSError, ValueError):
         return 0, ""
     return status.st_size, f"{status.st_size:x}.{status.st_mtime_ns:x}"
@@ -100,8 +99,7 @@ def reopen_failed(db: sqlite3.Connection) -> None:
     number = 0
     while found := db.execute(query, (number,)).fetchall():
         for number, source in found:
-            size, stamp = (0, "") if is_url(source) else stamp_of(source)
-            if not db.execute(change, (size, stamp, number)).rowcount:
+            if not db.execute(change, (*stamp_of(source), number)).rowcount:
                 db.execute("DELETE FROM units WHERE id = ?", (number,))  # the file as it is now is there already
 
 
@@ -111,14 +109,10 @@ def reopen_failed(db: sqlite3.Connection) -> None:
 def unfinished(
     db: sqlite3.Connection, state: State, after: tuple[int, int], limit: int, *, failed_only: bool = False
 ) -> list[Unit]:
-    """Return the next units in a state, in the order of persons and numbers.
+    """Return the next units in ``state``, PENDING or AMBIGUOUS, in the order of persons and numbers.
 
-    Args:
-        db: The journal.
-        state: PENDING or AMBIGUOUS.
-        after: The person and the number of the last unit that is known.
-        limit: How many at most.
-        failed_only: Only those that failed before.
+    They are at most ``limit`` units that come after the person and the unit with the numbers ``after``; with
+    ``failed_only`` only those that have failed before.
     """
     query = (
         f"SELECT {_UNIT} WHERE {_UNFINISHED} AND state = ? AND (units.person, units.id) > (?, ?) "
@@ -137,17 +131,13 @@ def person(db: sqlite3.Connection, number: int) -> ListedPerson:
         known = (*json.loads(before), *(face_id for (face_id,) in added if face_id))
     query = f"SELECT EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} AND person = ? AND state <> 'pending')"  # noqa: S608
     (in_doubt,) = db.execute(query, (number,)).fetchone()
-    return ListedPerson(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
+    return ListedPerson(person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
 
 
 def intend(db: sqlite3.Connection, number: int, before: Iterable[str], units: Iterable[Unit]) -> list[Unit]:
-    """Note what is about to be sent, and return the units as they are then: INTENT, or COLLAPSED.
+    """Note that a person's units are about to be sent, and return them as they are then: INTENT, or COLLAPSED.
 
-    Args:
-        db: The journal.
-        number: The person's number.
-        before: The person's faces as they are now.
-        units: The person's units, with the sha256 of what each of them has.
+    ``number`` is the person's, and ``before`` are the person's faces as they are now; every unit must have its sha256.
     """
     db.execute("UPDATE persons SET before = ? WHERE id = ?", (json.dumps(list(before)), number))
     return record(db, [evolve(unit, state=State.INTENT) for unit in units])

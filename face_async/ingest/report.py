@@ -1,4 +1,4 @@
-"""What a run has come to: the summary, and the file of failures."""
+"""The state and the result of a run: its summary, and the file of failures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAILURE_COLUMNS = ("person_id", "source", "code", "reason")
 
 @frozen
 class Summary:
-    """How a run stands. The counts are the journal's, so those of former runs are among them.
+    """The state of a run. The counts are the journal's, so those of former runs are among them.
 
     Attributes:
         phase: What the run does.
@@ -42,7 +42,7 @@ class Summary:
         done: Pictures that were added.
         failed: Pictures that were not.
         collapsed: Rows with the same picture as another row of the person.
-        bad_rows: Rows that are no picture of anybody.
+        bad_rows: Rows that are not a picture of a person.
         codes: Pictures that were not added, or may have been, by code or word.
         added: Pictures that were added by this run.
         added_bytes: Bytes of their files.
@@ -86,12 +86,7 @@ class Summary:
 
 
 class Progress:
-    """What a run counts while it goes on.
-
-    Attributes:
-        phase: What the run does, as far as it knows itself.
-        listed: Rows that were listed.
-    """
+    """What a run counts while it goes on."""
 
     def __init__(self) -> None:
         self.phase: Phase = "listing"
@@ -132,7 +127,7 @@ class Progress:
         self._added_bytes += sum(unit.size for unit in done)
 
     def summary(self, *, stopping: bool, away: str | None) -> Summary:
-        """Return how the run stands."""
+        """Return the state of the run."""
         phase = self.phase
         if phase != "ended":
             phase = "stopping" if stopping else "waiting" if away is not None else phase

@@ -21,7 +21,7 @@ from face_async.ingest.journal import Journal, State
 from face_async.ingest.parts import Shard
 from face_async.ingest.report import Progress, write_failures
 from face_async.ingest.schema import JournalError, Project
-from face_async.ingest.sources import BadRow, Row, read_source
+from face_async.ingest.sources import BadRow, read_source
 from face_async.limits import check_group_ids
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def ingest(
                 print(unit.person_id, unit.source, unit.state, unit.reason or "")
         print(run.summary)
 
-    Persons who do not exist are created in their groups; those who do are taken as they are. Pictures of one person
+    Persons who do not exist are created in their groups; those who do are left as they are. Pictures of one person
     share requests. What was sent is noted in the journal, so that the next run with the same journal goes on where
     this one ends, and finds out what became of the requests that were under way. What failed is tried again only by
     :func:`retry_failed`, or if its file has changed.
@@ -131,7 +131,7 @@ def ingest(
 def retry_failed(session: FaceSession, *, journal: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Ingestion:
     """Try again exactly what has failed, with the files as they are now; the arguments are those of :func:`ingest`.
 
-    Bad rows are not among it: mend the manifest and :func:`ingest` it again.
+    Bad rows are left out: mend the manifest and :func:`ingest` it again.
     """
     return Ingestion(session, None, _Settings(journal=journal, retry=True, **options))
 
@@ -157,7 +157,6 @@ class Ingestion:
         self._enroller = Enroller(
             session, self._journal, self._outages, pack=settings.pack, fit=settings.fit, dry=settings.dry_run
         )
-        self._turn_size = session.limits.max_faces_per_person
         self._outcomes = Outcomes(self._take, self._turns(), max_at_once=settings.max_at_once)
         self._ready: deque[Unit] = deque()
         self._in_doubt = 0
@@ -212,7 +211,7 @@ class Ingestion:
 
     @property
     def summary(self) -> Summary:
-        """How the run stands now."""
+        """The present state of the run."""
         return self._progress.summary(stopping=self._outages.stopping, away=self._outages.away)
 
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
@@ -225,7 +224,8 @@ class Ingestion:
         """Note all rows of the source, some at a time."""
         await self._journal.do(queries.begin_listing)
         rows = read_source(source, group_ids=self._settings.group_ids, limits=self._limits)
-        listed = map(queries.look_at, filter(self._is_ours, rows))
+        ours = (row for row in rows if isinstance(row, BadRow) or self._shard.has(row.person_id))
+        listed = map(queries.look_at, ours)
         try:
             while not self._outages.stopping:
                 count = await anyio.to_thread.run_sync(self._list_some, listed)
@@ -237,9 +237,6 @@ class Ingestion:
             # A thread that cancellation did not wait for still reads: then the generator is not there to be closed.
             with contextlib.suppress(ValueError):
                 rows.close()
-
-    def _is_ours(self, row: Row | BadRow) -> bool:
-        return isinstance(row, BadRow) or self._shard.has(row.person_id)
 
     def _list_some(self, rows: Iterator[Listed]) -> int:
         some = list(islice(rows, _LISTED_AT_ONCE))
@@ -278,12 +275,12 @@ class Ingestion:
             if not units:
                 return
             if len(units) == _READ_AT_ONCE and units[0].person != units[-1].person:
-                units = [unit for unit in units if unit.person != units[-1].person]  # who may go on behind
+                units = [unit for unit in units if unit.person != units[-1].person]  # who may have more units
             after = (units[-1].person, units[-1].id)
             for (number, person_id), theirs in groupby(units, attrgetter("person", "person_id")):
                 if queue.number != number:
                     queue = PersonQueue(number, person_id)
-                while some := tuple(islice(theirs, self._turn_size)):
+                while some := tuple(islice(theirs, self._limits.max_faces_per_person)):
                     queue.waiting.append(some)
                     yield queue, state is State.AMBIGUOUS
 

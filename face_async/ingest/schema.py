@@ -7,7 +7,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import astuple, frozen
 
 from face_async.errors import FaceError
 
@@ -66,14 +66,7 @@ class JournalError(FaceError):
 
 @frozen
 class Project:
-    """Whose journal it is.
-
-    Attributes:
-        appid: The project's id.
-        bucket: The name of the image space.
-        rank: Which part of the persons it is for, from 0.
-        world: How many parts there are, 1 or more.
-    """
+    """Whose journal it is, and for which part of the persons (see :class:`~face_async.ingest.Shard`)."""
 
     appid: str
     bucket: str
@@ -86,11 +79,9 @@ class Project:
 
 
 def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
-    """Open a journal, or make one, and hold its lock; the lock ends with the connection, or with the process.
+    """Open the journal of a project, or make it, and hold its lock until the connection or the process ends.
 
-    Args:
-        path: The file.
-        project: Whose it must be; None takes any that is there.
+    If ``project`` is None, the journal that is there is opened, of whatever project it is.
 
     Raises:
         JournalError: It is another project's, in use, or damaged.
@@ -99,9 +90,8 @@ def open_journal(path: str, project: Project | None) -> sqlite3.Connection:
         _make_file(path)
     with explained(path):
         # "rw": a file that is missing now is missing, and not to be made with any mode.
-        db = sqlite3.connect(
-            f"file:{_quoted(path)}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        uri = f"file:{_quoted(path)}?mode=rw"
+        db = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             _prepare(db, path, project)
         except BaseException:
@@ -187,8 +177,7 @@ def _create(db: sqlite3.Connection, project: Project) -> None:
         db.execute("BEGIN")
         for statement in _TABLES.split(";\n"):
             db.execute(statement)
-        row = (project.appid, project.bucket, project.rank, project.world)
-        db.execute("INSERT INTO project VALUES (?, ?, ?, ?, 0)", row)
+        db.execute("INSERT INTO project VALUES (?, ?, ?, ?, 0)", astuple(project))
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {_VERSION}")
 

@@ -7,7 +7,7 @@ A manifest has one picture a line. Its columns or keys are ``person_id``, one of
 own folder) and ``url``, and optionally ``group_ids``, ``person_name`` and ``tag``. CSV has a header line with these
 names, and separates the groups of a cell by ``|``; JSON Lines has a list of str. Both are UTF-8.
 
-A row stands on one line, in CSV too: a quote that is never closed costs its own row, and none of those behind it.
+A row stands on one line, in CSV too: a quote that is never closed spoils its own row only.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Row:
 
 @frozen
 class BadRow:
-    """A line of a manifest, or an entry of a folder, that is no picture of anybody.
+    """A line of a manifest, or an entry of a folder, that is not a picture of a person.
 
     Attributes:
         file: The manifest, or the entry itself.
@@ -92,7 +92,8 @@ def read_source(
     Raises:
         OSError: The folder or the manifest cannot be read.
         TypeError: An iterable holds something else than rows.
-        ValueError: It is neither of both, its header is wrong, or ``group_ids`` names a group that cannot be.
+        ValueError: The path is neither a folder nor such a manifest, the manifest's header is wrong, or ``group_ids``
+            has an id that no group can have.
     """
     if group_ids:
         check_group_ids(group_ids, limits)
@@ -182,7 +183,7 @@ def _names(folder: Path) -> list[str]:
 
 
 class _Lines:
-    """A file's lines: of bounded length, and decoded each by itself, so that a bad one spoils no other."""
+    """A file's lines, of bounded length. Each is decoded by itself, so that a bad line costs that line only."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -234,10 +235,10 @@ def _header(line: str) -> list[str]:
     header = _cells(line) if line else []
     unknown = [name for name in header if name not in _COLUMNS]
     if unknown or "person_id" not in header or not {"path", "url"} & set(header) or len(set(header)) != len(header):
-        # A misspelled column that is passed over would enroll everybody without their groups.
+        # If a misspelled column were ignored, everybody would be enrolled without their groups.
         raise ValueError(
-            f"the first line must name the columns person_id and path or url, and of {', '.join(_COLUMNS[3:])} those "
-            f"that there are; it has {', '.join(map(repr, header)) or 'none'}"
+            "the first line must name the columns person_id and path or url, and may name "
+            f"{', '.join(_COLUMNS[3:])}; it has {', '.join(map(repr, header)) or 'none'}"
         )
     return header
 

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _BACKLOG = 2_048
-_KEEP_ALIVE_SECONDS = (
-    75  # longer than clients keep idle connections: uvicorn's 5 would close pooled ones that clients are about to use
-)
+# Longer than clients keep idle connections: uvicorn's 5 would close pooled ones that clients are about to use.
+_KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
 _MAX_HEADER_BYTES = 32_768
 
@@ -70,11 +69,7 @@ async def serve_in_background(app: ASGIApp, *, host: str = "127.0.0.1", port: in
 
 
 def serve(
-    app: ASGIApp,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8600,
-    on_ready: Callable[[str], object] | None = None,
+    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8600, on_ready: Callable[[str], object] | None = None
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return; to be called in the main thread.
 

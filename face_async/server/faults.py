@@ -20,9 +20,9 @@
 
 ``times=3`` does the same to three requests. Faults of one endpoint are met in the order in which they were added, one
 by each request; those without an endpoint by the next request, whatever it is. Only requests with a good signature and
-a readable body meet faults; others are refused as always, and the script stays as it is. If an effect before or after
-a fault's answer is itself refused, nobody learns of it. ``faults.clock_skew = 3600`` sets the server's clock an hour
-ahead, for the check of signatures and in Date headers.
+a readable body meet faults; others are refused as always, and the script stays as it is. If the endpoint itself refuses
+the request before or after a fault's answer, its refusal is not sent. ``faults.clock_skew = 3600`` sets the server's
+clock an hour ahead, for the check of signatures and in Date headers.
 
 On a socket a broken connection is an answer that ends after its headers. In process the application raises
 :class:`AnswerLostError`, which :class:`face_async.testing.FaceServer` turns into what a client sees on a socket.
@@ -36,7 +36,7 @@ import threading
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import anyio
-from attrs import evolve
+from attrs import define, evolve
 
 from face_async.server.fault import AnswerLostError, Fault, ScriptedAnswer
 from face_async.server.refusal import Refusal
@@ -55,18 +55,16 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+@define(eq=False)
 class _Late:
     """An effect that happens after its answer: before the ``requests``-th of the requests that follow."""
 
-    def __init__(self, fault: Fault, requests: int, effect: Effect) -> None:
-        self.fault = fault
-        self.requests = requests
-        self.effect = effect
+    fault: Fault
+    requests: int
+    effect: Effect
 
 
-def _taking_arguments_of(
-    make: Callable[P, T],
-) -> Callable[[Callable[[S, T], None]], Callable[Concatenate[S, P], None]]:
+def _taking_arguments_of(make: Callable[P, T]) -> Callable[[Callable[[S, T], None]], Callable[Concatenate[S, P], None]]:
     """Return a decorator for methods: they take the arguments that make their argument, which are declared once."""
 
     def decorate(method: Callable[[S, T], None]) -> Callable[Concatenate[S, P], None]:

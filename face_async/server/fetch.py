@@ -25,7 +25,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 logger = logging.getLogger("face_async.server")
 
 
-class _Refused(Exception):  # noqa: N818 - becomes a Refusal at the border; its message is for the log
+class _Refused(Exception):  # noqa: N818 - becomes a Refusal; its message is for the log
     """Why a URL is not fetched."""
 
 
@@ -101,13 +101,11 @@ class Fetcher:
 
     def _parse(self, url: str) -> httpx.URL:
         target = httpx.URL(url)
-        if target.scheme not in _DEFAULT_PORTS or target.userinfo or not self._allows(target):
-            raise _Refused("its host is not in url_allow_list")
-        return target
-
-    def _allows(self, target: httpx.URL) -> bool:
-        port = target.port or _DEFAULT_PORTS[target.scheme]
-        return any(entry.matches(target.scheme, _host(target), port) for entry in self._allowed)
+        if target.scheme in _DEFAULT_PORTS and not target.userinfo:
+            port = target.port or _DEFAULT_PORTS[target.scheme]
+            if any(entry.matches(target.scheme, _host(target), port) for entry in self._allowed):
+                return target
+        raise _Refused("its host is not in url_allow_list")
 
     async def _resolve(self, target: httpx.URL) -> str:
         """Return the address to connect to: a public one, unless the list names the very address."""

@@ -1,4 +1,4 @@
-"""The server of one test: the local server in this process, its faults, and the calls that it has got."""
+"""The server of one test: the local server in this process, its faults, and the calls that it has received."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from face_async.session import FaceSession, ProjectAccess, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
-    from types import TracebackType
 
     from starlette.types import ASGIApp
 
@@ -93,9 +92,7 @@ class FaceServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def session(self, **options: Unpack[SessionOptions]) -> FaceSession:

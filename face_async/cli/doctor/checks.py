@@ -51,7 +51,6 @@ class CheckResult:
 
     Attributes:
         topic: The subject of the check, in a word or two.
-        verdict: Whether it is as it should be.
         said: What the check has seen; never a secret.
         mend: What to do about it, "" when there is nothing to do.
         exit: The exit code when the verdict is wrong.
@@ -62,11 +61,6 @@ class CheckResult:
     said: str
     mend: str = ""
     exit: Exit = field(default=Exit.USAGE, kw_only=True)
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The result as JSON; the exit code is the program's."""
-        return {"topic": self.topic, "verdict": self.verdict.value, "said": self.said, "mend": self.mend}
 
 
 def ok(topic: str, said: str, mend: str = "") -> CheckResult:
@@ -93,39 +87,28 @@ def check_installation() -> Iterator[CheckResult]:
     core = ", ".join(f"{needed.name} {_version(needed)}" for needed in requirements if _applies(needed, ""))
     yield ok("version", f"face_async {__version__}, Python {platform.python_version()}{core and ', '}{core}")
     if not requirements:
-        yield warning(
-            "extras", "face_async is not installed as a package", "pip install face_async, to have them listed"
-        )
+        yield warning("extras", "face_async is not installed as a package", "pip install face_async to see the extras")
         return
     for extra, purpose in EXTRAS.items():
         needed = [each for each in requirements if _applies(each, extra) and not _applies(each, "")]
         missing = [f"{each.name}{each.specifier}" for each in needed if not _is_installed(each)]
-        if not missing:
-            yield ok(f"extra {extra}", ", ".join(f"{each.name} {_version(each)}" for each in needed))
-        else:
-            yield ok(f"extra {extra}", f"not installed, wants {', '.join(missing)}; {purpose}")
+        installed = ", ".join(f"{each.name} {_version(each)}" for each in needed)
+        yield ok(f"extra {extra}", f"not installed, wants {', '.join(missing)}; {purpose}" if missing else installed)
 
 
-def check_variables(base_url: str | None) -> list[CheckResult]:
+def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     """Check which environment variables are set, and whether their values can be used."""
     known = [name for name in sorted(_KNOWN_VARIABLES) if os.environ.get(name)]
     unknown = sorted(name for name in os.environ if name.startswith("FACE_ASYNC_") and name not in _KNOWN_VARIABLES)
-    results = [_check_account(known)]
+    yield _check_account(known)
     if unknown:
-        results.append(
-            warning(
-                "variables",
-                f"not known: {', '.join(unknown)}",
-                f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}",
-            )
-        )
+        mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"
+        yield warning("variables", f"not known: {', '.join(unknown)}", mend)
     if os.environ.get(HTTP_VARIABLE, "httpx") not in {"", "httpx", "reqwest"}:
-        results.append(
-            wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor reqwest", "unset it, or set one", Exit.USAGE)
-        )
+        mend = "unset it, or set it to one of these"
+        yield wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor reqwest", mend, Exit.USAGE)
     if known or base_url:
-        results.append(_check_address(base_url))
-    return results
+        yield _check_address(base_url)
 
 
 def _check_account(known: list[str]) -> CheckResult:
@@ -137,9 +120,8 @@ def _check_account(known: list[str]) -> CheckResult:
     if project is None and BASE_URL_VARIABLE in known:
         mend = f"set {', '.join(ACCOUNT_VARIABLES)} as well, or unset it"
         return wrong("variables", f"{BASE_URL_VARIABLE} is set, and no account", mend, Exit.USAGE)
-    if project is None:
-        return ok("variables", "none set: commands use the embedded local server")
-    return ok("variables", f"set: {', '.join(known)}")
+    said = "none set: commands use the embedded local server" if project is None else f"set: {', '.join(known)}"
+    return ok("variables", said)
 
 
 def _check_address(base_url: str | None) -> CheckResult:
@@ -149,21 +131,15 @@ def _check_address(base_url: str | None) -> CheckResult:
             f"not set, so {DEFAULT_BASE_URL}, which its vendor has retired",
             f"set {BASE_URL_VARIABLE} to a server of your own (face-async serve)",
         )
-    problem = _problem_of_address(base_url)
-    if problem:
-        return wrong("base_url", problem, f"set {BASE_URL_VARIABLE} to scheme://host:port", Exit.USAGE)
-    plain = ", unencrypted, but on this machine" if urlsplit(base_url).scheme == "http" else ""
-    return ok("base_url", f"{base_url}{plain}")
-
-
-def _problem_of_address(base_url: str) -> str:
     try:
         _ = urlsplit(base_url).port  # checked here, as a session does so only when it connects
         check_base_url(base_url, allow_insecure=False)
     except ValueError as error:
         # A URL with more in it than an address may hold a password.
-        return str(error) if not set(base_url) & set("@?#") else "it is no http or https address alone"
-    return ""
+        problem = str(error) if not set(base_url) & set("@?#") else "it is no http or https address alone"
+        return wrong("base_url", problem, f"set {BASE_URL_VARIABLE} to scheme://host:port", Exit.USAGE)
+    plain = ", unencrypted, but on this machine" if urlsplit(base_url).scheme == "http" else ""
+    return ok("base_url", f"{base_url}{plain}")
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:

@@ -56,9 +56,7 @@ def _check_recognizer(name: str) -> CheckResult:
             tried.find_face(portrait)  # which may load models
             started = time.perf_counter()
             tried.find_face(portrait)
-            said = (
-                f"{tried.name} finds the face in a drawn picture, in {1_000 * (time.perf_counter() - started):.0f} ms"
-            )
+            milliseconds = 1_000 * (time.perf_counter() - started)
     except (ImportError, Refusal, OSError, RuntimeError) as error:
         return wrong("recognizer", str(error), "install 'face_async[recognition]' again", Exit.USAGE)
     if name == "auto" and tried.name == "fingerprint":
@@ -67,7 +65,7 @@ def _check_recognizer(name: str) -> CheckResult:
             "fingerprint, which compares whole pictures and does not recognize faces",
             "install 'face_async[recognition]' for real recognition",
         )
-    return ok("recognizer", said)
+    return ok("recognizer", f"{tried.name} finds the face in a drawn picture, in {milliseconds:.0f} ms")
 
 
 def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
@@ -89,9 +87,8 @@ def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
         yield wrong("database", str(error), "name another with --db", Exit.USAGE)
         return
     status = db.stat()
-    yield ok(
-        "database", f"{db}, schema {SCHEMA_VERSION}, {status.st_size / 1e6:,.1f} MB, {sum(counts.values()):,} faces"
-    )
+    size, faces = f"{status.st_size / 1e6:,.1f} MB", f"{sum(counts.values()):,} faces"
+    yield ok("database", f"{db}, schema {SCHEMA_VERSION}, {size}, {faces}")
     if status.st_mode & _OTHERS:
         yield warning("database", "other users of this machine may open it", f"chmod 600 {db}")
     with closing(make_recognizer(recognizer)) as chosen:

@@ -90,12 +90,9 @@ async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check
         yield _refused(error)
         return
     yield ok("signature", "a signed get_group_ids was answered")
-    most = limits.max_groups_per_appid
-    said = f"{len(group_ids):,} of {most:,} groups"
-    if len(group_ids) >= _NEARLY_FULL * most:
-        yield warning("groups", said, "put new persons into old groups, or use a further appid")
-    else:
-        yield ok("groups", said)
+    count, most = len(group_ids), limits.max_groups_per_appid
+    mend = "put new persons into groups that exist, or use another appid"
+    yield _check_limit("groups", f"{count:,} of {most:,} groups", count / most, mend)
     counted = group_ids[:groups]
     if not counted:
         return
@@ -105,12 +102,14 @@ async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check
         yield warning("persons", "no group could be counted", "try again later")
         return
     size, group_id = max(sizes)
-    whole = "all groups" if len(sizes) == len(group_ids) else f"{len(sizes):,} of {len(group_ids):,} groups (--groups)"
-    said = f"{size:,} of {limits.max_persons_per_group:,} persons in {group_id}, the largest of {whole}"
-    if size >= _NEARLY_FULL * limits.max_persons_per_group:
-        yield warning("persons", said, "put new persons into another group")
-    else:
-        yield ok("persons", said)
+    most = limits.max_persons_per_group
+    whole = "all groups" if len(sizes) == count else f"{len(sizes):,} of {count:,} groups (--groups)"
+    said = f"{size:,} of {most:,} persons in {group_id}, the largest of {whole}"
+    yield _check_limit("persons", said, size / most, "put new persons into another group")
+
+
+def _check_limit(topic: str, said: str, used: float, mend: str) -> CheckResult:
+    return ok(topic, said) if used < _NEARLY_FULL else warning(topic, said, mend)
 
 
 async def _check_connection(host: str, port: int, *, secure: bool) -> AsyncIterator[CheckResult]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
+from attrs import asdict
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +55,8 @@ def doctor(
     # The first failure is the cause of those that follow.
     code = next((result.exit for result in results if result.verdict is CheckVerdict.WRONG), Exit.OK)
     if as_json:
-        say_json({"healthy": code is Exit.OK, "checks": [result.fields for result in results]})
+        checks = [asdict(result, filter=lambda attribute, _: attribute.name != "exit") for result in results]
+        say_json({"healthy": code is Exit.OK, "checks": checks})
     raise typer.Exit(code)
 
 
@@ -63,7 +65,7 @@ async def _check_all(
 ) -> AsyncIterator[CheckResult]:
     for result in check_installation():
         yield result
-    variables = check_variables(base_url)
+    variables = list(check_variables(base_url))
     for result in variables:
         yield result
     if any(result.verdict is CheckVerdict.WRONG for result in variables) and db is None:
@@ -84,8 +86,7 @@ def _row(result: CheckResult) -> Table:
     row.add_column(overflow="fold")
     text = Text(printable(result.said, _LONGEST_TEXT))
     if result.mend:
-        text.append(
-            f"; {printable(result.mend, _LONGEST_TEXT)}", "bold" if result.verdict is CheckVerdict.WRONG else ""
-        )
+        style = "bold" if result.verdict is CheckVerdict.WRONG else ""
+        text.append(f"; {printable(result.mend, _LONGEST_TEXT)}", style)
     row.add_row(Text(result.verdict, _STYLES[result.verdict]), Text(result.topic), text)
     return row

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from face_async._call.throttle import Throttle
 from face_async.cli.enroll.output import Display, as_json, say_summary, tell_differences
@@ -56,9 +56,7 @@ def enroll(
     ] = None,
     journal: Annotated[
         Path | None,
-        typer.Option(
-            "--journal", metavar="PATH", help="The record of what is enrolled; beside the source unless it is given."
-        ),
+        typer.Option("--journal", metavar="PATH", help="The record of what is enrolled; by default beside the source."),
     ] = None,
     shard: Annotated[
         str, typer.Option("--shard", metavar="RANK/WORLD", help="Enroll a part of the people only, such as 0/4 to 3/4.")
@@ -101,18 +99,20 @@ def enroll(
     journal = journal or _default_journal(source, service, parts)
     if dry_run and (retry or check):
         raise ValueError("--dry-run goes with neither --retry-failed nor --verify")
-    _check(source, group_ids or (), service, journal, retry=retry)
+    groups = group_ids or ()
+    _check(source, groups, service, journal, retry=retry)
     if dry_run and service.database is not None and not service.database.exists():
         service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
     elif not quiet:
         service.announce()
     concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
     options: RunOptions = {"shard": parts, "fit": fit, "pack": not no_pack}
-    plan = Plan(source, journal, tuple(group_ids or ()), dry_run, retry, concurrency, options)
-    work = Work(plan, quiet=quiet, failures=failures, check=check)
+    work = Work(
+        source, journal, groups, concurrency, options, failures, dry_run=dry_run, retry=retry, check=check, quiet=quiet
+    )
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
     run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
-    _conclude(work, quiet=quiet, json=json)
+    _conclude(work, json=json)
 
 
 def merge_journals_command(
@@ -125,46 +125,27 @@ def merge_journals_command(
     tell(f"wrote {into}")
 
 
-@frozen
-class Plan:
-    """The pictures to enroll, and how."""
-
-    source: Path
-    journal: Path
-    group_ids: tuple[str, ...]
-    dry_run: bool
-    retry: bool
-    at_once: int
-    options: RunOptions
-
-    def begin(self, session: FaceSession, display: Display) -> Ingestion:
-        """Return the run, to be entered."""
-        options: RunOptions = {**self.options, "max_at_once": self.at_once, "on_progress": display.show}
-        if self.retry:
-            return retry_failed(session, journal=self.journal, **options)
-        groups, dry_run = self.group_ids, self.dry_run
-        return ingest(session, self.source, journal=self.journal, group_ids=groups, dry_run=dry_run, **options)
-
-
 @define
 class Work:
-    """A run from its beginning to its end, and its result.
+    """What the arguments of ``enroll`` ask for, and its result.
 
     Attributes:
-        plan: The pictures to enroll, and how.
-        quiet: Whether to print errors only.
-        failures: Where to write what was not enrolled.
-        check: Whether to compare the service with the journal afterwards.
         summary: The counts of the run.
         error: The error that ended it early.
-        signals: The number of Ctrl-C.
+        signals: How often the user has pressed Ctrl-C.
         differences: The differences between the service and the journal.
     """
 
-    plan: Plan
-    quiet: bool = field(kw_only=True)
-    failures: Path | None = field(kw_only=True)
+    source: Path
+    journal: Path
+    group_ids: Sequence[str]
+    at_once: int
+    options: RunOptions
+    failures: Path | None
+    dry_run: bool = field(kw_only=True)
+    retry: bool = field(kw_only=True)
     check: bool = field(kw_only=True)
+    quiet: bool = field(kw_only=True)
     summary: Summary = field(init=False)
     error: FaceError | None = field(default=None, init=False)
     signals: int = field(default=0, init=False)
@@ -173,7 +154,7 @@ class Work:
     async def run(self, session: FaceSession) -> None:
         """Enroll all pictures, or as many as is possible before a second Ctrl-C."""
         with Display(lambda: session.stats.throttle, quiet=self.quiet) as display:
-            async with self.plan.begin(session, display) as run, anyio.create_task_group() as tasks:
+            async with self._begin(session, display) as run, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heed_signals, run, tasks.cancel_scope)
                 try:
                     await run.finish()
@@ -184,8 +165,15 @@ class Work:
                 tasks.cancel_scope.cancel()
             self.summary = run.summary
         if self.check and not self.signals and self.error is None:
-            async with verify(session, self.plan.journal, max_at_once=self.plan.at_once) as differences:
+            async with verify(session, self.journal, max_at_once=self.at_once) as differences:
                 self.differences += [difference async for difference in differences]
+
+    def _begin(self, session: FaceSession, display: Display) -> Ingestion:
+        options: RunOptions = {**self.options, "max_at_once": self.at_once, "on_progress": display.show}
+        if self.retry:
+            return retry_failed(session, journal=self.journal, **options)
+        groups, dry_run = self.group_ids, self.dry_run
+        return ingest(session, self.source, journal=self.journal, group_ids=groups, dry_run=dry_run, **options)
 
     async def _heed_signals(self, run: Ingestion, everything: anyio.CancelScope) -> None:
         """Stop the run at the first Ctrl-C, and everything at the second."""
@@ -203,23 +191,23 @@ class Work:
                 tell("finishing the requests under way; Ctrl-C again stops at once")
 
 
-def _conclude(work: Work, *, quiet: bool, json: bool) -> None:
+def _conclude(work: Work, *, json: bool) -> None:
     """Print the result, and exit."""
-    summary = work.summary
+    summary, quiet = work.summary, work.quiet
     if json:
         say_json(as_json(summary, work.differences if work.check else None))
     elif not quiet:
-        say_summary(summary, dry_run=work.plan.dry_run)
+        say_summary(summary, dry_run=work.dry_run)
     if work.failures is not None and not quiet:
         tell(f"wrote {work.failures}")
     if work.error is not None:
         raise fail(f"{one_line(work.error)}; the same command goes on from here", exit_code(work.error))
     if work.signals:
         left = summary.pending + summary.ambiguous
-        line = f"stopped with {left:,} pictures left; the same command goes on with them (journal {work.plan.journal})"
+        line = f"stopped with {left:,} pictures left; the same command goes on with them (journal {work.journal})"
         raise fail(line, Exit.INTERRUPTED)
     tell_differences(work.differences)
-    complete = summary.complete or (work.plan.dry_run and not summary.failed and not summary.bad_rows)
+    complete = summary.complete or (work.dry_run and not summary.failed and not summary.bad_rows)
     raise typer.Exit(Exit.OK if complete and not work.differences else Exit.NO)
 
 

@@ -17,7 +17,6 @@ from face_async.errors import CODES, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from rich.progress import TaskID
 
@@ -46,12 +45,7 @@ _OTHER_ROWS = {
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows the progress of a run: a live line on a terminal, a line a minute elsewhere.
-
-    Args:
-        throttle: Returns the state of the throttle.
-        quiet: Whether to show nothing.
-    """
+    """Shows the progress of a run: a live line on a terminal, a line a minute elsewhere, nothing if ``quiet``."""
 
     def __init__(self, throttle: Callable[[], ThrottleState], *, quiet: bool) -> None:
         self._throttle = throttle
@@ -77,9 +71,7 @@ class Display(AbstractContextManager["Display"]):
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def show(self, summary: Summary) -> None:
@@ -142,7 +134,8 @@ def say_summary(summary: Summary, *, dry_run: bool) -> None:
             said += f", {summary.added:,} by this run in {summary.seconds:.1f} s: {rate}"
         say(said)
     rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]
-    rows += [(word, count, _OTHER_ROWS[word]) for word, count in _others(summary).items()]
+    others = {"row": summary.bad_rows, "same": summary.collapsed, "doubt": summary.ambiguous}
+    rows += [(word, count, _OTHER_ROWS[word]) for word, count in others.items()]
     for code, count, meaning in sorted(rows, key=lambda row: -row[1]):
         if count:
             say(f"{count:>9,}  {code:<10}  {meaning}")
@@ -169,10 +162,6 @@ def tell_differences(differences: Sequence[Difference]) -> None:
         tell(f"{printable(difference.person_id)}: {_what_differs(difference)}")
     if len(differences) > _MOST_DIFFERENCES:
         tell(f"and {len(differences) - _MOST_DIFFERENCES:,} more people differ")
-
-
-def _others(summary: Summary) -> dict[str, int]:
-    return {"row": summary.bad_rows, "same": summary.collapsed, "doubt": summary.ambiguous}
 
 
 def _count(number: float) -> str:

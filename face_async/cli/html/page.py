@@ -30,15 +30,13 @@ class Rank:
     """A candidate on a card.
 
     Attributes:
-        name: The person's name or id.
-        confidence: 0 to 100.
         kind: ``same``: the right person; ``other``: the best candidate, but the wrong person; ``further``: the rest.
         note: Further words, in small type.
         picture: One of this person's pictures, None when none is at hand.
     """
 
     name: str
-    confidence: float
+    confidence: float  # 0 to 100
     kind: Literal["same", "other", "further"]
     note: str = ""
     picture: PictureSource | None = field(default=None, repr=False)
@@ -54,7 +52,6 @@ class Card:
         tone: The color of that word.
         ranks: The candidates, best first.
         note: Further words below the title, in small type.
-        picture: The picture.
         caption: The words below the picture.
         box: Where the face is in it, None when that is not known.
         reason: Why there is no candidate.
@@ -78,7 +75,6 @@ class Section:
     """A part of a page; it is left out when its count is 0.
 
     Attributes:
-        title: Its heading.
         count: The number beside the heading.
         pieces: Its content, as HTML: what :func:`card` or :func:`failed_pictures` returned.
         lead: A sentence above the content.
@@ -127,7 +123,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     functions: dict[str, object] = environment.globals  # pyright: ignore[reportAssignmentType]  # more than the default
-    functions.update(base64=_base64, percent=_percent, smaller_copy=_smaller_copy)
+    functions.update(base64=_base64, percent=_percent, smaller_copy=smaller_copy)
     return environment
 
 
@@ -142,7 +138,3 @@ def _base64(copy: Copy) -> str:
 
 def _percent(confidence: float) -> str:
     return f"{min(100.0, max(0.0, confidence)):.1f}%"
-
-
-def _smaller_copy(picture: PictureSource | None, longest_side: int) -> Copy | None:
-    return None if picture is None else smaller_copy(picture, longest_side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,10 +99,8 @@ def identify(
             outputs.add(identified)
             progress.advance(bar)
 
-        async def identify_all(session: FaceSession) -> None:
-            await search.run(session, probes, take)
-
-        ask(identify_all, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
+        run = partial(search.run, probes=probes, take=take)
+        ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
     raise typer.Exit(tally.exit)
 
@@ -128,11 +127,7 @@ def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: boo
 
 @frozen
 class Probes:
-    """The pictures that the arguments name, and those in folders that they name.
-
-    Attributes:
-        names: Files, URLs and folders.
-    """
+    """The pictures that the arguments name, and those in folders that they name."""
 
     names: tuple[str, ...]
 

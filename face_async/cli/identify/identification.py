@@ -32,19 +32,12 @@ class Verdict(enum.StrEnum):
 
 @frozen
 class Identification:
-    """The candidates for the person in one picture, or why there are none.
+    """The candidates for the person in one picture, most confident first, or why there are none."""
 
-    Attributes:
-        image: The picture's path or URL.
-        candidates: The candidates, most confident first.
-        error: Why not all groups could be searched.
-        threshold: The confidence, 0 to 100, from which on it is the same person.
-    """
-
-    image: str
+    image: str  # its path or URL
     candidates: Sequence[Candidate] = ()
-    error: FaceError | ValueError | None = None
-    threshold: float = field(default=0.0, kw_only=True)
+    error: FaceError | ValueError | None = None  # why not all groups could be searched
+    threshold: float = field(default=0.0, kw_only=True)  # the confidence, 0 to 100, from which on it is the same person
 
     @property
     def verdict(self) -> Verdict:
@@ -80,7 +73,6 @@ class Tally:
     """The counts of all pictures so far.
 
     Attributes:
-        counts: The number of pictures by verdict.
         reasons: Why pictures failed: for each reason their number, and the first few of them.
         exit: The exit code for all pictures together: the highest.
     """

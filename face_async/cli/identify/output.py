@@ -21,7 +21,6 @@ from face_async.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-    from types import TracebackType
 
     from face_async.cli.identify.identification import Identification
 
@@ -45,9 +44,7 @@ class Output(AbstractContextManager["Output"]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(complete=kind is None)
 
 
@@ -89,15 +86,9 @@ class Table(Output):
             self._rows.append((identified.image, Text("nobody", "dim"), "", "", ""))
         for place, candidate in enumerate(identified.candidates):
             style = "dim" if candidate.confidence < identified.threshold else "bold green" if place == 0 else ""
-            self._rows.append(
-                (
-                    identified.image if place == 0 else "",
-                    foreign(candidate.person_id, style),
-                    Text(f"{candidate.confidence:.1f}", style),
-                    candidate.face_id,
-                    candidate.tag,
-                )
-            )
+            image = identified.image if place == 0 else ""
+            person, confidence = foreign(candidate.person_id, style), Text(f"{candidate.confidence:.1f}", style)
+            self._rows.append((image, person, confidence, candidate.face_id, candidate.tag))
 
     def close(self, *, complete: bool) -> None:
         """Print the table."""

@@ -31,11 +31,7 @@ _MAX_FAILURES = 24  # pictures shown for each reason
 class Report(Output):
     """The page.
 
-    Args:
-        path: Where to write it.
-        group_ids: The groups that are searched.
-        threshold: The confidence from which on it is the same person.
-        enrolled: A folder with enrolled pictures: a sub-folder or a picture for each person, named by the id.
+    It is written to ``path``. The folder ``enrolled`` has pictures of the candidates, as :class:`Enrolled` reads it.
 
     Raises:
         OSError: The file cannot be written, or the folder not be read.
@@ -44,7 +40,7 @@ class Report(Output):
 
     def __init__(self, path: Path, *, group_ids: Sequence[str], threshold: float, enrolled: Path | None) -> None:
         for needed in ("PIL", "jinja2"):
-            import_module(needed)  # better missed now than after the first picture
+            import_module(needed)  # a missing package is reported before the first picture, not after it
         self._enrolled = Enrolled(enrolled)
         self._file = path.open("w", encoding="utf-8")
         self._group_ids = group_ids
@@ -67,7 +63,8 @@ class Report(Output):
     def close(self, *, complete: bool) -> None:
         """Write the page."""
         tally = self._tally
-        title = f"{tally.counts[Verdict.RECOGNIZED]:,} of {tally.pictures:,} recognized"
+        ending = "" if complete else ", then stopped"
+        title = f"{tally.counts[Verdict.RECOGNIZED]:,} of {tally.pictures:,} recognized{ending}"
         summary = {
             **{verdict.value: f"{count:,}" for verdict, count in tally.counts.items()},
             "searched in": ", ".join(self._group_ids),
@@ -76,13 +73,7 @@ class Report(Output):
         }
         finder = self._boxes.name
         remark = f"The frames around faces were found on this machine, by {finder}." if finder else ""
-        pieces = page(
-            title if complete else f"{title}, then stopped",
-            summary,
-            self._sections(),
-            command="face-async identify",
-            remark=remark,
-        )
+        pieces = page(title, summary, self._sections(), command="face-async identify", remark=remark)
         with self._file as file:
             file.writelines(pieces)
         for cards in self._cards.values():
@@ -119,13 +110,8 @@ class Report(Output):
 
     def _rank(self, candidate: Candidate, place: int, identified: Identification) -> Rank:
         same = place == 0 and identified.verdict is Verdict.RECOGNIZED
-        return Rank(
-            candidate.person_id,
-            candidate.confidence,
-            "same" if same else "further",
-            note=candidate.tag,
-            picture=self._enrolled.picture_of(candidate.person_id),
-        )
+        picture = self._enrolled.picture_of(candidate.person_id)
+        return Rank(candidate.person_id, candidate.confidence, "same" if same else "further", candidate.tag, picture)
 
 
 class Enrolled:
