@@ -38,6 +38,18 @@ def serve_command(
             "else a quarter of the machine's or the container's.",
         ),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Take only requests as the specification and the official clients have.")
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            envvar="FACE_ASYNC_ALLOW_ORIGIN",
+            help="An origin whose web pages may call the server, such as https://example.com; may be repeated.",
+        ),
+    ] = None,
     allow_url: Annotated[
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
@@ -63,6 +75,8 @@ def serve_command(
             credentials=[Account(project.appid, (project.bucket,), project.credentials)],
             recognizer=recognizer.value,
             replay_protection=replay_protection,
+            strict=strict,
+            allow_origins=allow_origin or (),
             url_allow_list=allow_url or (),
         )
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each
