@@ -52,6 +52,7 @@ from face_async.testing import FaceServer
 pytestmark = pytest.mark.anyio
 
 AT_ONCE = RetryPolicy(base_delay=0)
+DOCS = Path(face_async.__file__).parent / "docs"
 SMALL = ServiceLimits(max_persons_per_group=2, max_groups_per_appid=4)
 
 # What the hosted service and its sibling were seen to answer, and what later documents print.
@@ -125,15 +126,19 @@ def sent_fields(sent) -> dict[str, object]:
 
 
 def test_no_later_endpoint_is_forgotten(anyio_backend):
-    """Each row has a verb, a handler of the local server, a call in these tests, and a row of the documentation."""
+    """Each row has a call in these tests, and a handler of the local server."""
     names = {endpoint.name for endpoint in LATER_ENDPOINTS}
     assert names == set(CALLS)
     assert names | {"shape"} == set(LATER_HANDLERS)
-    table = (Path(face_async.__file__).parent / "docs" / "verbs.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` \| (\w+) \|", table, re.MULTILINE))
-    assert set(rows.values()) == names | set(HANDLERS)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the wheel leaves the documentation out")
+def test_the_documentation_lists_every_endpoint(anyio_backend):
+    """With its verb, and those of the later revision with what was decided about them."""
+    rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` \| (\w+) \|", (DOCS / "verbs.md").read_text("utf-8"), re.MULTILINE))
+    assert set(rows.values()) == {endpoint.name for endpoint in LATER_ENDPOINTS} | set(HANDLERS)
     assert all(hasattr(FaceApi, verb) for verb in rows)
-    decisions = (Path(face_async.__file__).parent / "docs" / "server.md").read_text("utf-8")
+    decisions = (DOCS / "server.md").read_text("utf-8")
     assert all(f"\n| {name}" in decisions or f", {name} |" in decisions for name in LATER_HANDLERS)
 
 
