@@ -42,7 +42,7 @@ DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 ACCOUNT_VARIABLES = ("FACE_ASYNC_APPID", "FACE_ASYNC_BUCKET", "FACE_ASYNC_SECRET_ID", "FACE_ASYNC_SECRET_KEY")
 BASE_URL_VARIABLE = "FACE_ASYNC_BASE_URL"
 HTTP_VARIABLE = "FACE_ASYNC_HTTP"
-"""Together with the two before, all environment variables that are read."""
+"""Together with the two before, all environment variables that a session reads."""
 
 _ENDPOINTS = {endpoint.name: endpoint for endpoint in (*ENDPOINTS, *LATER_ENDPOINTS)}
 

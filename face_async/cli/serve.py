@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from face_async.cli.options import DEFAULT_DB, RecognizerName, RecognizerOption
+from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, DEFAULT_DB, RecognizerName, RecognizerOption
 from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
@@ -46,7 +46,7 @@ def serve_command(
         typer.Option(
             "--allow-origin",
             metavar="ORIGIN",
-            envvar="FACE_ASYNC_ALLOW_ORIGIN",
+            envvar=ALLOW_ORIGIN_VARIABLE,
             help="An origin whose web pages may call the server, such as https://example.com; may be repeated.",
         ),
     ] = None,
