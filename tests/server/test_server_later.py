@@ -14,6 +14,7 @@ from face_async.portraits import draw_portrait
 from face_async.server import Face
 from face_async.server.handlers import HANDLERS
 from face_async.server.later import ALL_HANDLERS, LATER_HANDLERS
+from face_async.server.recognition import networks
 
 pytestmark = pytest.mark.anyio
 
@@ -239,6 +240,28 @@ async def test_shape_answers_the_points_of_every_face(store):
         assert len(data["face_shape"]) == 2
         assert data["session_id"]
         assert len((await caller.ok("shape", part("image", crowd(1)), part("mode", "1")))["face_shape"]) == 1
+
+
+@pytest.mark.skipif(not networks.is_installed(), reason="the recognition extra is not installed")
+async def test_the_real_recognizer_has_the_88_points(store):
+    """Of each part as many as the vendor's documents say, in pixels of the picture, and where the part is."""
+    async with calling(store, recognizer="faces") as caller:
+        data = await caller.ok("shape", part("image", draw_portrait(1)))
+        (face,) = (await caller.ok("detect", part("image", draw_portrait(1))))["face"]
+    (shape,) = data["face_shape"]
+    counts = {"face_profile": 21, "left_eye": 8, "right_eye": 8, "left_eyebrow": 8, "right_eyebrow": 8, "mouth": 22}
+    assert {name: len(points) for name, points in shape.items()} == counts | {"nose": 13}
+    across, down = {}, {}
+    for name, points in shape.items():
+        assert all(0 <= point["x"] < data["image_width"] and 0 <= point["y"] < data["image_height"] for point in points)
+        across[name] = sum(point["x"] for point in points) / len(points)
+        down[name] = sum(point["y"] for point in points) / len(points)
+        assert face["x"] <= across[name] <= face["x"] + face["width"]
+        assert face["y"] <= down[name] <= face["y"] + face["height"]
+    assert across["left_eye"] < across["nose"] < across["right_eye"]
+    assert across["left_eyebrow"] < across["right_eyebrow"]
+    assert down["left_eyebrow"] < down["left_eye"] < down["nose"] < down["mouth"]
+    assert shape["face_profile"][0]["x"] < across["mouth"] < shape["face_profile"][-1]["x"]
 
 
 async def test_shape_says_that_there_are_no_points(caller):
