@@ -1,4 +1,4 @@
-"""The 13 endpoints: one row each, and the 13 verbs over one abstract call."""
+"""The endpoints: one row each, and the verbs over one abstract call."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from attrs import evolve, frozen
 
 from face_async.models import (
     AddFaceResult,
+    AddGroupIdsResult,
     CompareResult,
     DelFaceResult,
+    DelGroupIdsResult,
     DelPersonResult,
+    DetectResult,
     FaceInfo,
     IdentifyResult,
+    MultiIdentifyResult,
     NewPersonResult,
     PersonInfo,
     SetInfoResult,
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-Fields: TypeAlias = "Mapping[str, str | Sequence[str] | None]"
+Fields: TypeAlias = "Mapping[str, str | int | Sequence[str] | None]"
 """Text parameters by the specification's names; None leaves one out."""
 
 Images: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]]"
@@ -44,7 +48,7 @@ class Endpoint(Generic[T_co]):
 
     Attributes:
         name: The last part of the path: ``/face/<name>``.
-        section: The section of the specification.
+        section: The section of the specification, "" for an endpoint of a later revision of the API.
         result: The class of a good answer's data.
         effect: Whether a call changes what the service stores, so that a lost answer leaves a question.
         inside: The one field of the answer's data that is the result; the data itself when None.
@@ -55,6 +59,11 @@ class Endpoint(Generic[T_co]):
     result: type[T_co]
     effect: bool = False
     inside: str | None = None
+
+    @property
+    def later(self) -> bool:
+        """Whether it is of a later revision of the API, so that a server may lack it."""
+        return not self.section
 
     @property
     def path(self) -> str:
@@ -76,6 +85,11 @@ VERIFY = Endpoint("verify", "2.11", VerifyResult)
 IDENTIFY = Endpoint("identify", "2.12", IdentifyResult)
 COMPARE = Endpoint("compare", "2.13", CompareResult)
 
+DETECT = Endpoint("detect", "", DetectResult)
+ADD_GROUP_IDS = Endpoint("addgroupids", "", AddGroupIdsResult, effect=True)
+DEL_GROUP_IDS = Endpoint("delgroupids", "", DelGroupIdsResult, effect=True)
+MULTI_IDENTIFY = Endpoint("multidentify", "", MultiIdentifyResult)
+
 ENDPOINTS: tuple[Endpoint[object], ...] = (
     NEW_PERSON,
     DEL_PERSON,
@@ -91,11 +105,14 @@ ENDPOINTS: tuple[Endpoint[object], ...] = (
     IDENTIFY,
     COMPARE,
 )
-"""All rows, in the order of the specification."""
+"""The rows of the specification, in its order."""
+
+LATER_ENDPOINTS: tuple[Endpoint[object], ...] = (DETECT, ADD_GROUP_IDS, DEL_GROUP_IDS, MULTI_IDENTIFY)
+"""The rows beyond the specification, which not every server has."""
 
 
 class FaceApi(ABC):
-    """The 13 verbs.
+    """The 13 verbs, and the four of a later revision of the API.
 
     Every verb is one request, and its effect happens once or not at all. A lost answer does not change that: the
     request is sent again, and other endpoints are asked what became of it; ``result.meta.settled`` says how that is
@@ -266,14 +283,19 @@ class FaceApi(ABC):
         """
         return await self._call(VERIFY, {"person_id": person_id}, {"image": image})
 
-    async def identify(self, group_id: str, image: ImageSource) -> IdentifyResult:
+    async def identify(self, group_id: str | Sequence[str], image: ImageSource) -> IdentifyResult:
         """Find the at most five persons of a group who are most like the one in a picture (Spec: 2.12).
+
+        Args:
+            group_id: The group. Several are searched as if they were one, which is beyond the specification:
+                ``identify_in_groups`` does that with any server, and reports each group by itself.
+            image: The picture.
 
         Raises:
             NotFoundError: No group of this id exists.
             ImageError: No face was found in the picture, or it cannot be decoded or fetched.
         """
-        return await self._call(IDENTIFY, {"group_id": group_id}, {"image": image})
+        return await self._call(IDENTIFY, searched(group_id), {"image": image})
 
     async def compare(self, image_a: ImageSource, image_b: ImageSource) -> CompareResult:
         """Tell how alike the faces of two pictures are (Spec: 2.13).
@@ -286,3 +308,67 @@ class FaceApi(ABC):
         """
         # The samples of 2.13 post to /face/identify, a slip: the section's own URL says compare.
         return await self._call(COMPARE, {}, {"imageA": image_a, "imageB": image_b})
+
+    async def detect(self, image: ImageSource, *, largest_only: bool = False) -> DetectResult:
+        """Find the faces in a picture, and describe them (beyond the specification: detect).
+
+        Args:
+            image: The picture.
+            largest_only: True finds the largest face alone.
+
+        Raises:
+            UnsupportedError: The server does not have this endpoint.
+            ImageError: No face was found in the picture, or it cannot be decoded or fetched.
+        """
+        return await self._call(DETECT, {"mode": 1 if largest_only else None}, {"image": image})
+
+    async def add_group_ids(self, person_id: str, group_ids: Sequence[str]) -> AddGroupIdsResult:
+        """Put a person in further groups (beyond the specification: addgroupids).
+
+        Args:
+            person_id: The person.
+            group_ids: The groups; those that do not exist are created.
+
+        Raises:
+            UnsupportedError: The server does not have this endpoint.
+            NotFoundError: No person of this id exists.
+            PersonLimitError: A group is full: 10,000 persons.
+            GroupLimitError: The appid has 5,000 groups already.
+        """
+        return await self._call(ADD_GROUP_IDS, {"person_id": person_id, "group_ids": group_ids})
+
+    async def del_group_ids(self, person_id: str, group_ids: Sequence[str]) -> DelGroupIdsResult:
+        """Take a person out of groups; the person and the groups stay (beyond the specification: delgroupids).
+
+        Args:
+            person_id: The person.
+            group_ids: The groups.
+
+        Raises:
+            UnsupportedError: The server does not have this endpoint.
+            NotFoundError: No person of this id exists, or no group of one of these.
+        """
+        return await self._call(DEL_GROUP_IDS, {"person_id": person_id, "group_ids": group_ids})
+
+    async def multi_identify(self, group_ids: str | Sequence[str], image: ImageSource) -> MultiIdentifyResult:
+        """Find, for each face in a picture, the persons of some groups who are most like it.
+
+        This is beyond the specification: multidentify.
+
+        Args:
+            group_ids: The group, or the groups, which are searched as if they were one.
+            image: The picture.
+
+        Raises:
+            UnsupportedError: The server does not have this endpoint.
+            NotFoundError: No group of one of these ids exists.
+            ImageError: No face was found in the picture, or it cannot be decoded or fetched.
+        """
+        return await self._call(MULTI_IDENTIFY, searched(group_ids), {"image": image})
+
+
+def searched(group_ids: str | Sequence[str]) -> Fields:
+    """Return the parameters for one or several groups to search; one has the specification's, in any form."""
+    if isinstance(group_ids, list | tuple) and len(group_ids) == 1:
+        return {"group_id": group_ids[0]}
+    return {"group_id" if isinstance(group_ids, str) else "group_ids": group_ids}

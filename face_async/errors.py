@@ -12,6 +12,7 @@
     └── CallError                        a call failed; ``maybe_applied`` says what that means
         ├── TransportError               no answer
         │   └── DeadlineError            the whole call took longer than its deadline
+        ├── UnsupportedError             the server lacks an endpoint of a later revision of the API
         ├── ResponseError                an answer that breaks the specification; ``path`` says where
         └── ServiceError                 an answer with a code other than 0
             ├── AuthError                4-6, 9-14
@@ -118,6 +119,13 @@ class TransportError(CallError):
 
 class DeadlineError(TransportError):
     """The whole call, queueing and retries included, took longer than its deadline."""
+
+
+class UnsupportedError(CallError):
+    """The server does not have the endpoint, which is not in the specification but in a later revision of the API.
+
+    Nothing was done. Update the server, or do without.
+    """
 
 
 class ResponseError(CallError):

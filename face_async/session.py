@@ -18,7 +18,7 @@ from face_async._call.settled_call import run_settled
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
 from face_async._transports import Answer, Http, host_of, open_transport
 from face_async.bulk.api import BulkApi
-from face_async.endpoints import ADD_FACE, ENDPOINTS, Endpoint
+from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
 from face_async.errors import ResponseError, ServiceError
 from face_async.limits import ServiceLimits
 from face_async.signature import Credentials, check_token
@@ -42,9 +42,9 @@ DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 ACCOUNT_VARIABLES = ("FACE_ASYNC_APPID", "FACE_ASYNC_BUCKET", "FACE_ASYNC_SECRET_ID", "FACE_ASYNC_SECRET_KEY")
 BASE_URL_VARIABLE = "FACE_ASYNC_BASE_URL"
 HTTP_VARIABLE = "FACE_ASYNC_HTTP"
-"""Together with the two before, all environment variables that are read."""
+"""Together with the two before, all environment variables that a session reads."""
 
-_ENDPOINTS = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+_ENDPOINTS = {endpoint.name: endpoint for endpoint in (*ENDPOINTS, *LATER_ENDPOINTS)}
 
 
 @frozen

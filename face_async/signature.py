@@ -22,6 +22,9 @@ MAX_NONCE = 10**10 - 1
 
 _DIGEST_BYTES = hashlib.sha1(usedforsecurity=False).digest_size
 _TOKEN = re.compile(r"[\x21-\x25\x27-\x7e]+")
+_BEARER = re.compile(r"\s*bearer\s+", re.IGNORECASE)
+_SECONDS = re.compile(r"([0-9]{1,12})")
+_SECONDS_WITH_DECIMALS = re.compile(r"([0-9]{1,12})(?:\.[0-9]{1,20})?")
 
 
 def check_token(name: str, value: str) -> None:
@@ -97,25 +100,33 @@ def sign(credentials: Credentials, *, appid: str, bucket: str, now: int, nonce: 
     return base64.b64encode(_digest(credentials, original) + original).decode("ascii")
 
 
-def parse(authorization: str) -> Signature:
+def parse(authorization: str, *, strict: bool = True) -> Signature:
     """Read an Authorization value as any official client writes it.
 
     The order of fields is free; ``a``, ``k``, ``e`` and ``t`` are required, ``b``, ``r``, ``u`` and ``f`` optional.
+
+    Args:
+        authorization: The value.
+        strict: False also takes what hand-written programs were seen to send: the word ``Bearer`` before the
+            signature, decimals in ``e`` and ``t``, and white space around the bucket.
 
     Raises:
         ValueError: The value is no signature. The message never repeats it.
     """
     try:
-        raw = base64.b64decode(authorization.strip(), validate=True)
+        token = authorization if strict else _BEARER.sub("", authorization, count=1)
+        raw = base64.b64decode(token.strip(), validate=True)
         original = raw[_DIGEST_BYTES:]
         pairs = [pair.split("=", 1) for pair in original.decode("utf-8").split("&")]
         fields = dict(pairs)
+        seconds = _SECONDS if strict else _SECONDS_WITH_DECIMALS
+        bucket = fields.get("b", "")
         signature = Signature(
             appid=fields["a"],
-            bucket=fields.get("b") or None,
+            bucket=(bucket if strict else bucket.strip()) or None,
             secret_id=fields["k"],
-            expires=_seconds(fields["e"]),
-            signed_at=_seconds(fields["t"]),
+            expires=_seconds(fields["e"], seconds),
+            signed_at=_seconds(fields["t"], seconds),
             nonce=fields.get("r", ""),
             digest=raw[:_DIGEST_BYTES],
             original=original,
@@ -137,7 +148,8 @@ def _digest(credentials: Credentials, original: bytes) -> bytes:
     return hmac.new(credentials.secret_key.encode(), original, "sha1").digest()
 
 
-def _seconds(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,12}", text):
+def _seconds(text: str, form: re.Pattern[str]) -> int:
+    match = form.fullmatch(text)
+    if match is None:
         raise ValueError("not unix seconds")
-    return int(text)
+    return int(match[1])

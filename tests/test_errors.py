@@ -41,6 +41,7 @@ from face_async.errors import (
     ServiceError,
     TransportError,
     UnavailableError,
+    UnsupportedError,
     printable,
     service_error,
 )
@@ -93,7 +94,7 @@ def raised(kind: type[FaceError]) -> FaceError:
         data = {"fail_flag": 2, "seen": [1, {"x": "y"}]}
         told: dict[str, object] = {"data": data, "session_id": "s-1", "maybe_applied": True, "attempts": 3}
         error: FaceError = kind(-1303, "not here", endpoint="compare", **told)
-    elif issubclass(kind, TransportError) or kind is CallError:
+    elif issubclass(kind, TransportError) or kind in {CallError, UnsupportedError}:
         error = kind("the peer is gone", endpoint="addface", maybe_applied=True, attempts=2)
     elif issubclass(kind, ResponseError):
         place = {"status": 502, "path": "$.data.confidence"}

@@ -52,7 +52,17 @@ PUBLIC_PATHS = ("errors", "images", "ingest", "local", "models", "portraits", "s
 CLIENT_ONLY = {"_call", "_transports", "bulk", "endpoints", "session", "__init__"}
 HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
 SPEAKS_HTTP = {"_transports", "server", "local", "testing"}
-PURE = ["_call.judgement", "_call.wire", "endpoints", "errors", "limits", "models", "signature"]
+PURE = [
+    "_call.judgement",
+    "_call.wire",
+    "endpoints",
+    "errors",
+    "limits",
+    "models.later",
+    "models.results",
+    "models.structure",
+    "signature",
+]
 IMPURE_MODULES = HTTP_CLIENTS | {
     "aiohttp",
     "anyio",
@@ -235,7 +245,7 @@ def resolved(source: str, text: str, *, is_package: bool = False) -> list[tuple[
         ("limits", "from .errors import FaceError", ("errors", True, False)),
         ("limits", "from . import errors", ("errors", True, False)),
         ("server.app", "from ..errors import CODES", ("errors", True, False)),
-        ("server.app", "from . import forms", ("server.forms", True, False)),
+        ("server.app", "from . import fetch", ("server.fetch", True, False)),
         ("limits", "if TYPE_CHECKING:\n    from face_async.errors import Code", ("errors", True, True)),
         ("limits", "def late():\n    import face_async.session", ("session", True, False)),
         ("limits", "importlib.import_module('face_async.session')", ("session", True, False)),

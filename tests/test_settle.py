@@ -307,8 +307,7 @@ EFFECTS = {
 async def ada(server, session):
     """A person with two faces, one of them with the id 1."""
     await session.new_person("ada", ["staff"], picture(1))
-    with server._store._transaction() as db:
-        db.execute("UPDATE faces SET face_id = '1'")
+    server._store._database.write(lambda db: db.execute("UPDATE faces SET face_id = '1'").rowcount)
     await session.add_face("ada", [picture(1, 5)])
 
 

@@ -119,6 +119,17 @@ async def test_a_confidence_may_be_the_integer_0():
     assert (0.0, False, float) == (result.confidence, result.is_match, type(result.confidence))
 
 
+@pytest.mark.parametrize("data", [{"confidence": 1}, {"confidence": 1, "ismatch": 0}])
+async def test_an_error_names_the_field_of_the_specification(data):
+    """Not the attribute that it becomes."""
+    session, _ = session_on(envelope(data), retry=RetryPolicy(max_attempts=1))
+
+    with pytest.raises(ResponseError) as caught:
+        await session.verify("person0", b"a")
+
+    assert "$.data.ismatch" == caught.value.path
+
+
 async def test_candidates_are_sorted_by_confidence():
     """The most confident is the first, and best, even if a server forgets to sort."""
     candidates = [{"person_id": name, "face_id": name, "confidence": value} for name, value in (("a", 1), ("b", 2.5))]

@@ -2,7 +2,7 @@
 
 An effect that may have happened is tried again, and then looked at through the other endpoints:
 
-==========  ==========================================================================================================
+=========== ==========================================================================================================
 newperson   -1302 says that a person of this id is there: it is ours if name, tag, groups and face are; a face that is
             missing is added, a group that is missing is missing in the result, too
 delperson   -1303: the person is gone
@@ -10,7 +10,9 @@ addface     -1312 or -1309 say of a picture that it, or room for it, is gone: it
             that was not there before, and whose picture it is
 delface     -1305: none of the faces is left
 setinfo     the values are the ones that were set
-==========  ==========================================================================================================
+addgroupids the person is in all of the groups
+delgroupids the person is in none of them
+=========== ==========================================================================================================
 
 All requests are made by the verbs of a :class:`FaceApi`.
 """
@@ -22,7 +24,15 @@ from typing import TYPE_CHECKING, cast
 
 from attrs import frozen
 
-from face_async.endpoints import ADD_FACE, DEL_FACE, DEL_PERSON, NEW_PERSON, SET_INFO
+from face_async.endpoints import (
+    ADD_FACE,
+    ADD_GROUP_IDS,
+    DEL_FACE,
+    DEL_GROUP_IDS,
+    DEL_PERSON,
+    NEW_PERSON,
+    SET_INFO,
+)
 from face_async.errors import (
     FaceError,
     FaceLimitError,
@@ -32,7 +42,15 @@ from face_async.errors import (
     ReturnCode,
     ServiceError,
 )
-from face_async.models import AddFaceResult, DelFaceResult, DelPersonResult, NewPersonResult, SetInfoResult
+from face_async.models import (
+    AddFaceResult,
+    AddGroupIdsResult,
+    DelFaceResult,
+    DelGroupIdsResult,
+    DelPersonResult,
+    NewPersonResult,
+    SetInfoResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -196,6 +214,32 @@ async def _add_face(api: FaceApi, doubt: Doubt) -> Finding:
     return Finding(pictures.result(), f"faces that were there already: {len(pictures.found)}")
 
 
+async def _add_group_ids(api: FaceApi, doubt: Doubt) -> Finding:
+    wanted = doubt.texts("group_ids")
+    if isinstance(doubt.ended, AddGroupIdsResult) and set(doubt.ended.group_ids) >= set(wanted):
+        return Finding(doubt.ended)
+    if _is_absent(doubt.ended):
+        return _REFUSED
+    info = await api.get_info(doubt.text("person_id"))
+    if not set(wanted) <= set(info.group_ids):
+        return _UNKNOWN
+    result = AddGroupIdsResult(person_id=info.person_id, added=len(wanted), group_ids=tuple(wanted))
+    return Finding(result, "the person is in all of the groups")
+
+
+async def _del_group_ids(api: FaceApi, doubt: Doubt) -> Finding:
+    wanted = doubt.texts("group_ids")
+    if isinstance(doubt.ended, DelGroupIdsResult) and set(doubt.ended.group_ids) >= set(wanted):
+        return Finding(doubt.ended)
+    if isinstance(doubt.ended, NotFoundError):
+        return _REFUSED  # no operation deletes groups, so one that does not exist never did
+    info = await api.get_info(doubt.text("person_id"))
+    if not set(info.group_ids).isdisjoint(wanted):
+        return _UNKNOWN
+    result = DelGroupIdsResult(person_id=info.person_id, deleted=len(wanted), group_ids=tuple(wanted))
+    return Finding(result, "the person is in none of the groups")
+
+
 class _SentPictures:
     """The pictures of one addface call, by their places.
 
@@ -307,5 +351,7 @@ _SETTLERS: Mapping[str, Callable[[FaceApi, Doubt], Awaitable[Finding]]] = Mappin
         ADD_FACE.name: _add_face,
         DEL_FACE.name: _del_face,
         SET_INFO.name: _set_info,
+        ADD_GROUP_IDS.name: _add_group_ids,
+        DEL_GROUP_IDS.name: _del_group_ids,
     }
 )

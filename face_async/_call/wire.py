@@ -12,7 +12,7 @@ from attrs import frozen
 from face_async._call.judgement import Failure
 from face_async._call.multipart import JsonBody, MultipartBody
 from face_async.endpoints import URL_FIELDS
-from face_async.errors import ResponseError, service_error, utf8
+from face_async.errors import ResponseError, ReturnCode, ServiceError, UnsupportedError, service_error, utf8
 from face_async.images import ImageUrl, as_image
 from face_async.limits import check_face_ids, check_group_ids, check_id, check_image_count, check_text
 from face_async.models import AddFaceResult, SchemaViolation, structure
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from face_async._call.multipart import Body
     from face_async.endpoints import Endpoint, Fields, Images
-    from face_async.errors import CallError, CallFacts, ServiceError
+    from face_async.errors import CallError, CallFacts
     from face_async.images import ImageSource, Picture
     from face_async.limits import ServiceLimits
 
@@ -63,6 +63,7 @@ class Request(Generic[T_co]):
 
 
 _FIRST_ERROR_STATUS = 400
+_NO_SUCH_ENDPOINT = frozenset({404, 405, 501})
 
 
 def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: ServiceLimits) -> Request[T]:
@@ -79,11 +80,11 @@ def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: Servic
     return Request(endpoint, _body({**given, **urls}, pictures), given, urls, pictures)
 
 
-def _check_field(name: str, value: str | Sequence[str], limits: ServiceLimits) -> None:
+def _check_field(name: str, value: str | int | Sequence[str], limits: ServiceLimits) -> None:
     if name == "group_ids":
-        check_group_ids(value, limits)
+        check_group_ids(cast("Sequence[str]", value), limits)
     elif name == "face_ids":
-        check_face_ids(value, limits)
+        check_face_ids(cast("Sequence[str]", value), limits)
     elif name in {"group_id", "person_id", "face_id"}:
         check_id(name, cast("str", value), limits)
     elif name in {"person_name", "tag"}:
@@ -125,7 +126,7 @@ def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[P
     return urls, pictures
 
 
-def _body(texts: Mapping[str, str | Sequence[str]], pictures: Sequence[tuple[str, Picture]]) -> Body:
+def _body(texts: Mapping[str, str | int | Sequence[str]], pictures: Sequence[tuple[str, Picture]]) -> Body:
     if not pictures:
         return JsonBody(utf8("a parameter", _ENCODER.encode(texts)))
     flat = _flat(texts)
@@ -133,12 +134,12 @@ def _body(texts: Mapping[str, str | Sequence[str]], pictures: Sequence[tuple[str
     return MultipartBody(flat, pictures)
 
 
-def _flat(fields: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+def _flat(fields: Mapping[str, str | int | Sequence[str]]) -> list[tuple[str, str]]:
     """Write arrays as multipart does: ``group_ids[0]``, ``group_ids[1]`` and so on."""
     flat: list[tuple[str, str]] = []
     for name, value in fields.items():
-        if isinstance(value, str):
-            flat.append((name, value))
+        if isinstance(value, str | int):
+            flat.append((name, str(value)))
         else:
             flat += [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
     return flat
@@ -157,6 +158,7 @@ def decode_answer(request: Request[T], status: int, content: bytes, facts: Facts
 
     Raises:
         ServiceError: The envelope's code is not 0.
+        UnsupportedError: It is the answer of a server that lacks a later endpoint.
         ResponseError: The answer breaks the specification.
     """
     try:
@@ -166,9 +168,24 @@ def decode_answer(request: Request[T], status: int, content: bytes, facts: Facts
     except SchemaViolation as violation:
         problem, path = violation.problem, violation.path
     else:
-        raise _service_error(code, message, data, facts)
+        raise _explained(_service_error(code, message, data, facts), request.endpoint)
     # Raised out here, so that no foreign exception hangs on it as its context.
-    raise _response_error(problem, path, status, facts)
+    raise _explained(_response_error(problem, path, status, facts), request.endpoint)
+
+
+def _explained(error: ServiceError | ResponseError, endpoint: Endpoint[object]) -> CallError:
+    """Return an answer's error, or what it means where the endpoint is one that servers may lack."""
+    if isinstance(error, ResponseError):
+        denied = error.status in _NO_SUCH_ENDPOINT
+    else:
+        denied = error.code == ReturnCode.BAD_REQUEST and "account" not in error.message
+    if not (denied and endpoint.later):
+        return error
+    return UnsupportedError(
+        f"{endpoint.name}: the server does not have this endpoint, which is beyond the specification: use a server "
+        f"that has it, or do without ({error})",
+        endpoint=endpoint.name,
+    )
 
 
 def _result(request: Request[T], data: object) -> T:

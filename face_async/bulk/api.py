@@ -10,12 +10,24 @@ from attrs import evolve, field, frozen
 
 from face_async._call.wire import encode
 from face_async.bulk.fitting import fitted
-from face_async.bulk.ledger import Key, LimitLedger
+from face_async.bulk.ledger import Key, LimitLedger, Reservation
 from face_async.bulk.lines import PersonLines, check_pair
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
-from face_async.endpoints import ADD_FACE, IDENTIFY, NEW_PERSON, VERIFY, Endpoint, FaceApi, Fields, Images
+from face_async.endpoints import (
+    ADD_FACE,
+    DETECT,
+    IDENTIFY,
+    NEW_PERSON,
+    VERIFY,
+    Endpoint,
+    FaceApi,
+    Fields,
+    Images,
+    searched,
+)
+from face_async.errors import LimitError
 from face_async.images import ImageFile, in_memory
-from face_async.limits import check_text
+from face_async.limits import check_group_ids, check_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
@@ -26,9 +38,12 @@ if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
     from face_async.models import (
         AddFaceResult,
+        AddGroupIdsResult,
         Candidate,
         DelFaceResult,
+        DelGroupIdsResult,
         DelPersonResult,
+        DetectResult,
         FaceOutcome,
         IdentifyResult,
         NewPersonResult,
@@ -123,6 +138,39 @@ class BulkApi(FaceApi):
         finally:
             self.ledger.forget(Key("faces", person_id))
 
+    async def add_group_ids(self, person_id: str, group_ids: Sequence[str]) -> AddGroupIdsResult:
+        """As :meth:`FaceApi.add_group_ids`, with room that the ledger has reserved in the groups.
+
+        The persons of a group are listed when the session needs its count for the first time. Where there is no room,
+        ``PersonLimitError`` or ``GroupLimitError`` is raised before the person is changed.
+        """
+        with await self._room_for_person(person_id, group_ids) as reservation:
+            result = await super().add_group_ids(person_id, group_ids)
+            if result.meta.settled:
+                reservation.doubt()  # nobody can tell which of the groups are new
+            else:
+                reservation.commit(min(1, result.added), result.group_ids)
+            return result
+
+    async def _room_for_person(self, person_id: str, group_ids: Sequence[str]) -> Reservation:
+        """Reserve room in the groups that a person is not in yet."""
+        try:
+            return await self.ledger.person(group_ids)
+        except LimitError:
+            joined = set((await self.get_info(person_id)).group_ids)
+            others = [group_id for group_id in group_ids if group_id not in joined]
+            if len(others) == len(group_ids):
+                raise
+            return await self.ledger.person(others) if others else Reservation.of_nothing(1)
+
+    async def del_group_ids(self, person_id: str, group_ids: Sequence[str]) -> DelGroupIdsResult:
+        """As :meth:`FaceApi.del_group_ids`, and the ledger hears of it."""
+        check_group_ids(group_ids, self.limits)
+        try:
+            return await super().del_group_ids(person_id, group_ids)
+        finally:
+            self.ledger.recount(*(Key("persons", group_id) for group_id in group_ids))
+
     def add_faces(
         self,
         pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
@@ -179,17 +227,15 @@ class BulkApi(FaceApi):
     def identify_many(
         self,
         images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        group_id: str,
+        group_id: str | Sequence[str],
         *,
         fit: bool = False,
         **options: Unpack[MapOptions[ImageSource, IdentifyResult]],
     ) -> Outcomes[ImageSource, IdentifyResult]:
-        """Identify many pictures in one group (Spec: 2.12): one outcome per picture."""
+        """Identify many pictures in a group, or in several as :meth:`identify` does: one outcome per picture."""
 
         async def identify(image: ImageSource) -> IdentifyResult:
-            return await self.identify(
-                group_id, await self.fit(image, IDENTIFY, {"group_id": group_id}) if fit else image
-            )
+            return await self.identify(group_id, await self.fit(image, IDENTIFY, searched(group_id)) if fit else image)
 
         return Outcomes(identify, images, endpoint=IDENTIFY, **options)
 
@@ -209,6 +255,23 @@ class BulkApi(FaceApi):
             )
 
         return Outcomes(verify, pairs, endpoint=VERIFY, **options)
+
+    def detect_many(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        largest_only: bool = False,
+        fit: bool = False,
+        **options: Unpack[MapOptions[ImageSource, DetectResult]],
+    ) -> Outcomes[ImageSource, DetectResult]:
+        """Find and describe the faces in many pictures (beyond the specification): one outcome per picture."""
+
+        async def detect(image: ImageSource) -> DetectResult:
+            return await self.detect(
+                await self.fit(image, DETECT, {"mode": 1}) if fit else image, largest_only=largest_only
+            )
+
+        return Outcomes(detect, images, endpoint=DETECT, **options)
 
     async def identify_in_groups(
         self,

@@ -247,8 +247,14 @@ class LimitLedger:
         Nobody knows from which groups, so all of them are counted anew, but only before somebody would be refused.
         """
         self.forget(Key("faces", person_id))
-        for allowance in (*self._busy.values(), *self._idle.values()):
-            allowance.outdated = allowance.outdated or allowance.key.kind == "persons"
+        self.recount(*(allowance.key for allowance in (*self._busy.values(), *self._idle.values())))
+
+    def recount(self, *keys: Key) -> None:
+        """Note that persons have left these groups, or may have: they are counted anew before somebody is refused."""
+        for key in keys:
+            allowance = self._known(key)
+            if allowance is not None and key.kind == "persons":
+                allowance.outdated = True
 
     def snapshot(self, key: Key) -> Balance | None:
         """Return the counts of a key, None when nothing is known of it."""

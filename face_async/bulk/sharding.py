@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 import anyio
 from attrs import evolve
@@ -11,17 +11,21 @@ from attrs import evolve
 from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person, fit_person
 from face_async.bulk.ledger import Key
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
-from face_async.endpoints import DEL_PERSON, IDENTIFY, NEW_PERSON
+from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON
 from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode
 from face_async.images import as_image
 from face_async.limits import check_id
+from face_async.models import AddGroupIdsResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
     from face_async.bulk.api import BulkApi, Errors
+    from face_async.endpoints import Endpoint
     from face_async.images import ImageSource
-    from face_async.models import DelPersonResult, NewPersonResult
+    from face_async.models import DelGroupIdsResult, DelPersonResult, NewPersonResult
+
+T = TypeVar("T")
 
 _MOST_SHARDS = 10_000  # as many as four digits can number
 
@@ -119,16 +123,56 @@ class ShardedGroup:
         Raises:
             NotFoundError: No person of this id exists, or it is in none of the shards; nothing was deleted then.
         """
-        info = await self._session.get_info(person_id)
-        numbers = {number for group_id in info.group_ids if (number := self._number(group_id)) is not None}
-        if not numbers:
-            error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=DEL_PERSON.name)
-            error.add_note(f"a person of this id exists, but in none of the shards of {self._name!r}")
-            raise error
+        numbers = await self._shards_of_member(person_id, DEL_PERSON)
         try:
             return await self._session.del_person(person_id)
         finally:
             self._open(numbers)
+
+    async def add_person(self, person_id: str) -> AddGroupIdsResult:
+        """Take a person that exists into this population, in the lowest-numbered shard that has room.
+
+        Whoever is in one of the shards already stays there: ``added`` is 0 then. This is beyond the specification.
+
+        Raises:
+            UnsupportedError: The server cannot put persons in further groups.
+            NotFoundError: No person of this id exists.
+            GroupLimitError: All shards are full, and the appid has no room for another group.
+        """
+        if await self._shards_of(person_id):
+            return AddGroupIdsResult(person_id=person_id, added=0, group_ids=())
+        return await self._place(lambda shard: self._session.add_group_ids(person_id, [shard]))
+
+    async def remove_person(self, person_id: str) -> DelGroupIdsResult:
+        """Take a person out of this population; the person stays, with all faces, and in all other groups.
+
+        This is beyond the specification.
+
+        Raises:
+            UnsupportedError: The server cannot take persons out of groups.
+            NotFoundError: No person of this id exists, or it is in none of the shards.
+        """
+        numbers = await self._shards_of_member(person_id, DEL_GROUP_IDS)
+        try:
+            return await self._session.del_group_ids(person_id, [self._shard(number) for number in sorted(numbers)])
+        finally:
+            self._open(numbers)
+
+    async def move_person(self, person_id: str, to: ShardedGroup) -> AddGroupIdsResult:
+        """Move a person to another population: added there first, then removed here.
+
+        When the second step fails, the person is in both; calling it again goes on from there.
+
+        Raises:
+            ValueError: ``to`` is this population.
+            UnsupportedError, NotFoundError, GroupLimitError: As :meth:`add_person` and :meth:`remove_person`.
+        """
+        if to.name == self.name:
+            raise ValueError(f"to must be another population than {self.name!r}")
+        await self._shards_of_member(person_id, DEL_GROUP_IDS)
+        added = await to.add_person(person_id)
+        await self.remove_person(person_id)
+        return added
 
     async def person_ids(self) -> AsyncGenerator[str]:
         """Yield the ids of all persons, shard by shard; one shard's ids are in memory at a time."""
@@ -191,6 +235,19 @@ class ShardedGroup:
         match = self._pattern.fullmatch(group_id)
         return None if match is None else int(match[1])
 
+    async def _shards_of(self, person_id: str) -> set[int]:
+        info = await self._session.get_info(person_id)
+        return {number for group_id in info.group_ids if (number := self._number(group_id)) is not None}
+
+    async def _shards_of_member(self, person_id: str, endpoint: Endpoint[object]) -> set[int]:
+        """Return the shards that a person is in; a person in none of them does not exist here."""
+        numbers = await self._shards_of(person_id)
+        if not numbers:
+            error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=endpoint.name)
+            error.add_note(f"a person of this id exists, but in none of the shards of {self._name!r}")
+            raise error
+        return numbers
+
     async def _list(self) -> set[int]:
         try:
             group_ids = await self._session.get_group_ids()
@@ -214,12 +271,16 @@ class ShardedGroup:
         if person.image is not None:
             # A file object can be read only once, and a shard may turn out to be full.
             person = evolve(person, image=cast("ImageSource", as_image(person.image)))
+        return await self._place(lambda shard: create_person(self._session, person, [shard]))
+
+    async def _place(self, put: Callable[[str], Awaitable[T]]) -> T:
+        """Put a person into the lowest-numbered shard that has room."""
         for number in range(_MOST_SHARDS):
             if number in self._full:
                 continue
             deletions = self._deletions
             try:
-                result = await create_person(self._session, person, [self._shard(number)])
+                result = await put(self._shard(number))
             except PersonLimitError as error:
                 if isinstance(error, CallError) and error.maybe_applied:
                     raise  # the person may be in this very shard

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ALLOW_ORIGIN_VARIABLE = "FACE_ASYNC_ALLOW_ORIGIN"
+"""What ``serve`` reads beside what a session does."""
+
 DEFAULT_DB = Path("faces.db")
 
 

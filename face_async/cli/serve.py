@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from face_async.cli.options import DEFAULT_DB, RecognizerName, RecognizerOption
+from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, DEFAULT_DB, RecognizerName, RecognizerOption
 from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
@@ -33,6 +33,18 @@ def serve_command(
             min=1,
             help="Memory for the faces of the groups used last, about 600 bytes a face; "
             "else a quarter of the machine's or the container's.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Take only requests as the specification and the official clients have.")
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            envvar=ALLOW_ORIGIN_VARIABLE,
+            help="An origin whose web pages may call the server, such as https://example.com; may be repeated.",
         ),
     ] = None,
     allow_url: Annotated[
@@ -67,6 +79,8 @@ def serve_command(
             credentials=[Account(project.appid, (project.bucket,), project.credentials)],
             recognizer=recognizer.value,
             replay_protection=replay_protection,
+            strict=strict,
+            allow_origins=allow_origin or (),
             url_allow_list=allow_url or (),
         )
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each

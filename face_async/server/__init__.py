@@ -1,4 +1,4 @@
-"""The local server: the same 13 endpoints on this machine, with real storage and real recognition.
+"""The local server: the same endpoints on this machine, with real storage and real recognition.
 
 Needs the extra ``server``; the extra ``recognition`` adds real face recognition.
 """

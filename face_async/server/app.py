@@ -1,4 +1,4 @@
-"""The application: 13 routes, and the steps from a request to its answer."""
+"""The application: a route for each endpoint, and the steps from a request to its answer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import sqlite3
 import time
 import weakref
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from face_async.errors import ReturnCode
@@ -24,12 +26,15 @@ from face_async.server import recognition
 from face_async.server.envelope import envelope
 from face_async.server.faults import ScriptedAnswer
 from face_async.server.fetch import Fetcher
-from face_async.server.forms import read_form
 from face_async.server.guard import Guard
-from face_async.server.handlers import HANDLERS, WITHOUT_SESSION_ID, Call
-from face_async.server.parameters import Parameters
+from face_async.server.handlers import WITHOUT_SESSION_ID, Call
+from face_async.server.later import ALL_HANDLERS
 from face_async.server.pictures import FaceFinder
 from face_async.server.refusal import Refusal
+from face_async.server.request.cors import Cors, check_origins
+from face_async.server.request.forms import read_form
+from face_async.server.request.parameters import Parameters
+from face_async.server.request.target import ROOT, Targets
 from face_async.server.storage.failures import FailureLog
 
 if TYPE_CHECKING:
@@ -55,7 +60,9 @@ def create_app(
     recognizer: str | Recognizer = "auto",
     faults: Faults | None = None,
     replay_protection: bool = False,
+    strict: bool = False,
     url_allow_list: Iterable[str] = (),
+    allow_origins: Iterable[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Return the face recognition service as an ASGI application; it runs on asyncio and on trio.
@@ -76,23 +83,30 @@ def create_app(
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
+        strict: Whether requests must be as the specification and the official clients have them; otherwise those of
+            hand-written programs are taken, too. :mod:`face_async.server.handlers` says what that concerns.
+        allow_origins: Origins whose web pages may call the server, such as ``"https://example.com"``; ``"*"`` is all.
+            Empty: browsers let no page of another origin do so.
         clock: Unix time in seconds.
 
     Raises:
-        ValueError: An entry of ``url_allow_list`` cannot be read, or no recognizer has this name.
+        ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, or no recognizer has this name.
         StoreError: The file of used signatures cannot be opened.
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
-    guard = Guard(credentials, used=store.used_signatures() if replay_protection else None, clock=clock)
+    guard = Guard(credentials, used=store.used_signatures() if replay_protection else None, strict=strict, clock=clock)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     if others := store.recognizers() - {chosen.name}:
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
     finder = FaceFinder(chosen, fetcher)
-    endpoints = Endpoints(store, guard, finder, limits, faults)
-    routes = [Route(f"/face/{name}", endpoints.endpoint(name), methods=["POST"]) for name in HANDLERS]
-    app = Starlette(routes=routes, middleware=[Middleware(_Dated, clock=clock)])
+    endpoints = Endpoints(store, guard, finder, limits, faults, strict)
+    routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
+    middleware = [Middleware(_Dated, clock=clock), Middleware(Targets)]
+    if origins := tuple(allow_origins):
+        middleware.append(Middleware(Cors, origins=check_origins(origins)))
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _refuse})
     if chosen is not recognizer:
         weakref.finalize(app, chosen.close)  # without lifespan events nothing else tells the end
     return app
@@ -107,6 +121,7 @@ class Endpoints:
     finder: FaceFinder
     limits: ServiceLimits
     faults: Faults | None
+    strict: bool
     failures: FailureLog = field(factory=FailureLog)
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -130,15 +145,15 @@ class Endpoints:
     async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.
         signature = await self.guard.admit(request.headers.get("authorization", ""))
-        form = await read_form(request, self.limits.max_request_bytes)
-        parameters = Parameters(form, self.limits)
+        form = await read_form(request, self.limits.max_request_bytes, strict=self.strict)
+        parameters = Parameters(form, self.limits, self.strict)
         appid, bucket = parameters.target()
         self.guard.check_target(signature, appid, bucket)
         call = Call(appid, parameters, self.store, self.finder, self.limits)
 
         async def handle(call: Call) -> dict[str, object]:
             with self._failures_refused(name, session_id):
-                return await HANDLERS[name](call)
+                return await ALL_HANDLERS[name](call)
 
         return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
 
@@ -155,6 +170,17 @@ class Endpoints:
         except Exception:
             logger.exception("%s: internal error (session %s)", name, session_id)
             raise Refusal(ReturnCode.INTERNAL_ERROR) from None
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer what is no endpoint, or no POST, by an envelope, which every client of the API can read.
+
+    What is not below the endpoints' path is not for such clients, and gets an HTTP status that says so.
+    """
+    if f"{request.scope['path']}/".startswith(ROOT):
+        return envelope(ReturnCode.BAD_REQUEST, {})
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return PlainTextResponse(HTTPStatus(status).phrase, status)
 
 
 @frozen

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from attrs import frozen
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from face_async.server.faults import AnswerLostError
 
@@ -128,6 +129,13 @@ def _describe(listener: socket.socket) -> RunningServer:
     return RunningServer(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", port)
 
 
+class _Http(H11Protocol):
+    """HTTP/1.1 that takes no notice of offers to speak something else (RFC 9110, 7.8), as Java's and curl's of h2c."""
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: such offers come with every request of a client that makes them."""
+
+
 def _config(app: ASGIApp) -> uvicorn.Config:
     async def hang_up_quietly(scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(AnswerLostError):  # an answer that is left unfinished breaks the connection
@@ -135,7 +143,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 
     return uvicorn.Config(
         hang_up_quietly,
-        http="h11",
+        http=_Http,
         ws="none",
         lifespan="auto",
         log_config=None,  # logging belongs to the program around

@@ -17,6 +17,7 @@ def envelope(
 ) -> Response:
     """Return the answer with this code.
 
-    The specification documents no HTTP status for errors: the server's own envelopes all come with status 200.
+    The specification documents no HTTP status for errors: those of endpoints all come with status 200. Its members are
+    in the order in which the hosted service was seen to send them.
     """
-    return JSONResponse({"data": data, "code": code, "message": code.name}, status, headers)
+    return JSONResponse({"code": code, "message": code.name, "data": data}, status, headers)

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from face_async.errors import CODES
 from face_async.server.envelope import envelope
-from face_async.server.handlers import HANDLERS
+from face_async.server.later import ALL_HANDLERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +104,8 @@ class Fault:
         for text in (text for item in (self.headers or {}).items() for text in item):
             if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
                 raise TypeError(f'headers must map str to str, such as {{"Retry-After": "3"}}, not {self.headers!r}')
-        if self.endpoint is not None and self.endpoint not in HANDLERS:
-            raise ValueError(f"endpoint must be one of {', '.join(HANDLERS)}, not {self.endpoint!r}")
+        if self.endpoint is not None and self.endpoint not in ALL_HANDLERS:
+            raise ValueError(f"endpoint must be one of {', '.join(ALL_HANDLERS)}, not {self.endpoint!r}")
         if self.code is not None and self.code not in CODES:
             raise ValueError(f"code must be one of the table face_async.CODES, not {self.code}")
         if self.status is not None and self.status not in _STATUSES:

@@ -30,6 +30,10 @@ So whoever fills up the memory of used signatures has room again within the hour
 """
 
 
+ANY_BUCKET = "tencentyun"
+"""What programs name instead of a bucket that were made from the vendor's sample code for the later revision."""
+
+
 def _names(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(f"buckets must be several names, not one str: write ({names!r},)")
@@ -57,6 +61,7 @@ class Guard:
     Args:
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
         used: The memory of used signatures when each is good for one request only; None: until it expires.
+        strict: Whether a signature must be written as the official clients do, and :data:`ANY_BUCKET` is no bucket.
         clock: Unix time in seconds.
     """
 
@@ -65,6 +70,7 @@ class Guard:
         credentials: Credentials | Sequence[Account],
         *,
         used: UsedSignatures | None,
+        strict: bool = False,
         clock: Callable[[], float],
     ) -> None:
         self._master = credentials if isinstance(credentials, Credentials) else None
@@ -75,6 +81,7 @@ class Guard:
         for account in accounts:
             self._buckets.setdefault(account.appid, set()).update(account.buckets)
         self._used = used
+        self._strict = strict
         self._clock = clock
 
     async def admit(self, authorization: str) -> Signature:
@@ -86,7 +93,7 @@ class Guard:
         if not authorization.strip():
             raise Refusal(ReturnCode.SIGNATURE_EMPTY)
         try:
-            signature = parse(authorization)
+            signature = parse(authorization, strict=self._strict)
         except ValueError:
             raise Refusal(ReturnCode.SIGNATURE_MALFORMED) from None
         if not verify_signature(signature, self._credentials(signature)):
@@ -103,19 +110,25 @@ class Guard:
     def check_target(self, signature: Signature, appid: str, bucket: str | None) -> None:
         """Check that the request is for what was signed, and that the bucket exists.
 
-        Official clients leave the bucket out of the signature (Node) or of the request (Java): then the other
-        one counts.
+        Official clients leave the bucket out of the signature (Node) or of the request (Java): then the other one
+        counts. Where neither names one, it is the appid's only bucket.
 
         Raises:
             Refusal: 6 or 16.
         """
         if signature.appid != appid:
             raise Refusal(ReturnCode.SIGNATURE_TARGET_MISMATCH)
-        if bucket and signature.bucket and signature.bucket != bucket:
+        named = {name for name in (bucket, signature.bucket) if name and not self._stands_for_any(appid, name)}
+        if len(named) > 1:
             raise Refusal(ReturnCode.SIGNATURE_TARGET_MISMATCH)
-        target = bucket or signature.bucket
-        if self._master is None and target and target not in self._buckets[appid]:
+        if self._master is not None:
+            return
+        exist = self._buckets[appid]
+        if not named <= exist or not (named or len(exist) == 1):
             raise Refusal(ReturnCode.BUCKET_NOT_EXISTED)
+
+    def _stands_for_any(self, appid: str, bucket: str) -> bool:
+        return bucket == ANY_BUCKET and not self._strict and bucket not in self._buckets.get(appid, ())
 
     def _credentials(self, signature: Signature) -> Credentials:
         if self._master is not None:

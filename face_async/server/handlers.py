@@ -1,12 +1,13 @@
 """The 13 endpoints (Spec: 2.1 to 2.13): the effect and the answer of each.
 
-The return codes, about in the order of the checks:
+The return codes, about in the order of the checks; a strict server alone refuses what is marked with an asterisk. The
+later endpoints (:mod:`face_async.server.later`) return the same codes.
 
 =====  =====================================================================================================
 Code   When
 =====  =====================================================================================================
 4      there is no Authorization header, or an empty one
-5      it is no signature
+5      it is no signature; * the word Bearer stands before it, or it has decimals in ``e`` or ``t``
 10     no account has the appid that it names (only with a list of accounts)
 11     no account has the SecretID that it names
 12     the SecretID belongs to another appid's account (only with a list of accounts)
@@ -15,37 +16,42 @@ Code   When
        ``replay_protection``, is good for more than an hour
 13     it was used before, or the account has used too many (only with ``replay_protection``)
 23     the body is larger than ``max_request_bytes``
-3      the body is neither JSON nor multipart/form-data as its Content-Type says, or is cut short
-21     a parameter has the wrong type, is no UTF-8, or is given twice
+3      there is no such endpoint, or the method is not POST (both before all other checks); the body is neither JSON
+       nor multipart/form-data, or is cut short; * JSON is not labeled as such
+21     a parameter has the wrong type, is no UTF-8, or is given twice; a picture in JSON is no base64, or stands under
+       the name of another endpoint; * an id is a number, or a picture is in JSON
 -1301  a required parameter is missing or empty
-6      the signature is for another appid or bucket than the request
-16     the account has no such bucket (only with a list of accounts)
+6      the signature is for another appid or bucket than the request; * ``tencentyun`` is such another bucket
+16     the account has no such bucket, or has several and none is named (only with a list of accounts); * a bucket is
+       ``tencentyun`` or has white space around it, which otherwise stand for no bucket and for the bucket inside
 -1307  the list of groups is empty
 -1304  an id or a text is too long
 -1313  an id has white space, a slash or a control character
 -1300  a picture is needed and none was sent, or an empty one
 -1302  newperson: the person exists
 -1303  no such person
--1306  getpersonids, identify: no such group
+-1306  getpersonids, identify, delgroupids, multidentify: no such group
 -1309  addface: the person had all faces before the request; in ``ret_codes``: no room for this picture
 -1308  the URL is not in ``url_allow_list``, or nothing could be fetched from it
 -1400  the picture's format is not taken, such as GIF
 -1102  the picture cannot be decoded
 -1101  no face was found in it
 -1103  the face's features could not be computed
+-1104  shape: the recognizer in use has no points
 -1312  addface, in ``ret_codes``: the person has almost the same face, which ``face_ids`` names
--1311  newperson: the appid would have too many groups
--1310  newperson: a group is full
+-1311  newperson, addgroupids: the appid would have too many groups
+-1310  newperson, addgroupids: a group is full
 -1305  delface, getfaceinfo: no such face
 -1200  the database failed: disk full, file deleted, or locked by another process for 10 s
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
-Never returned unless scripted: 15, 24, 107, 108, -1104 to -1109 and -1403 (:mod:`face_async.server.faults`).
+Never returned unless scripted: 15, 24, 107, 108, -1105 to -1109 and -1403 (:mod:`face_async.server.faults`).
 """
 
 from __future__ import annotations
 
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -57,11 +63,12 @@ from face_async.server.refusal import Refusal
 from face_async.server.storage.workers import rankings, reads, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from face_async.limits import ServiceLimits
-    from face_async.server.parameters import Parameters
     from face_async.server.pictures import FaceFinder
+    from face_async.server.recognition import Face
+    from face_async.server.request.parameters import Parameters
     from face_async.server.storage.sqlite import Store
 
 TOP_CANDIDATES = 5
@@ -85,7 +92,7 @@ async def new_person(call: Call) -> dict[str, object]:
     group_ids = parameters.ids("group_ids", empty=ReturnCode.ERROR_GROUPLIST_NOT_EXISTED)
     person_id = parameters.id("person_id")
     name, tag = parameters.text("person_name") or "", parameters.text("tag") or ""
-    picture = parameters.picture("image", "url")
+    picture = parameters.optional_picture()
     await reads.run(call.store.require_new, call.appid, person_id)  # before the expensive search for a face
     face = None if picture is None else await call.finder.find(picture)
     face_id = await writes.run(
@@ -204,21 +211,36 @@ async def verify(call: Call) -> dict[str, object]:
 
 
 async def identify(call: Call) -> dict[str, object]:
-    """Spec: 2.12. Java's client may send ``group_ids`` instead of ``group_id``: then all those groups at once."""
-    parameters = call.parameters
-    several = parameters.has("group_ids")
-    group_ids = (
-        parameters.ids("group_ids", empty=ReturnCode.ERROR_GROUPLIST_NOT_EXISTED)
-        if several
-        else [parameters.id("group_id")]
-    )
-    picture = parameters.picture("image", "url")
-    recognizer = call.finder.recognizer
+    """Spec: 2.12. Several ``group_ids`` instead of one ``group_id`` are searched as if they were one group.
+
+    The hosted service was seen to add how many faces it searched, and how long it took.
+    """
+    begun = time.perf_counter()
+    group_ids = call.parameters.groups()
+    picture = call.parameters.picture("image", "url")
     for group_id in group_ids:
         await reads.run(call.store.require_group, call.appid, group_id)
     face = await call.finder.find(picture)
+    return {"candidates": await candidates(call, group_ids, face), **await effort(call, group_ids, begun)}
+
+
+async def candidates(call: Call, group_ids: Sequence[str], face: Face) -> list[dict[str, object]]:
+    """Return the persons of some groups whom a face is most like."""
+    recognizer = call.finder.recognizer
     matches = await rankings.run(call.store.identify, call.appid, group_ids, face.embedding, recognizer, TOP_CANDIDATES)
-    return {"candidates": [asdict(match) for match in matches]}
+    return [asdict(match) for match in matches]
+
+
+async def effort(call: Call, group_ids: Sequence[str], begun: float) -> dict[str, object]:
+    """Return how many faces of some groups a face was compared with, and how long that took, in milliseconds.
+
+    Args:
+        call: The call.
+        group_ids: The groups.
+        begun: The performance counter when the call began.
+    """
+    size = await rankings.run(call.store.group_size, call.appid, group_ids, call.finder.recognizer)
+    return {"group_size": size, "time_ms": round(1_000 * (time.perf_counter() - begun))}
 
 
 async def compare(call: Call) -> dict[str, object]:

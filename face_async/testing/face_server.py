@@ -12,7 +12,7 @@ from face_async.errors import ReturnCode
 from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials
 from face_async.server import Faults, ServiceLimits, Store, create_app, serve_in_background
 from face_async.server.faults import AnswerLostError, ScriptedAnswer
-from face_async.server.handlers import HANDLERS
+from face_async.server.later import ALL_HANDLERS
 from face_async.server.refusal import Refusal
 from face_async.session import FaceSession, ProjectAccess, SessionOptions
 
@@ -131,8 +131,8 @@ class FaceServer:
         Raises:
             ValueError: There is no such endpoint.
         """
-        if endpoint is not None and endpoint not in HANDLERS:
-            raise ValueError(f"endpoint must be one of {', '.join(HANDLERS)}, not {endpoint!r}")
+        if endpoint is not None and endpoint not in ALL_HANDLERS:
+            raise ValueError(f"endpoint must be one of {', '.join(ALL_HANDLERS)}, not {endpoint!r}")
         return [call for call in self._recorder.calls if endpoint in {None, call.endpoint}]
 
     def snapshot(self) -> bytes:

@@ -123,6 +123,13 @@ def test_serving_strangers_wants_an_account(say):
     assert _is_one_line(said.err)
 
 
+def test_a_page_that_is_no_origin(say):
+    said = say("serve", "--allow-origin", "https://example.com/app")
+    assert said.code == Exit.USAGE
+    assert _is_one_line(said.err)
+    assert "https://example.com/app" in said.err
+
+
 def test_a_port_in_use(say):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         said = say("serve", "--port", listener.getsockname()[1], "--recognizer", "fingerprint")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hmac
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import sys
 import time
 
 import anyio
+import httpx
 import pytest
 from timing import PATIENCE
 
@@ -96,6 +99,30 @@ def test_serve_keeps_a_configured_secret_to_itself(start):
     out, err = serving.communicate(timeout=PATIENCE)
     assert (serving.returncode, out) == (0, "")
     assert "mySecret" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        (["--allow-origin", "https://a.example", "--allow-origin", "https://b.example"], {}),
+        ([], {"FACE_ASYNC_ALLOW_ORIGIN": "https://a.example https://b.example"}),
+    ],
+    ids=["options", "environment"],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_serve_takes_as_much_as_it_is_told_to(start, options, environment, strict):
+    account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
+    environment = environment | {f"FACE_ASYNC_{name}": value for name, value in account.items()}
+    command = ("serve", "--port", "0", "--recognizer", "fingerprint", *(["--strict"] if strict else []), *options)
+    serving = start(*command, **environment)
+    base_url = serving.stdout.readline().removeprefix("export FACE_ASYNC_BASE_URL=").strip()
+    for origin, allowed in (("https://a.example", True), ("https://b.example", True), ("https://c.example", False)):
+        answer = httpx.post(f"{base_url}/face/getgroupids", headers={"Origin": origin})
+        assert ("access-control-allow-origin" in answer.headers) == allowed
+    original = f"a=1&b=b&k=AKIDmine&e={int(time.time()) + 60}.5&t={int(time.time())}".encode()
+    signature = base64.b64encode(hmac.digest(b"mySecret", original, "sha1") + original).decode()
+    answer = httpx.post(f"{base_url}/face/getgroupids", headers={"Authorization": signature}, json={"appid": "1"})
+    assert answer.json()["code"] == (5 if strict else 0)
 
 
 @pytest.mark.parametrize(

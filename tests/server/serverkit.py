@@ -13,11 +13,12 @@ import threading
 import time
 from pathlib import Path
 
+import anyio.from_thread
 import httpx
 import numpy as np
 
 from face_async import FaceSession, ServiceLimits
-from face_async.server import Face, Store, create_app
+from face_async.server import Face, Store, create_app, serve_in_background
 from face_async.server.refusal import Refusal
 from face_async.signature import Credentials
 
@@ -163,6 +164,15 @@ def web(folder: Path):
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@contextlib.contextmanager
+def on_a_socket(**options: object):
+    """Serve an application, made with these options, from synchronous code; yields its host and port."""
+    with Store() as store, anyio.from_thread.start_blocking_portal() as portal:
+        app = create_app(store, **({"credentials": CREDENTIALS, "recognizer": "fingerprint"} | options))
+        with portal.wrap_async_context_manager(serve_in_background(app)) as server:
+            yield f"127.0.0.1:{server.port}"
 
 
 @contextlib.asynccontextmanager

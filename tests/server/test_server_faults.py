@@ -18,9 +18,9 @@ from face_async.errors import CODES
 from face_async.limits import ServiceLimits
 from face_async.server import Fault, Faults, create_app, serve_in_background
 from face_async.server.faults import AnswerLostError, ScriptedAnswer
-from face_async.server.forms import Form
 from face_async.server.handlers import HANDLERS, Call
-from face_async.server.parameters import Parameters, PictureUrl
+from face_async.server.request.forms import Form
+from face_async.server.request.parameters import Parameters, PictureUrl
 
 pytestmark = pytest.mark.anyio
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -9,13 +10,13 @@ import re
 import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, example, given
-from serverkit import APPID, BOUNDARY, BUCKET, ToyRecognizer, authorization, multipart, part, picture
+from serverkit import APPID, BOUNDARY, BUCKET, ToyRecognizer, authorization, calling, multipart, part, picture
 from specification import SAMPLES
 
 from face_async.limits import ServiceLimits
 from face_async.server import Store
 from face_async.server.fetch import Fetcher
-from face_async.server.forms import MAX_PARTS, Form, _Parts
+from face_async.server.request.forms import MAX_PARTS, Form, _Parts
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,8 @@ async def test_the_specifications_own_packets_are_accepted(sample, store, caller
     body = re.sub(rb"[0-9a-f]{19,32}", face_ids[0].encode(), sample.body) if face_ids else sample.body
     code, data = await caller.post(sample.endpoint, body, sample.headers["content-type"], Host=sample.headers["host"])
     assert code == 0
-    assert set(data) == set(json.loads(sample.answer)["data"])
+    more = {"group_size", "time_ms"} if sample.endpoint == "identify" else set()
+    assert set(data) == set(json.loads(sample.answer)["data"]) | more
 
 
 def store_person(store: Store, person_id: str) -> str:
@@ -105,9 +107,24 @@ async def test_what_the_node_client_sends(caller):
     assert (code, data["similarity"]) == (0, 100.0)
 
 
-async def test_a_number_may_stand_for_the_appid(caller):
-    """PHP and Node write it as their caller configured it."""
-    assert (await caller.json("getgroupids", appid=int(APPID)))[0] == 0
+async def test_integers_may_stand_for_ids_in_json(caller, web):
+    """Programs in languages without types send what they have: an appid, a time in milliseconds as an id."""
+    person = {"appid": int(APPID), "person_id": 1511234567890}
+    assert (await caller.ok("newperson", **person, group_ids=[2015, "staff"]))["group_ids"] == ["2015", "staff"]
+    assert (await caller.ok("getinfo", person_id="1511234567890"))["group_ids"] == ["2015", "staff"]
+    face_id = (await caller.ok("addface", **person, urls=["http://x"]))["face_ids"][0]
+    assert (await caller.ok("identify", group_id=2015, url="http://x"))["candidates"]
+    assert (await caller.ok("delface", **person, face_ids=[int(face_id)]))["deleted"] == 1
+
+
+@pytest.mark.parametrize(
+    "person_id",
+    ["7", "1511234567890", "a3bb189e-8bf9-3886-9912-ace4e6543002", "x.1735.8a80." + "f" * 38, "漢字", "0"],
+)
+async def test_ids_as_programs_have_them(caller, person_id):
+    """Short numbers, times, UUIDs, names with dots."""
+    await caller.new_person(person_id)
+    assert (await caller.ok("getinfo", person_id=person_id))["person_id"] == person_id
 
 
 async def test_the_word_null_is_a_name_in_json(caller):
@@ -116,10 +133,148 @@ async def test_the_word_null_is_a_name_in_json(caller):
     assert (await caller.ok("getinfo", person_id="ada"))["person_name"] == "null"
 
 
+@pytest.mark.parametrize("urls", [{"urls": ["http://x"]}, {"urls": "http://x"}])
+async def test_the_word_null_is_no_tag_beside_urls(caller, web, urls):
+    """Java's client writes so when it was given none."""
+    await caller.new_person("ada")
+    await caller.ok("addface", person_id="ada", tag="null", **urls)
+    data = await caller.ok("identify", group_id="staff", url="http://x")
+    assert [candidate["tag"] for candidate in data["candidates"]] == [""]
+
+
 async def test_indexed_fields_keep_the_order_of_their_indices(caller):
     """Not that of the parts."""
     parts = [part("person_id", "ada"), *(part(f"group_ids[{index}]", f"g{index}") for index in (2, 10, 0, 1))]
     assert (await caller.ok("newperson", *parts))["group_ids"] == ["g0", "g1", "g2", "g10"]
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["group_ids"], ["g0"]),
+        (["group_ids", "group_ids"], ["g0", "g1"]),
+        (["group_ids[]"], ["g0"]),
+        (["group_ids[]", "group_ids[]", "group_ids[]"], ["g0", "g1", "g2"]),
+        (["group_ids[0]"], ["g0"]),
+    ],
+    ids=repr,
+)
+async def test_lists_in_multipart_are_written_in_many_ways(caller, names, groups):
+    """By a name that is repeated, or stands there once (httpx, requests, superagent), or in brackets (axios, PHP)."""
+    parts = [part(name, f"g{place}") for place, name in enumerate(names)]
+    assert (await caller.ok("newperson", part("person_id", "ada"), *parts))["group_ids"] == groups
+
+
+@pytest.mark.parametrize("names", [["images"], ["images"] * 2, ["images[]"] * 3, ["images[1]", "images[0]"]], ids=repr)
+async def test_pictures_in_multipart_are_listed_in_many_ways(caller, names):
+    """As texts are; the order is that of the indices, or else of the parts."""
+    await caller.new_person("ada")
+    images = [part(name, picture(place), filename="x.jpg") for place, name in enumerate(names)]
+    data = await caller.ok("addface", part("person_id", "ada"), *images)
+    assert data["ret_codes"] == [0] * len(names)
+
+
+async def test_the_file_counts_where_a_text_part_has_its_name(caller):
+    """A WeChat mini-program sends the file's name as ``image`` before the file itself."""
+    await caller.new_person("ada", image=picture(1))
+    text, file = part("image", "identify.jpg"), part("image", picture(1), filename="tmp.jpg")
+    for parts in ((text, file), (file, text)):
+        data = await caller.ok("identify", part("group_id", "staff"), *parts)
+        assert data["candidates"][0]["confidence"] == 100.0
+    data = await caller.ok("addface", part("person_id", "ada"), part("images", "a name"), part("images", picture(2)))
+    assert len(data["ret_codes"]) == 2  # no picture of a list is dropped
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "text/plain",
+        "text/plain;charset=UTF-8",
+        "Text/JSON",
+        "application/x-www-form-urlencoded",
+        "application/x-www-form-urlencoded; charset=utf-8",
+        "application/octet-stream",
+        "",
+    ],
+)
+async def test_json_is_read_under_the_media_types_that_libraries_choose(caller, store, media_type):
+    """fetch, axios with a text, curl -d, .NET's StringContent, urllib and others; a strict server refuses them: 3."""
+    assert (await caller.post("getgroupids", fields(), media_type))[0] == 0
+    async with calling(store, strict=True) as strict:
+        assert (await strict.post("getgroupids", fields(), media_type))[0] == 3
+
+
+async def test_json_without_a_media_type_is_read(caller):
+    """As some HTTP libraries send a body of bytes."""
+    headers = {"Authorization": authorization()}
+    answer = await caller.client.post("/face/getgroupids", content=fields(), headers=headers)
+    assert (answer.request.headers.get("content-type"), answer.json()["code"]) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda content: base64.b64encode(content).decode(),
+        lambda content: [base64.b64encode(content).decode()],
+        lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode(),
+        lambda content: "\r\n".join(re.findall(".{1,4}", base64.b64encode(content).decode())) + "\r\n",
+    ],
+    ids=["plain", "in a list", "data URL", "in lines"],
+)
+async def test_pictures_in_json_are_base64(caller, encode):
+    """The sibling API's form, alone and in lists: ``image``, ``images``, ``imageA``, ``imageB``."""
+    first, second = picture(1), picture(2)
+    data = await caller.ok("newperson", person_id="ada", group_ids=["staff"], image=encode(first))
+    assert data["suc_face"] == 1
+    assert (await caller.ok("addface", person_id="ada", images=encode(second)))["ret_codes"] == [0]
+    assert (await caller.ok("compare", imageA=encode(first), imageB=encode(first)))["similarity"] == 100.0
+    assert (await caller.ok("verify", person_id="ada", image=encode(second)))["confidence"] == 100.0
+
+
+@pytest.mark.parametrize("image", ["no base64!", "identify.jpg", "é", 7, True, {}, [], [7], ["ab=", "ok=="]], ids=repr)
+async def test_a_picture_in_json_that_is_no_base64_is_21(caller, image):
+    """It is never ignored: newperson without a picture would be legal."""
+    code, _ = await caller.json("newperson", person_id="ada", group_ids=["staff"], image=image)
+    assert (code, (await caller.json("getinfo", person_id="ada"))[0]) == (21, -1303)
+
+
+async def test_null_is_no_picture_and_an_empty_text_an_empty_one(caller):
+    """As in multipart, where an empty part is an empty picture."""
+    assert (await caller.ok("newperson", person_id="ada", group_ids=["staff"], image=None))["suc_face"] == 0
+    assert (await caller.json("newperson", person_id="bob", group_ids=["staff"], image=""))[0] == -1300
+
+
+@pytest.mark.parametrize(
+    "other", [{"images": ["YQ=="]}, {"imageA": "YQ=="}, {"urls": ["http://x"]}, {"urlB": "http://x"}], ids=repr
+)
+async def test_a_picture_under_the_name_of_another_endpoint_is_21(caller, web, other):
+    """newperson would ignore it, and create a person without a face."""
+    assert (await caller.json("newperson", person_id="ada", group_ids=["staff"], **other))[0] == 21
+    assert (await caller.json("newperson", person_id="ada", group_ids=["staff"], url="http://x", **other))[0] == 0
+
+
+async def test_a_strict_server_takes_ids_as_texts_and_no_pictures_in_json(store):
+    """21. The appid may be a number all the same: official clients write it so."""
+    async with calling(store, strict=True) as caller:
+        await caller.new_person("7", image=picture(1))
+        assert (await caller.json("getgroupids", appid=int(APPID)))[0] == 0
+        assert (await caller.json("getinfo", person_id=7))[0] == 21
+        assert (await caller.json("verify", person_id="7", image=base64.b64encode(picture(1)).decode()))[0] == 21
+
+
+async def test_a_url_alone_may_come_in_multipart(caller, web):
+    """PHP's client compares two URLs so; other programs verify and compare a URL with a picture."""
+    await caller.new_person("ada", image=picture(8))
+    assert (await caller.ok("compare", part("urlA", "http://x"), part("urlB", "http://y")))["similarity"] == 100.0
+    assert (await caller.ok("compare", part("urlA", "http://x"), part("imageB", picture(8))))["similarity"] == 100.0
+    assert (await caller.ok("compare", part("imageA", picture(8)), part("urlB", "http://y")))["similarity"] == 100.0
+    assert (await caller.ok("verify", part("person_id", "ada"), part("url", "http://x")))["ismatch"]
+
+
+async def test_the_last_line_end_may_be_missing(caller):
+    """A PHP program was seen to end its body with the closing boundary."""
+    body = multipart(part("appid", APPID), part("bucket", BUCKET), end=b"--")
+    assert (await caller.post("getgroupids", body, FORM))[0] == 0
 
 
 async def test_urls_are_a_list_or_a_single_string(caller, web):
@@ -149,9 +304,13 @@ async def test_the_url_is_used_when_there_is_a_picture_too(caller, web):
         (b'{"appid": "\xff"}', "application/json"),
         (b"[" * 100_000, "application/json"),
         (b'{"appid": ' + b"9" * 5_000 + b"}", "application/json"),
-        (fields(), "text/plain"),
-        (fields(), "application/x-www-form-urlencoded"),
-        (fields(), ""),
+        (fields(), "image/jpeg"),
+        (fields(), "text/html"),
+        (b"appid=123456&bucket=test", "application/x-www-form-urlencoded"),
+        (b"appid=123456", "text/plain"),
+        (b"", ""),
+        (picture(1), "application/octet-stream"),
+        (multipart(part("appid", APPID)), ""),
         (multipart(part("appid", APPID)), "multipart/form-data"),
         (multipart(part("appid", APPID)), "multipart/form-data; boundary=" + "x" * 1_000),
         (multipart(part("appid", APPID)), "multipart/form-data; boundary=other"),
@@ -175,12 +334,14 @@ async def test_a_body_that_cannot_be_read_is_3(caller, body, content_type):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"person_id": 7},
+        {"person_id": 7.0},
+        {"person_id": True},
         {"person_id": ["ada"]},
         {"person_id": "\ud800"},
         {"group_ids": "staff"},
         {"group_ids": {"0": "staff"}},
-        {"group_ids": [1]},
+        {"group_ids": [1.0]},
+        {"group_ids": [False]},
         {"tag": 1.5},
         {"person_name": {}},
         {"url": True},

@@ -9,7 +9,7 @@ from serverkit import APPID, BUCKET, CREDENTIALS, authorization, calling, signed
 from specification import SIGNATURE_VECTORS
 
 from face_async.server import Account, Store
-from face_async.server.guard import MAX_CLOCK_LEAD, MAX_ONE_TIME_LIFETIME
+from face_async.server.guard import ANY_BUCKET, MAX_CLOCK_LEAD, MAX_ONE_TIME_LIFETIME
 from face_async.server.storage import signatures
 from face_async.signature import MAX_LIFETIME, Credentials
 
@@ -186,7 +186,108 @@ async def test_the_signature_is_checked_before_the_body_is_read(caller):
     assert response.json()["code"] == 11
 
 
-async def test_other_methods_and_paths_are_plain_http_errors(caller):
-    """All 13 calls are POST (Spec: 2, item 5)."""
-    assert (await caller.client.get("/face/identify")).status_code == httpx.codes.METHOD_NOT_ALLOWED
-    assert (await caller.client.post("/face/nothing")).status_code == httpx.codes.NOT_FOUND
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (f"e={NOW + 2592000}.25&t={NOW}.123456789", 0),
+        (f"e={NOW + 2592000}&t={NOW - 5}&u=0&f=", 0),
+        (f"e={NOW + 60}&t={NOW}&r=1&u=0&f=tencentyunSignTest", 0),
+        (f"e={NOW + 60}.&t={NOW}", 5),
+        (f"e={NOW + 60}.5.5&t={NOW}", 5),
+        (f"e={NOW + 60}&t=1.5e9", 5),
+        (f"e={NOW}.9&t={NOW}.1", 9),
+    ],
+)
+async def test_signatures_as_programs_write_them(store, value, code):
+    """Decimals in times (Python's clock as it is), 30 days, no nonce, a path in a signature that is not for one."""
+    async with calling(store, clock=lambda: NOW) as caller:
+        assert await code_of(caller, dated(value)) == code
+
+
+@pytest.mark.parametrize("word", ["Bearer ", "bearer ", "Bearer   "])
+async def test_the_word_bearer_may_stand_before_a_signature(caller, word):
+    """One program was seen to send it."""
+    assert await code_of(caller, word + authorization()) == 0
+    assert await code_of(caller, word) == 5
+    assert await code_of(caller, word + word + authorization()) == 5
+
+
+async def test_a_strict_server_wants_signatures_as_official_clients_write_them(store):
+    """5 for the word Bearer and for decimals, 6 and 16 for buckets that are none."""
+    async with calling(store, strict=True, clock=lambda: NOW) as caller:
+        assert await code_of(caller, dated(f"e={NOW + 60}&t={NOW}")) == 0
+        assert await code_of(caller, "Bearer " + dated(f"e={NOW + 60}&t={NOW}")) == 5
+        assert await code_of(caller, dated(f"e={NOW + 60}&t={NOW}.5")) == 5
+    async with calling(store, strict=True, credentials=ACCOUNTS) as caller:
+        assert await code_of(caller, authorization(bucket=ANY_BUCKET)) == 6
+        assert await code_of(caller, authorization(bucket=ANY_BUCKET), bucket=ANY_BUCKET) == 16
+        assert await code_of(caller, authorization("777", "\ntest", OTHER), appid="777", bucket=None) == 16
+
+
+NONE_NAMED = [
+    (signed_bucket, sent_bucket)
+    for signed_bucket in ("", ANY_BUCKET, " ", "\n")
+    for sent_bucket in (None, "", ANY_BUCKET)
+]
+
+
+@pytest.mark.parametrize(("signed_bucket", "sent_bucket"), NONE_NAMED)
+async def test_no_bucket_is_the_only_bucket(store, signed_bucket, sent_bucket):
+    """Absent, empty, or the word of the vendor's sample code; 16 where there are several to choose from."""
+    async with calling(store, credentials=ACCOUNTS) as caller:
+        value = authorization("777", signed_bucket, OTHER)
+        assert await code_of(caller, value, appid="777", bucket=sent_bucket) == 0
+        assert await code_of(caller, authorization(bucket=signed_bucket), bucket=sent_bucket) == 16
+        assert await code_of(caller, authorization(bucket=signed_bucket), bucket="second") == 0
+        assert await code_of(caller, authorization(bucket="second"), bucket=sent_bucket) == 0
+        assert await code_of(caller, authorization(bucket="third"), bucket=sent_bucket) == 16
+    async with calling(store) as caller:
+        assert await code_of(caller, authorization(bucket=signed_bucket), bucket=sent_bucket) == 0
+
+
+async def test_a_bucket_may_have_the_name_that_stands_for_none(store):
+    """Then it is a bucket like any other."""
+    accounts = [Account(APPID, (ANY_BUCKET, "second"), CREDENTIALS)]
+    async with calling(store, credentials=accounts) as caller:
+        assert await code_of(caller, authorization(bucket=ANY_BUCKET), bucket=None) == 0
+        assert await code_of(caller, authorization(bucket=ANY_BUCKET), bucket="second") == 6
+
+
+async def test_white_space_around_a_signed_bucket_does_not_count(caller):
+    """A Java program was seen to sign the line end of its configuration file."""
+    assert await code_of(caller, authorization(bucket=f"\n{BUCKET}\n")) == 0
+
+
+METHODS = ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_all_calls_are_post(caller, method):
+    """Spec: 2, item 5. Another method gets an envelope, code 3, which every client of the API can read."""
+    answer = await caller.client.request(method, "/face/identify")
+    assert answer.status_code == 200
+    assert method == "HEAD" or answer.json() == {"code": 3, "message": "BAD_REQUEST", "data": {}}
+
+
+@pytest.mark.parametrize("path", ["/face/nosuch", "/face/livedetectpicture", "/face/", "/face", "/face/identify/more"])
+async def test_a_path_without_an_endpoint_gets_an_envelope(caller, path):
+    """Clients turn anything else into "not JSON", hand the text on as an answer, or crash on it."""
+    answer = await caller.client.post(path)
+    assert (answer.status_code, answer.json()["code"]) == (200, 3)
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/ocr/idcard", "/faces/identify"])
+async def test_a_path_of_something_else_is_not_found(caller, path):
+    """An envelope there would say that this is the API."""
+    answer = await caller.client.post(path)
+    assert (answer.status_code, answer.text) == (httpx.codes.NOT_FOUND, "Not Found")
+
+
+@pytest.mark.parametrize(
+    "path", ["//face/getgroupids", "/face//getgroupids", "/face/getgroupids/", "//face///getgroupids//"]
+)
+async def test_a_slash_too_many_does_not_count(caller, path):
+    """Addresses are put together from parts."""
+    body = {"appid": APPID, "bucket": BUCKET}
+    answer = await caller.client.post(f"http://server{path}", json=body, headers={"Authorization": authorization()})
+    assert answer.json()["code"] == 0

@@ -1,21 +1,15 @@
-"""The official Python client, unchanged, against the local server: all 13 calls, by file, buffer and URL."""
+"""The official Python client, unchanged, against the local server: all its calls, by file, buffer and URL."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import warnings
 from urllib.parse import quote
 
-import anyio
-import anyio.to_thread
 import pytest
 import serverkit
-from serverkit import APPID, BUCKET, CREDENTIALS
-from timing import PATIENCE
+from serverkit import APPID, BUCKET, CREDENTIALS, on_a_socket
 
 from face_async.portraits import draw_portrait
-from face_async.server import Store, create_app, serve_in_background
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what it imports is its own affair
@@ -46,35 +40,16 @@ def web(photographs):
         yield address
 
 
-@contextlib.contextmanager
-def served(web: str):
-    """Serve from synchronous code, as the client is synchronous too."""
-    ready, done = threading.Event(), threading.Event()
-    ports = []
-
-    async def run(store: Store) -> None:
-        app = create_app(store, credentials=CREDENTIALS, recognizer="fingerprint", url_allow_list=[web])
-        async with serve_in_background(app) as server:
-            ports.append(server.port)
-            ready.set()
-            await anyio.to_thread.run_sync(done.wait)
-
-    with Store() as store:
-        thread = threading.Thread(target=anyio.run, args=(run, store))
-        thread.start()
-        ready.wait(PATIENCE)
-        try:
-            yield f"127.0.0.1:{ports[0]}"
-        finally:
-            done.set()
-            thread.join()
-
-
-@pytest.fixture
-def client(web, monkeypatch):
-    with served(web) as address:
-        # The one thing that it has no option for.
-        monkeypatch.setattr(Conf, "_Conf__SERVICE_ADDR", address)
+@pytest.fixture(params=["by its address", "as its http_proxy"])
+def client(web, monkeypatch, request):
+    """A client that reaches the server; the environment alone can do that, with no line of code."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with on_a_socket(url_allow_list=[web]) as address:
+        if request.param == "by its address":
+            monkeypatch.setattr(Conf, "_Conf__SERVICE_ADDR", address)  # it has no option for that
+        else:
+            monkeypatch.setenv("http_proxy", f"http://{address}")
         yield Client(APPID, CREDENTIALS.secret_id, CREDENTIALS.secret_key, BUCKET)
 
 
@@ -125,6 +100,35 @@ def test_comparing_a_file_with_a_url_works(client, photographs, web):
     """It sends one multipart body with imageA and urlB."""
     data = ok(client.face_compare(CIFile(photographs / "人1-0.jpg"), CIUrl(f"http://{web}/{quote('人1-0.jpg')}")))
     assert data["similarity"] == pytest.approx(100, abs=0.01)
+
+
+def test_the_faces_of_a_picture_are_described(client, image):
+    """Its calls of the later revision: detect, by a number as mode; shape has no points here."""
+    one, _ = image
+    for mode in (0, 1):
+        (face,) = ok(client.face_detect(one(1, 0), mode))["face"]
+        assert face["face_id"].isdecimal()
+    assert client.face_shape(one(1, 0))["code"] == -1104
+
+
+def test_what_is_not_offered_is_refused_in_words_that_it_understands(client, image):
+    """Identity checks on the same paths, which are another product: code 3, and no "response is not json"."""
+    one, _ = image
+    answers = [client.face_idcardcompare("1", "name", one(1, 0)), client.face_livegetfour()]
+    assert [(answer["code"], answer["httpcode"]) for answer in answers] == [(3, 200)] * 2
+
+
+def test_other_products_are_refused(client, image):
+    """On other paths of the same host, with the same signature; nothing is forwarded to anybody."""
+    one, several = image
+    answers = [
+        client.porn_detect(several([one(1, 0)])),
+        client.tag_detect(one(1, 0)),
+        client.idcard_detect(several([one(1, 0)])),
+        client.namecard_detect(several([one(1, 0)])),
+    ]
+    assert {answer["httpcode"] for answer in answers} <= {403, 404, 0}  # 0: it refuses the picture's kind by itself
+    assert {403, 404} & {answer["httpcode"] for answer in answers}
 
 
 def test_refusals_reach_it(client, image):

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, assert_type
 
 from face_async import (
     AddFaceResult,
+    AddGroupIdsResult,
     Answer,
     Candidate,
     Credentials,
+    DelGroupIdsResult,
     DelPersonResult,
+    DetectResult,
     FaceError,
     FaceOutcome,
     FaceSession,
@@ -46,6 +49,12 @@ async def single_calls(session: FaceSession, file: ImageFile) -> None:
     assert_type((await session.compare(memoryview(b""), "https://x/y.jpg")).similarity, float)
     assert_type(await session.get_group_ids(), list[str])
     assert_type((await session.get_face_info("1")).glass, bool)
+    assert_type(await session.detect("c.jpg", largest_only=True), DetectResult)
+    assert_type((await session.detect(b"")).faces[0].age, int | None)
+    assert_type(await session.add_group_ids("person0", ("staff",)), AddGroupIdsResult)
+    assert_type(await session.del_group_ids("person0", ["staff"]), DelGroupIdsResult)
+    assert_type((await session.multi_identify(["staff"], b"")).faces[0].best, Candidate | None)
+    assert_type(await session.identify(["staff", "guests"], b""), IdentifyResult)
     assert_type(await session.request("detect", {"mode": "0"}, {"image": b""}), Answer)
     await session.new_person("person0", ["staff"], BytesIO(), person_name="Ada", tag="hq")
 
@@ -56,6 +65,8 @@ async def bulk(session: FaceSession, images: AsyncIterator[ImageSource]) -> None
             assert_type(outcome, Outcome[ImageSource, IdentifyResult])
             assert_type(outcome.unwrap(), IdentifyResult)
             assert_type(outcome.error, FaceError | ValueError | None)
+    async with session.detect_many(images) as detected:
+        assert_type((await detected.collect())[0].unwrap(), DetectResult)
     async with session.add_faces([("person0", b"")]) as added:
         assert_type(await added.collect(), list[Outcome[tuple[str, ImageSource], FaceOutcome]])
     async with session.verify_many([("person0", Path("a.jpg"))]) as verified:

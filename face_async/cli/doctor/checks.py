@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from face_async._version import __version__
 from face_async.cli.exits import Exit
+from face_async.cli.options import ALLOW_ORIGIN_VARIABLE
 from face_async.session import (
     ACCOUNT_VARIABLES,
     BASE_URL_VARIABLE,
@@ -35,6 +36,7 @@ EXTRAS = {
 """The extras that the doctor checks -> what needs each."""
 
 _KNOWN_VARIABLES = frozenset({*ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE})
+_SERVERS = frozenset({ALLOW_ORIGIN_VARIABLE})
 
 
 class CheckVerdict(enum.StrEnum):
@@ -99,7 +101,7 @@ def check_installation() -> Iterator[CheckResult]:
 def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     """Check which environment variables are set, and whether their values can be used."""
     known = [name for name in sorted(_KNOWN_VARIABLES) if os.environ.get(name)]
-    unknown = sorted(name for name in os.environ if name.startswith("FACE_ASYNC_") and name not in _KNOWN_VARIABLES)
+    unknown = sorted({name for name in os.environ if name.startswith("FACE_ASYNC_")} - _KNOWN_VARIABLES - _SERVERS)
     yield _check_account(known)
     if unknown:
         mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"

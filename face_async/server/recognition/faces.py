@@ -17,6 +17,7 @@ from face_async.server.recognition.base import MOST_FACES, Face, decode_or_refus
 from face_async.server.recognition.calibration import similarities_at
 from face_async.server.recognition.embedding import Embedder, aligned
 from face_async.server.recognition.search import Finder
+from face_async.server.recognition.shape import points_of
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ class FacesRecognizer:
         decoded = decode_or_refuse(picture, area=_AREA)
         eyes = self._opened()
         return [eyes.face(decoded, mesh) for mesh in eyes.finder.all(decoded.image, most)]
+
+    def find_shapes(self, picture: bytes, *, most: int = MOST_FACES) -> list[dict[str, list[tuple[int, int]]]]:
+        """Return the 88 points of all faces, by :mod:`.shape`, the largest face first, at most ``most``.
+
+        Raises:
+            Refusal: As :func:`~face_async.server.recognition.base.decode`.
+        """
+        decoded = decode(picture, area=_AREA)
+        return [points_of(decoded, mesh) for mesh in self._opened().finder.all(decoded.image, most)]
 
     def similarities(self, probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return how alike ``probe`` is to each row, by :mod:`.calibration`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING
@@ -113,14 +114,22 @@ def _version(db: sqlite3.Connection, group: int) -> int:
     return int(db.execute("SELECT version FROM groups WHERE id = ?", (group,)).fetchone()[0])
 
 
+def log_moves(db: sqlite3.Connection, groups: list[int], faces: list[int]) -> None:
+    """Note, in the transaction that moves their person, that faces came to or went from these groups."""
+    _log(db, "SELECT value FROM json_each(?)", json.dumps(groups), faces)
+
+
 def log_changes(db: sqlite3.Connection, person: int, faces: list[int]) -> None:
     """Note, in the transaction that adds or deletes them, that faces came to or went from all groups of a person."""
+    _log(db, "SELECT grp FROM memberships WHERE person = ?", person, faces)
+
+
+def _log(db: sqlite3.Connection, groups: str, value: object, faces: list[int]) -> None:
     if not faces:
         return
     versions = db.execute(
-        "UPDATE groups SET version = version + 1 WHERE id IN (SELECT grp FROM memberships WHERE person = ?) "
-        "RETURNING id, version",
-        (person,),
+        f"UPDATE groups SET version = version + 1 WHERE id IN ({groups}) RETURNING id, version",  # noqa: S608 - constants
+        (value,),
     ).fetchall()
     for group, version in versions:
         db.executemany("INSERT INTO changes VALUES (?, ?, ?)", [(group, version, face) for face in faces])

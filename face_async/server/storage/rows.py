@@ -120,6 +120,17 @@ def face_ids_of(db: sqlite3.Connection, person: int) -> list[str]:
     return texts(db, "SELECT face_id FROM faces WHERE person = ? ORDER BY id", person)
 
 
+def face_keys_of(db: sqlite3.Connection, person: int) -> list[int]:
+    """Return the integer keys of a person's faces."""
+    return [key for (key,) in db.execute("SELECT id FROM faces WHERE person = ?", (person,))]
+
+
+def group_ids_of(db: sqlite3.Connection, person: int) -> list[str]:
+    """Return a person's groups, in the order in which they joined them."""
+    query = "SELECT group_id FROM groups JOIN memberships ON grp = groups.id WHERE person = ? ORDER BY memberships.id"
+    return texts(db, query, person)
+
+
 def require_room(db: sqlite3.Connection, person: int, max_faces: int) -> int:
     """Return how many faces a person has. -1309 when they can take no more."""
     (count,) = db.execute("SELECT count(*) FROM faces WHERE person = ?", (person,)).fetchone()

@@ -12,7 +12,7 @@ from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
 from face_async.server.storage import rows
 from face_async.server.storage.database import MEMORY, Database
-from face_async.server.storage.galleries import Galleries, default_memory, log_changes
+from face_async.server.storage.galleries import Galleries, default_memory, log_changes, log_moves
 from face_async.server.storage.ranking import best_of_persons, rank
 from face_async.server.storage.schema import dump, load, prepare
 from face_async.server.storage.signatures import UsedSignatures
@@ -142,9 +142,7 @@ class Store:
 
         def work(db: sqlite3.Connection) -> None:
             person = rows.person_key(db, appid, person_id)
-            log_changes(
-                db, person, [face for (face,) in db.execute("SELECT id FROM faces WHERE person = ?", (person,))]
-            )
+            log_changes(db, person, rows.face_keys_of(db, person))
             db.execute("DELETE FROM persons WHERE id = ?", (person,))
 
         self._database.write(work)
@@ -165,13 +163,7 @@ class Store:
         with self._database.reading() as db:
             person = rows.person_key(db, appid, person_id)
             name, tag = db.execute("SELECT name, tag FROM persons WHERE id = ?", (person,)).fetchone()
-            group_ids = rows.texts(
-                db,
-                "SELECT group_id FROM groups JOIN memberships ON grp = groups.id WHERE person = ? "
-                "ORDER BY memberships.id",
-                person,
-            )
-            return PersonRecord(person_id, name, tag, rows.face_ids_of(db, person), group_ids)
+            return PersonRecord(person_id, name, tag, rows.face_ids_of(db, person), rows.group_ids_of(db, person))
 
     # Groups
 
@@ -195,6 +187,47 @@ class Store:
                 "ORDER BY memberships.id",
                 group,
             )
+
+    def add_to_groups(
+        self, appid: str, person_id: str, group_ids: Sequence[str], *, limits: ServiceLimits
+    ) -> list[str]:
+        """Put a person in groups, which are made when there are none of that name; return those that are new to them.
+
+        Raises:
+            Refusal: -1303, -1311 or -1310; then nothing is changed.
+        """
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            person = rows.person_key(db, appid, person_id)
+            joined = set(rows.group_ids_of(db, person))
+            new = [group_id for group_id in group_ids if group_id not in joined]
+            rows.require_room_for_groups(db, appid, new, limits.max_groups_per_appid)
+            groups = [rows.group_made(db, appid, group_id) for group_id in new]
+            for group in groups:
+                rows.join(db, group, person, limits.max_persons_per_group)
+            log_moves(db, groups, rows.face_keys_of(db, person))
+            return new
+
+        return self._database.write(work)
+
+    def remove_from_groups(self, appid: str, person_id: str, group_ids: Sequence[str]) -> list[str]:
+        """Take a person out of groups; return those that they were in.
+
+        Raises:
+            Refusal: -1303, or -1306 when there is no group of one of these names; then nothing is changed.
+        """
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            person = rows.person_key(db, appid, person_id)
+            groups = {group_id: rows.group_key(db, appid, group_id)[0] for group_id in group_ids}
+            joined = set(rows.group_ids_of(db, person))
+            left = [group_id for group_id in group_ids if group_id in joined]
+            for group_id in left:
+                db.execute("DELETE FROM memberships WHERE grp = ? AND person = ?", (groups[group_id], person))
+            log_moves(db, [groups[group_id] for group_id in left], rows.face_keys_of(db, person))
+            return left
+
+        return self._database.write(work)
 
     # Faces
 
@@ -333,6 +366,10 @@ class Store:
             if None not in matches:  # otherwise one of them was deleted a moment ago, and others move up
                 break
         return [match for match in matches if match is not None]
+
+    def group_size(self, appid: str, group_ids: Sequence[str], recognizer: Recognizer) -> int:
+        """Return with how many faces of some groups :meth:`identify` compares. -1306 when there is no such group."""
+        return sum(self._gallery(appid, group_id, recognizer).count for group_id in group_ids)
 
     def _gallery(self, appid: str, group_id: str, recognizer: Recognizer) -> Gallery:
         with self._database.reading() as db:

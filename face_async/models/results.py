@@ -1,4 +1,4 @@
-"""The results: one frozen class per answer, and the strict converter that builds them from JSON.
+"""The results of the 13 verbs: one frozen class per answer.
 
 Attribute names are the specification's with word breaks. Every result carries ``session_id``, the server's identifier
 of the request (``""`` where it sent none), and ``meta``, which takes no part in equality.
@@ -6,13 +6,9 @@ of the request (``""`` where it sent none), and ``meta``, which takes no part in
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, TypeVar
 
-import cattrs
-from attrs import field, fields, frozen, has
-from cattrs.errors import BaseValidationError
-from cattrs.gen import make_dict_structure_fn, override
+from attrs import field, frozen
 
 from face_async.errors import ReturnCode, ServiceError, service_error
 
@@ -20,7 +16,7 @@ from face_async.errors import ReturnCode, ServiceError, service_error
 from face_async.images import ImageSource  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 
@@ -266,7 +262,8 @@ class Candidate:
     tag: str = ""
 
 
-def _most_confident_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+def most_confident_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Return candidates sorted by their confidence, whatever the server's order."""
     return tuple(sorted(candidates, key=lambda candidate: candidate.confidence, reverse=True))
 
 
@@ -278,7 +275,7 @@ class IdentifyResult(Result):
         candidates: At most five persons, the most confident first.
     """
 
-    candidates: tuple[Candidate, ...] = field(converter=_most_confident_first)
+    candidates: tuple[Candidate, ...] = field(converter=most_confident_first)
 
     @property
     def best(self) -> Candidate | None:
@@ -297,134 +294,8 @@ class CompareResult(Result):
     similarity: float
 
 
-class SchemaViolation(Exception):  # noqa: N818 - it becomes a ResponseError, which knows the endpoint
-    """JSON does not have the structure that a result needs.
-
-    Attributes:
-        path: Where, such as ``"$.data.candidates[0].confidence"``.
-        problem: What is wrong there.
-    """
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{problem} at {path}")
-        self.path = path
-        self.problem = problem
-
-
-def structure(value: object, kind: type[T], path: str) -> T:
-    """Build a result of class ``kind`` from parsed JSON, coercing nothing and ignoring unknown fields.
-
-    Args:
-        value: The parsed JSON.
-        kind: A class of this module, or a tuple of str.
-        path: Where in the answer ``value`` stands, for the error.
-
-    Raises:
-        SchemaViolation: The JSON has another structure; the error tells the first place that is wrong.
-    """
-    try:
-        return _fast.structure(value, kind)
-    except Exception:  # noqa: BLE001 - the other converter tells what is wrong, and where
-        problem, where = _diagnose(value, kind, path)
-    raise SchemaViolation(where, problem)
-
-
 def with_meta(result: T, meta: Meta) -> T:
     """Set how a new result came, and return it; a result without ``meta`` is returned unchanged."""
     if isinstance(result, Result):
         object.__setattr__(result, "meta", meta)  # a copy would cost as much as the signature
     return result
-
-
-def _diagnose(value: object, kind: type[object], path: str) -> tuple[str, str]:
-    """Return what is wrong with JSON that cannot be structured, and where."""
-    try:
-        _exact.structure(value, kind)
-    except BaseValidationError as error:
-        problem, _, where = cattrs.transform_error(error, path, format_exception=_say)[0].rpartition(" @ ")
-        return problem, where
-    except (TypeError, ValueError) as error:
-        return _say(error, None), path
-    raise AssertionError("the two converters disagree")  # pragma: no cover - they have the same hooks
-
-
-def _say(error: BaseException, _: object) -> str:
-    return "missing" if isinstance(error, KeyError) else str(error)
-
-
-def _exactly(kind: type[T]) -> Callable[[object, object], T]:
-    def check(value: object, _: object) -> T:
-        if type(value) is not kind:  # bool is an int to isinstance
-            raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-        return value
-
-    return check
-
-
-def _number(value: object, _: object) -> float:
-    if type(value) is not float and type(value) is not int:
-        raise TypeError(f"expected a number, got {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError("the number is too large") from None
-    if not math.isfinite(number):
-        raise ValueError("the number is not finite")
-    return number
-
-
-def _is_tuple(kind: object) -> bool:
-    return get_origin(kind) is tuple
-
-
-def _array(kind: Any, converter: cattrs.Converter) -> Callable[[object, object], tuple[object, ...]]:
-    item = get_args(kind)[0]
-    items: Any = list[item]  # type: ignore[valid-type]  # a type computed at run time
-    build = converter.get_structure_hook(items)
-
-    def check(value: object, _: object) -> tuple[object, ...]:
-        if type(value) is not list:
-            raise TypeError(f"expected an array, got {type(value).__name__}")
-        entries = cast("list[object]", value)
-        return tuple(build(_up_to_violation(entries, item) if converter.detailed_validation else entries, items))
-
-    return check
-
-
-def _up_to_violation(entries: list[object], kind: type[object]) -> list[object]:
-    """Return an array up to its first bad entry: errors for 60,000 entries would take 100 MB."""
-    for index, entry in enumerate(entries):
-        try:
-            _fast.structure(entry, kind)
-        except Exception:  # noqa: BLE001 - as above
-            return entries[: index + 1]
-    return entries
-
-
-def _object(kind: type[T], converter: cattrs.Converter) -> Callable[[object, object], T]:
-    renames = {
-        attribute.name: override(omit=attribute.metadata.get("ours", False), rename=attribute.metadata.get("wire"))
-        for attribute in fields(cast("Any", kind))
-    }
-    build = make_dict_structure_fn(kind, converter, **renames)  # type: ignore[arg-type]  # override's stub is narrower
-
-    def check(value: object, _: object) -> T:
-        if type(value) is not dict:
-            raise TypeError(f"expected an object, got {type(value).__name__}")
-        return build(cast("dict[str, Any]", value), kind)
-
-    return check
-
-
-def _converter(*, detailed: bool) -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=detailed)
-    for kind in (str, int, bool):
-        converter.register_structure_hook(kind, _exactly(kind))
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook_factory(_is_tuple, _array)
-    converter.register_structure_hook_factory(has, _object)
-    return converter
-
-
-_fast = _converter(detailed=False)  # for good answers
-_exact = _converter(detailed=True)  # for bad answers: slow, but it tells the place of the fault

@@ -1,16 +1,22 @@
-"""A request's body as parameters and pictures: JSON and multipart/form-data, as every official client writes them.
+"""A request's body as parameters and pictures: JSON and multipart/form-data, as clients of every kind write them.
 
 What official clients send as multipart, and so what is accepted: text parts with a filename (Python), pictures
 without one (PHP), a Content-Length in every part and the word ``null`` for an absent name or tag (Java), parts
 without a Content-Type (Python, PHP), and the stray semicolon after ``name="appid"`` of the specification's samples.
-Whether a part is a picture is therefore decided by its name alone.
+Whether a part is a picture is therefore decided by its name alone. Lists are ``group_ids[0]``, ``group_ids[]`` or a
+name that is repeated, or stands there once. Where a text part has the name of a picture's file part, the file counts.
+
+JSON is also read under the media types that HTTP libraries choose by themselves, and may hold pictures in base64. That,
+and no more of this module, is refused by a strict server.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from attrs import field, frozen
 from python_multipart.exceptions import FormParserError
@@ -32,9 +38,18 @@ MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 16_384
 """Bytes of one header line: room for a percent-encoded path of any length that systems allow."""
 
-_PICTURES = frozenset({"image", "images", "imageA", "imageB"})
+_PICTURE_LISTS = frozenset({"images"})
+_PICTURES = _PICTURE_LISTS | {"image", "imageA", "imageB"}
+_LISTS = frozenset({"group_ids", "face_ids", "urls"})
 _NULL_FIELDS = frozenset({"person_name", "tag"})
-_INDEXED = re.compile(r"(\w+)\[(\d{1,6})\]", re.ASCII)
+_INDEXED = re.compile(r"(\w+)\[(\d{0,6})\]", re.ASCII)
+
+_JSON = b"application/json"
+_MISLABELED_JSON = frozenset(
+    {b"", b"text/plain", b"text/json", b"application/x-www-form-urlencoded", b"application/octet-stream"}
+)
+_DATA_URL = re.compile(r"\s*data:[\w/+.-]*;base64,", re.ASCII)
+_WHITE_SPACE = re.compile(r"\s+")
 
 
 @frozen
@@ -50,32 +65,65 @@ class Form:
     pictures: Mapping[str, list[bytes]] = field(factory=dict[str, list[bytes]])
 
 
-async def read_form(request: Request, max_bytes: int) -> Form:
+async def read_form(request: Request, max_bytes: int, *, strict: bool = False) -> Form:
     """Read a request's body.
 
+    Args:
+        request: The request.
+        max_bytes: The most bytes that are taken.
+        strict: Whether JSON must be labeled as such, and must hold no pictures.
+
     Raises:
-        Refusal: 3 when it cannot be read as its Content-Type says, 21 for text that is not UTF-8, 23 when it is
-            larger than ``max_bytes``.
+        Refusal: 3 when it cannot be read as its Content-Type says, 21 for text that is not UTF-8 and pictures that are
+            not base64, 23 when it is larger than ``max_bytes``.
         ClientDisconnect: The connection ended before the body did.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
-    if media_type == b"application/json":
-        return await _read_json(request, max_bytes)
+    if media_type == _JSON or (media_type in _MISLABELED_JSON and not strict):
+        return await _read_json(request, max_bytes, strict=strict)
     if media_type == b"multipart/form-data":
         return await _read_multipart(request, options.get(b"boundary", b""), max_bytes)
     raise Refusal(ReturnCode.BAD_REQUEST)
 
 
-async def _read_json(request: Request, max_bytes: int) -> Form:
+async def _read_json(request: Request, max_bytes: int, *, strict: bool) -> Form:
     body = bytearray()
     await _pour(request, max_bytes, body.extend)
     try:
-        fields: object = json.loads(body.decode("utf-8-sig"))
+        sent: object = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # bad UTF-8, bad JSON, numbers of 5,000 digits, 100,000 brackets
         raise Refusal(ReturnCode.BAD_REQUEST) from None
-    if not isinstance(fields, dict):
+    if not isinstance(sent, dict):
         raise Refusal(ReturnCode.BAD_REQUEST)
-    return Form(cast("dict[str, object]", fields))
+    fields = cast("dict[str, object]", sent)
+    found = {name: fields.pop(name) for name in _PICTURES & fields.keys()}
+    if fields.get("tag") == "null" and (fields.get("url") or fields.get("urls")):
+        del fields["tag"]  # Java's client writes so, for URLs alone
+    pictures = {name: _pictures(value, strict=strict) for name, value in found.items() if value is not None}
+    return Form(fields, pictures)
+
+
+def _pictures(value: object, *, strict: bool) -> list[bytes]:
+    """Return pictures that JSON carries as base64, alone or in a list."""
+    texts = cast("list[object]", value) if isinstance(value, list) else [value]
+    if strict or not texts:
+        raise Refusal(ReturnCode.PARAMETER_INVALID)
+    return [_picture(text) for text in texts]
+
+
+def _without_scheme(text: str) -> str:
+    match = _DATA_URL.match(text)
+    return text[match.end() :] if match else text
+
+
+def _picture(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise Refusal(ReturnCode.PARAMETER_INVALID)
+    try:
+        # Many encoders break lines; browsers put the scheme of a data URL before it.
+        return base64.b64decode(_WHITE_SPACE.sub("", _without_scheme(text)), validate=True)
+    except (binascii.Error, ValueError):  # the latter: characters beyond ASCII
+        raise Refusal(ReturnCode.PARAMETER_INVALID) from None
 
 
 async def _read_multipart(request: Request, boundary: bytes, max_bytes: int) -> Form:
@@ -126,6 +174,13 @@ def _written(write: Callable[[bytes], object], chunk: bytes) -> Refusal | None:
     return None
 
 
+class _Part(NamedTuple):
+    place: int
+    content: bytes
+    is_file: bool
+    is_listed: bool
+
+
 class _Parts:
     """Gathers a multipart body's parts from the parser's callbacks."""
 
@@ -135,8 +190,9 @@ class _Parts:
         self._header_name = bytearray()
         self._header_value = bytearray()
         self._name = ""
+        self._is_file = False
         self._content = bytearray()
-        self._contents: dict[str, list[tuple[int | None, bytes]]] = {}
+        self._parts: dict[str, list[_Part]] = {}
 
     def parser(self, boundary: bytes) -> MultipartParser:
         return MultipartParser(
@@ -160,13 +216,15 @@ class _Parts:
             raise Refusal(ReturnCode.BAD_REQUEST)
         fields: dict[str, object] = {}
         pictures: dict[str, list[bytes]] = {}
-        for name, indexed in self._contents.items():
-            contents = [content for _, content in sorted(indexed, key=lambda item: item[0] or 0)]
+        for name, found in self._parts.items():
+            parts = sorted(found, key=lambda part: part.place)
             if name in _PICTURES:
-                pictures[name] = contents
+                files = [part for part in parts if part.is_file]
+                kept = files if files and name not in _PICTURE_LISTS else parts
+                pictures[name] = [part.content for part in kept]
                 continue
-            texts = [_text(content) for content in contents]
-            single = len(indexed) == 1 and indexed[0][0] is None
+            texts = [_text(part.content) for part in parts]
+            single = len(parts) == 1 and not parts[0].is_listed and name not in _LISTS
             if not (single and name in _NULL_FIELDS and texts[0] == "null"):
                 fields[name] = texts[0] if single else texts
         return Form(fields, pictures)
@@ -176,21 +234,24 @@ class _Parts:
         if self._count > MAX_PARTS:
             raise Refusal(ReturnCode.BAD_REQUEST)
         self._name = ""
+        self._is_file = False
         self._content.clear()
 
     def _end_header(self) -> None:
         if bytes(self._header_name).lower() == b"content-disposition":
             _, options = parse_options_header(self._header_value.decode("latin-1"))
             self._name = options.get(b"name", b"").decode("utf-8", "replace")
+            self._is_file = b"filename" in options
         self._header_name.clear()
         self._header_value.clear()
 
     def _end(self) -> None:
         if not self._name:
             raise Refusal(ReturnCode.BAD_REQUEST)
-        match = _INDEXED.fullmatch(self._name)
-        name, index = (match[1], int(match[2])) if match else (self._name, None)
-        self._contents.setdefault(name, []).append((index, bytes(self._content)))
+        indexed = _INDEXED.fullmatch(self._name)
+        name, place = (indexed[1], int(indexed[2] or 0)) if indexed else (self._name, 0)
+        part = _Part(place, bytes(self._content), self._is_file, is_listed=indexed is not None)
+        self._parts.setdefault(name, []).append(part)
 
     def _finish(self) -> None:
         self._complete = True

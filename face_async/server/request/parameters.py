@@ -12,7 +12,7 @@ from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
-    from face_async.server.forms import Form
+    from face_async.server.request.forms import Form
 
 
 @frozen
@@ -29,27 +29,39 @@ class Parameters:
     Attributes:
         form: The request's body.
         limits: How long ids and texts may be.
+        strict: Whether an id in JSON must be a text; otherwise an integer stands for its digits.
     """
 
     form: Form
     limits: ServiceLimits
+    strict: bool = False
 
     def id(self, name: str) -> str:
         """Return a required id: -1301 when missing or empty, -1304 when too long, -1313 when illegal."""
-        return self._legal_id(self._text(name))
+        value = self.form.fields.get(name)
+        return self._legal_id(None if value is None else self._id_text(value))
 
     def ids(self, name: str, *, empty: ReturnCode) -> list[str]:
         """Return a required list of ids without repetitions: -1301 when absent, ``empty`` is the code of ``[]``."""
-        values = self._texts(name)
+        values = self._list(name)
         if values is None:
             raise Refusal(ReturnCode.ERROR_PARAMETER_EMPTY)
         if not values:
             raise Refusal(empty)
-        return list(dict.fromkeys(self._legal_id(value) for value in values))
+        return list(dict.fromkeys(self._legal_id(self._id_text(value)) for value in values))
 
-    def has(self, name: str) -> bool:
-        """Return whether a parameter was sent."""
-        return self.form.fields.get(name) is not None
+    def groups(self) -> list[str]:
+        """Return the groups to search: ``group_ids``, or else the one of ``group_id``."""
+        if self.form.fields.get("group_ids") is None:
+            return [self.id("group_id")]
+        return self.ids("group_ids", empty=ReturnCode.ERROR_GROUPLIST_NOT_EXISTED)
+
+    def largest_only(self) -> bool:
+        """Return whether ``mode`` is 1, the largest face, and not 0, all faces, which it is when it is absent."""
+        mode = self.form.fields.get("mode")
+        if isinstance(mode, bool) or mode not in (None, "", "0", "1", 0, 1):
+            raise Refusal(ReturnCode.PARAMETER_INVALID)
+        return mode in ("1", 1)
 
     def text(self, name: str) -> str | None:
         """Return an optional text, which may be empty; -1304 when too long."""
@@ -75,13 +87,25 @@ class Parameters:
             raise Refusal(ReturnCode.PARAMETER_INVALID)
         return pictures[0] if pictures else None
 
+    def optional_picture(self) -> bytes | PictureUrl | None:
+        """Return newperson's picture, None when none was sent; 21 for one under another endpoint's name.
+
+        To ignore that one would create a person without a face.
+        """
+        picture = self.picture("image", "url")
+        others = (self.form.fields.get(name) for name in ("urls", "urlA", "urlB"))
+        if picture is None and (self.form.pictures or any(others)):
+            raise Refusal(ReturnCode.PARAMETER_INVALID)
+        return picture
+
     def pictures(self, images: str, urls: str) -> list[bytes | PictureUrl]:
         """Return the pictures to use, in order; -1300 when there are none.
 
         The specification types ``urls`` as String and shows a list: both are taken.
         """
         sent = self.form.fields.get(urls)
-        addresses = ([sent] if sent else []) if isinstance(sent, str) else self._texts(urls)
+        values = ([sent] if sent else []) if isinstance(sent, str) else self._list(urls)
+        addresses = [_checked_text(value) for value in values or ()]
         if addresses:
             return [PictureUrl(address) for address in addresses]
         pictures = self.form.pictures.get(images)
@@ -102,13 +126,15 @@ class Parameters:
         value = self.form.fields.get(name)
         return None if value is None else _checked_text(value)
 
-    def _texts(self, name: str) -> list[str] | None:
+    def _list(self, name: str) -> list[object] | None:
         values = self.form.fields.get(name)
-        if values is None:
-            return None
-        if not isinstance(values, list):
+        if values is not None and not isinstance(values, list):
             raise Refusal(ReturnCode.PARAMETER_INVALID)
-        return [_checked_text(value) for value in cast("list[object]", values)]
+        return cast("list[object] | None", values)
+
+    def _id_text(self, value: object) -> str:
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return _checked_text(str(value) if is_integer and not self.strict else value)
 
 
 def _checked_text(value: object) -> str:

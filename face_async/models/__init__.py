@@ -1,0 +1,56 @@
+"""The results: one frozen class per answer, and the strict converter that builds them from JSON."""
+
+from face_async.models.later import (
+    AddGroupIdsResult,
+    DelGroupIdsResult,
+    DetectedFace,
+    DetectResult,
+    FaceBox,
+    IdentifiedFace,
+    MultiIdentifyResult,
+)
+from face_async.models.results import (
+    AddFaceResult,
+    Candidate,
+    CompareResult,
+    DelFaceResult,
+    DelPersonResult,
+    FaceInfo,
+    FaceOutcome,
+    IdentifyResult,
+    Meta,
+    NewPersonResult,
+    PersonInfo,
+    Result,
+    SetInfoResult,
+    VerifyResult,
+    with_meta,
+)
+from face_async.models.structure import SchemaViolation, structure
+
+__all__ = [
+    "AddFaceResult",
+    "AddGroupIdsResult",
+    "Candidate",
+    "CompareResult",
+    "DelFaceResult",
+    "DelGroupIdsResult",
+    "DelPersonResult",
+    "DetectResult",
+    "DetectedFace",
+    "FaceBox",
+    "FaceInfo",
+    "FaceOutcome",
+    "IdentifiedFace",
+    "IdentifyResult",
+    "Meta",
+    "MultiIdentifyResult",
+    "NewPersonResult",
+    "PersonInfo",
+    "Result",
+    "SchemaViolation",
+    "SetInfoResult",
+    "VerifyResult",
+    "structure",
+    "with_meta",
+]
