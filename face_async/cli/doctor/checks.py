@@ -30,7 +30,7 @@ EXTRAS = {
     "cli": "face-async needs it",
     "server": "the embedded local server, face-async serve and demo need it",
     "recognition": "without it the local server cannot recognize real faces",
-    "speed": "only http='reqwest' and uvloop need it",
+    "speed": "httptools and uvloop make a session with http='asyncio' cheaper",
 }
 """The extras that the doctor checks -> what needs each."""
 
@@ -119,9 +119,9 @@ def check_variables(base_url: str | None) -> list[CheckResult]:
                 f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}",
             )
         )
-    if os.environ.get(HTTP_VARIABLE, "httpx") not in {"", "httpx", "reqwest"}:
+    if os.environ.get(HTTP_VARIABLE, "httpx") not in {"", "httpx", "asyncio"}:
         results.append(
-            wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor reqwest", "unset it, or set one", Exit.USAGE)
+            wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor asyncio", "unset it, or set one", Exit.USAGE)
         )
     if known or base_url:
         results.append(_check_address(base_url))
