@@ -12,12 +12,13 @@ import asyncio
 import base64
 import hmac
 import importlib.util
-import inspect
+import itertools
 import json
 import secrets
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 # Nothing of face_async is imported before it is measured: it would count for its peers' memory.
@@ -90,6 +91,7 @@ class FaceAsync(Client):
 
     name = "face_async"
     options: ClassVar[dict[str, Any]] = {}
+    _added: Iterator[int]
 
     async def open(self) -> None:
         from face_async import Credentials, FaceSession, Throttle  # noqa: PLC0415 - see above
@@ -97,6 +99,7 @@ class FaceAsync(Client):
         # As many calls at once as its peers make: by default the bytes in flight would bound large uploads to fewer.
         throttle = Throttle(max_concurrency=self.in_flight, max_bytes_in_flight=2**30)
         options = {"timeout": TIMEOUT, "deadline": TIMEOUT, "throttle": throttle, **self.options}
+        self._added = itertools.count()
         self.session = FaceSession(APPID, BUCKET, Credentials(SECRET_ID, SECRET_KEY), base_url=self.base_url, **options)
 
     async def aclose(self) -> None:
@@ -123,8 +126,9 @@ class FaceAsync(Client):
             await super().work(kind, following, done, failed)
             return
         pack = kind == "pack"
-        paths = enumerate(iter(following, None))
-        pairs = ((f"person{index // 20 if pack else index % PERSONS}", path) for index, path in paths)
+        paths = zip(self._added, iter(following, None))  # noqa: B905 - the first has no end
+        size = 20 * PERSONS
+        pairs = ((f"person{index // size}-{index // 20 if pack else index % PERSONS}", path) for index, path in paths)
         async with self.session.add_faces(pairs, pack=pack, max_at_once=self.in_flight) as outcomes:
             async for outcome in outcomes:
                 if outcome.error is None:
@@ -133,27 +137,28 @@ class FaceAsync(Client):
                     failed(outcome.error)
 
 
-class FaceAsyncReqwest(FaceAsync):
-    """This package, over pyreqwest."""
+class FaceAsyncAsyncio(FaceAsync):
+    """This package over its own connections, as it is without the extra speed."""
 
-    name = "face_async reqwest"
-    needs = "pyreqwest"
-    options: ClassVar[dict[str, Any]] = {"http": "reqwest"}
+    name = "asyncio"
+    options: ClassVar[dict[str, Any]] = {"http": "asyncio"}
 
-    @classmethod
-    def missing(cls) -> str:
-        from face_async import FaceSession  # noqa: PLC0415
+    async def open(self) -> None:
+        sys.modules["httptools"] = None  # type: ignore[assignment]  # as if it were not installed
+        await super().open()
 
-        if "http" not in inspect.signature(FaceSession).parameters:
-            return 'FaceSession has no http="reqwest" yet'
-        return super().missing()
+    async def aclose(self) -> None:
+        await super().aclose()
+        del sys.modules["httptools"]
 
 
-class FaceAsyncReqwestUvloop(FaceAsyncReqwest):
-    """This package, over pyreqwest, on uvloop: all of the extra speed."""
+class FaceAsyncSpeed(FaceAsync):
+    """The same with httptools and uvloop: all of the extra speed."""
 
-    name = "reqwest on uvloop"
+    name = "asyncio+speed"
+    needs = "httptools"
     uvloop = True
+    options: ClassVar[dict[str, Any]] = {"http": "asyncio"}
 
 
 def signature() -> str:

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from clients import (
     ADDFACE,
@@ -27,8 +27,8 @@ from clients import (
     TIMEOUT,
     Client,
     FaceAsync,
-    FaceAsyncReqwest,
-    FaceAsyncReqwestUvloop,
+    FaceAsyncAsyncio,
+    FaceAsyncSpeed,
     form_body,
     json_body,
     signature,
@@ -73,16 +73,19 @@ class Peer(Client):
 
 
 class PlainHttpx(Peer):
-    """httpx as its documentation shows it, with as many connections as calls in flight."""
+    """httpx as its documentation shows it, with as many connections as calls in flight, kept as long as ours are.
+
+    By default those unused for 5 seconds are given up. So under load it mends itself after some seconds, as most of its
+    connections are idle most of the time: it goes on with a few of them.
+    """
 
     name = "plain httpx"
     needs = "httpx"
-    limits: ClassVar[dict[str, float]] = {}
 
     async def open(self) -> None:
         library = importlib.import_module(self.needs)
         most = self.in_flight
-        limits = library.Limits(max_connections=most, max_keepalive_connections=most, **self.limits)
+        limits = library.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=60.0)
         self.client = library.AsyncClient(base_url=self.base_url, limits=limits, timeout=TIMEOUT, trust_env=False)
 
     async def aclose(self) -> None:
@@ -97,17 +100,6 @@ class PlainHttpx(Peer):
         with open(picture, "rb") as file:  # noqa: ASYNC230, PTH123 - what everybody writes, and httpx needs it so
             files = {name: ("image0.jpg", file, "image/jpeg")}
             return bytes((await self.client.post(path, headers=headers, data=fields, files=files)).content)
-
-
-class KeptHttpx(PlainHttpx):
-    """The same with as many connections kept, as ours are: by default those unused for 5 seconds are given up.
-
-    So under load plain httpx mends itself after some seconds, as most of its connections are idle most of the time: it
-    goes on with a few of them.
-    """
-
-    name = "httpx kept"
-    limits: ClassVar[dict[str, float]] = {"keepalive_expiry": 60.0}
 
 
 class Httpx2(PlainHttpx):
@@ -153,24 +145,8 @@ class AiohttpUvloop(Aiohttp):
     uvloop = True
 
 
-class Pyreqwest(Peer):
-    """The Rust client by itself: what the reqwest kind stands on. Its form is put together by hand, as bytes."""
-
-    name = "pyreqwest alone"
-    needs = "pyreqwest"
-
-    async def open(self) -> None:
-        from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - optional
-
-        builder = ClientBuilder().max_connections(self.in_flight).timeout(timedelta(seconds=TIMEOUT)).no_proxy()
-        self.client = builder.build()
-
-    async def aclose(self) -> None:
-        await self.client.close()
-
-    async def post_json(self, path: str, headers: dict[str, str], body: bytes) -> bytes:
-        response = await self.client.post(self.base_url + path).headers(headers).body_bytes(body).build().send()
-        return bytes(await response.bytes())
+class ByHand(Peer):
+    """A client whose form is put together by hand, as bytes: the cheapest way that it knows."""
 
     async def post_form(
         self, path: str, headers: dict[str, str], fields: dict[str, str], name: str, picture: str
@@ -179,6 +155,44 @@ class Pyreqwest(Peer):
         return await self.post_json(
             path, {**headers, "Content-Type": f"multipart/form-data; boundary={boundary}"}, body
         )
+
+
+class Ry(ByHand):
+    """reqwest, in Rust, by way of ry."""
+
+    name = "ry"
+    needs = "ry"
+
+    async def open(self) -> None:
+        import ry  # noqa: PLC0415 - optional
+
+        self.client = ry.Client(timeout=ry.Duration(int(TIMEOUT)))
+
+    async def aclose(self) -> None:
+        """Do nothing: it has no end of its own."""
+
+    async def post_json(self, path: str, headers: dict[str, str], body: bytes) -> bytes:
+        response = await self.client.post(self.base_url + path, headers=headers, body=body)
+        return bytes(await response.bytes())
+
+
+class Wreq(ByHand):
+    """Another client in Rust."""
+
+    name = "wreq"
+    needs = "wreq"
+
+    async def open(self) -> None:
+        import wreq  # noqa: PLC0415 - optional
+
+        self.client = wreq.Client(timeout=timedelta(seconds=TIMEOUT), no_proxy=True)
+
+    async def aclose(self) -> None:
+        """Do nothing: it has no end of its own."""
+
+    async def post_json(self, path: str, headers: dict[str, str], body: bytes) -> bytes:
+        response = await self.client.post(self.base_url + path, headers=headers, body=body)
+        return bytes(await response.bytes())
 
 
 class Vendor(Client):
@@ -244,7 +258,7 @@ class Vendor(Client):
 def all_clients() -> dict[str, type[Client]]:
     """Return all clients by their names, ours first."""
     kinds: list[type[Client]] = [
-        FaceAsync, FaceAsyncReqwest, FaceAsyncReqwestUvloop, RawAsyncio, Pyreqwest, Aiohttp, AiohttpUvloop, Httpx2,
-        PlainHttpx, KeptHttpx, Vendor,
+        FaceAsync, FaceAsyncAsyncio, FaceAsyncSpeed, RawAsyncio, Aiohttp, AiohttpUvloop, Ry, Wreq, Httpx2, PlainHttpx,
+        Vendor,
     ]  # fmt: skip
     return {kind.name: kind for kind in kinds}

@@ -1,7 +1,7 @@
 """A server that costs next to nothing: it counts a request's bytes, forgets them, and gives a fixed answer.
 
 Run as a program of its own, so that a client's CPU time is the client's alone. It prints its port, and ends when its
-standard input does. ``GET /stats`` tells the CPU seconds that it has used and the requests that it has answered.
+standard input does.
 """
 
 # ruff: noqa: D102 - an overriding method is documented where it was declared
@@ -61,7 +61,6 @@ class Connection(asyncio.BufferedProtocol):
     buffer: ClassVar[memoryview]
     latency: ClassVar[float] = 0.0
     slow: ClassVar[bool] = False
-    requests: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self._head = b""
@@ -115,16 +114,13 @@ class Connection(asyncio.BufferedProtocol):
             elif name == b"transfer-encoding":
                 self._answer = _response("411 Length Required", b"{}")
                 return
-        if path == b"/stats":
-            self._answer = _stats()
-        elif path == b"/face/addface":
+        if path == b"/face/addface":
             self._answer = _added(max(1, self._left // ADDED_BYTES))
         else:
             self._answer = ANSWERS.get(path) or _response("404 Not Found", b"{}")
 
     def _respond(self) -> None:
-        Connection.requests += 1
-        if self.latency and b"cpu_seconds" not in self._answer:
+        if self.latency:
             asyncio.get_running_loop().call_later(self.latency, self._write, self._answer)
         else:
             self._write(self._answer)
@@ -132,12 +128,6 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, answer: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(answer)
-
-
-def _stats() -> bytes:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    stats = {"cpu_seconds": used.ru_utime + used.ru_stime, "requests": Connection.requests}
-    return _response("200 OK", json.dumps(stats).encode())
 
 
 async def serve() -> None:

@@ -128,19 +128,18 @@ class FaceSession(BulkApi):
         bucket: The name of the image space.
         credentials: The key pair to sign with.
         base_url: Where the service is: https, or http for a loopback address.
-        timeout: Seconds for one attempt's connecting, and for each of its reads and writes; with ``http="reqwest"`` for
-            sending the whole request and the beginning of its answer, and for each further read.
+        timeout: Seconds for one attempt's connecting, and for each of its reads and writes.
         deadline: Seconds for a whole call, queueing and retries included.
         retry: How often a failed request is tried again.
         limits: The service's limits, checked before anything is sent.
         throttle: How much may be under way at once.
-        http: The HTTP library: ``"httpx"`` (asyncio and trio), or ``"reqwest"`` (extra ``speed``; asyncio).
+        http: What the session stands on: ``"httpx"`` (asyncio and trio), or ``"asyncio"``, connections of its own that
+            cost half as much (asyncio only; with the extra ``speed`` a third, on uvloop).
         transport: Any httpx transport to send with (proxies, tests, other back ends). It is not closed by the session.
         allow_insecure: Permits http to other addresses than loopback ones.
 
     Raises:
         ValueError: An argument is out of its range, or ``base_url`` is no URL to send secrets to.
-        ImportError: ``http="reqwest"`` without the extra ``speed``.
     """
 
     def __init__(

@@ -151,6 +151,8 @@ class RawServer:
         narrow: Keep the kernel's buffers so small that a client cannot send 200 KB which nobody reads.
         tls: A file with a certificate and its key, to speak https.
         resets: How many connections, the first ones, are reset as soon as they are accepted.
+        address: The loopback address to listen on.
+        greeting: What is said on every connection as soon as it is accepted.
         starts: Whether connections are accepted from the beginning; else they are refused until :meth:`start`.
 
     Attributes:
@@ -168,6 +170,8 @@ class RawServer:
         narrow: bool = False,
         tls: Path | None = None,
         resets: int = 0,
+        address: str = "127.0.0.1",
+        greeting: bytes = b"",
         starts: bool = True,
     ) -> None:
         self.requests: list[Request] = []
@@ -185,18 +189,20 @@ class RawServer:
         self._threads: list[threading.Thread] = []
         self._errors: list[Exception] = []
         self._resets = resets
+        self._greeting = greeting
         self._tls = None
         if tls is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(tls)
-        self._listener = socket.socket()
+        self._listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         if narrow:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_400)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind((address, 0))
         self._starts = starts
         self._empty = lambda: None
-        self.host = "127.0.0.1:{1}".format(*self._listener.getsockname())
+        port = self._listener.getsockname()[1]
+        self.host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.url = f"{'http' if tls is None else 'https'}://{self.host}"
 
     def __enter__(self) -> Self:
@@ -265,6 +271,7 @@ class RawServer:
         try:
             if self._tls:
                 connection.encrypt(self._tls)
+            connection.send(self._greeting)
             while connection.more() and not self.over.is_set():
                 self._next()(connection)
         except OSError:

@@ -1,59 +1,74 @@
-"""The event loops and HTTP libraries that a session may stand on, as a fixture."""
+"""The event loops, HTTP libraries and parsers that a session may stand on, as a fixture."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 from doubles import CREDENTIALS
 from raw_server import RawServer
-from timing import PATIENCE
 
 from face_async import FaceSession, RetryPolicy
 
 
 @dataclass(frozen=True)
 class Stack:
-    """An event loop, and the HTTP library that the session stands on; here is all in which the libraries may differ.
+    """An event loop, and what the session stands on.
 
     Attributes:
         loop: The name of the event loop.
-        http: The name of the library.
+        http: The session's ``http``.
+        parser: What reads answers under ``http="asyncio"``.
     """
 
     loop: str
     http: str
+    parser: str = ""
 
-    @property
-    def grace(self) -> float:
-        """A ``timeout`` for calls whose connection must be closed soon after them: reqwest keeps it until then."""
-        return PATIENCE if self.http == "httpx" else 2.0
+    def __str__(self) -> str:
+        """Name the stack in a test's id."""
+        return "-".join(filter(None, [self.loop, self.http, self.parser]))
 
-    def idle(self, connections: int) -> int:
-        """Return what ``stats.connections`` says when so many connections are idle."""
-        return connections if self.http == "httpx" else 0
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Leave the parser no choice."""
+        with pytest.MonkeyPatch.context() as patch:
+            if self.parser == "h11":
+                patch.setitem(sys.modules, "httptools", None)
+            yield
 
 
 STACKS = [
     pytest.param(
-        Stack(loop, http),
-        id=f"{loop}-{http}",
-        marks=pytest.mark.skipif(http == "reqwest" and not importlib.util.find_spec("pyreqwest"), reason="no extra"),
+        stack,
+        id=str(stack),
+        marks=pytest.mark.skipif(
+            stack.parser == "httptools" and not importlib.util.find_spec("httptools"), reason="no extra"
+        ),
     )
-    for loop, http in [("asyncio", "httpx"), ("trio", "httpx"), ("asyncio", "reqwest")]
+    for stack in (
+        Stack("asyncio", "httpx"),
+        Stack("trio", "httpx"),
+        Stack("asyncio", "asyncio", "h11"),
+        Stack("asyncio", "asyncio", "httptools"),
+    )
 ]
 on_httpx = pytest.mark.parametrize("stack", STACKS[:2], indirect=True)
+on_asyncio = pytest.mark.parametrize("stack", STACKS[2:], indirect=True)
 
 
 # Fixtures, for the modules whose tests run on every stack: they import these three, whatever their names.
 
 
 @pytest.fixture(name="stack", scope="module", params=STACKS)
-def stack_of_test(request: pytest.FixtureRequest) -> Stack:
+def stack_of_test(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The loop and the library of a test."""
-    return request.param
+    with request.param.in_use():
+        yield request.param
 
 
 @pytest.fixture(name="anyio_backend", scope="module")

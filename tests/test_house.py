@@ -50,7 +50,7 @@ ROOMS = frozenset[str]().union(*FLOORS)
 PUBLIC_PATHS = ("errors", "images", "ingest", "local", "models", "portraits", "server", "testing")
 
 CLIENT_ONLY = {"_call", "_transports", "bulk", "endpoints", "session", "__init__"}
-HTTP_CLIENTS = {"h11", "httpcore", "httpx", "pyreqwest"}
+HTTP_CLIENTS = {"h11", "httpcore", "httptools", "httpx"}
 SPEAKS_HTTP = {"_transports", "server", "local", "testing"}
 PURE = [
     "_call.judgement",

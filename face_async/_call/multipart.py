@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 WHOLE_BYTES = 256 * 1024
 """Up to this size a body is read and sent in one piece: most pictures, since every piece costs a worker thread."""
 
-CHUNK_BYTES = 80 * 1024
+CHUNK_BYTES = 64 * 1024
 """The size of a larger body's chunks, which bounds what an upload under way keeps in memory."""
 
 _BOUNDARY_KEY = secrets.token_bytes(32)

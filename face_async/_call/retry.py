@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -86,6 +85,8 @@ def clock_skew(headers: Mapping[str, str], now: float) -> float:
 
 
 def _moment(date: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - slow to import, and few answers are looked at
+
     try:
         moment = parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):  # a server may send anything here

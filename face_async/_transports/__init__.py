@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from face_async._transports.base import Answer, Transport
-from face_async._transports.exchange import host_of
-from face_async._transports.given import HttpxTransport
-from face_async._transports.lanes import HttpxLanes
+from face_async._transports.target import host_of
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = ["Answer", "Http", "Transport", "host_of", "open_transport"]
 
-Http: TypeAlias = Literal["httpx", "reqwest"]
-"""The HTTP libraries that a session may stand on."""
+Http: TypeAlias = Literal["httpx", "asyncio"]
+"""What a session may stand on: httpx, or connections of its own over asyncio."""
 
 
 def open_transport(http: str, given: httpx.AsyncBaseTransport | None) -> Transport:
     """Return what a session sends with: the transport that it was given, or a new one over the library it names."""
+    # Each is imported when it is asked for: httpx takes longer to import than the rest of this package.
     if given is not None:
-        return HttpxTransport(given)
-    if http == "httpx":
-        return HttpxLanes()
-    if http == "reqwest":
-        from face_async._transports.reqwest import Reqwest  # noqa: PLC0415 - an extra, imported when it is asked for
+        from face_async._transports.given import HttpxTransport  # noqa: PLC0415
 
-        return Reqwest()
-    raise ValueError(f"http must be 'httpx' or 'reqwest', not {http!r}")
+        return HttpxTransport(given)
+    _keep_freed_memory()
+    if http == "httpx":
+        from face_async._transports.lanes import HttpxLanes  # noqa: PLC0415
+
+        return HttpxLanes()
+    if http == "asyncio":
+        from face_async._transports.pool import AsyncioPool  # noqa: PLC0415
+
+        return AsyncioPool()
+    raise ValueError(f"http must be 'httpx' or 'asyncio', not {http!r}")
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Free a block of 2 MB: from then on, glibc keeps the memory of small bodies for the next ones.
+
+    Else it returns it to the system and takes it back page by page, which is a third of what an upload costs.
+    """
+    bytes(2 * 1024 * 1024)

@@ -7,6 +7,7 @@ its complete answer, or raises one of two exceptions; it never retries, queues o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from attrs import field, frozen
@@ -21,6 +22,18 @@ characters are escaped. While it is read it is there twice, in pieces and whole.
 
 KEEPALIVE_SECONDS = 30.0
 """How long an idle connection is kept."""
+
+
+class Reason(StrEnum):
+    """Why no complete answer came back, in words that cannot quote a request."""
+
+    CONNECT_TIMEOUT = "connecting took too long"
+    TIMEOUT = "the server took too long"
+    DEADLINE = "no answer in time"
+    BROKEN_HTTP = "the server broke HTTP or closed the connection early"
+    BROKEN_CONNECTION = "the connection broke"
+    CLOSED = "the session was closed"
+    CLOSED_MEANWHILE = "the session was closed meanwhile"
 
 
 class TransportFailure(Exception):  # noqa: N818 - it becomes a TransportError, which knows the endpoint
@@ -61,7 +74,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers; their names in any case.
+        headers: The headers, found by their names in lower case.
         content: The body.
     """
 
@@ -128,4 +141,4 @@ class Transport(ABC):
 
 def cut_short(*, closed: bool) -> TransportFailure:
     """Return the failure of a request that was given up: its time was over, or the session was closed."""
-    return TransportFailure("the session was closed meanwhile" if closed else "no answer in time", unsent=False)
+    return TransportFailure(Reason.CLOSED_MEANWHILE if closed else Reason.DEADLINE, unsent=False)

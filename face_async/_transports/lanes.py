@@ -1,23 +1,36 @@
-"""A stack of httpx connections: the pool of a session."""
+"""``http="httpx"``: a stack of httpcore's connections, httpx's own lower half. The pool of a session."""
 
 from __future__ import annotations
 
 import logging
-import ssl
-import time
-from collections import deque
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
+import httpcore
 import httpx
 
-from face_async._transports.base import KEEPALIVE_SECONDS, Answer, Timeouts, Transport, TransportFailure, cut_short
-from face_async._transports.exchange import exchange, trusted_authorities
+from face_async._transports import target
+from face_async._transports.answers import explain, merged, read_answer
+from face_async._transports.base import (
+    KEEPALIVE_SECONDS,
+    Answer,
+    BadResponse,
+    Reason,
+    Timeouts,
+    Transport,
+    TransportFailure,
+    cut_short,
+)
+from face_async._transports.given import HttpxTransport
+from face_async._transports.idle import IdleStack
+from face_async._transports.link import on_asyncio
+from face_async._transports.network import AsyncioNetwork
+from face_async.errors import FaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterable, Mapping
 
     from face_async._transports.base import RequestBody
 
@@ -25,81 +38,99 @@ _trailing_data = attrgetter("_connection._h11_state.trailing_data")
 
 
 class HttpxLanes(Transport):
-    """A stack of httpx transports of one connection each, the last used on top.
+    """A stack of single connections, the last used on top.
 
-    httpx's own pool walks all its connections for every request and loses places when requests are cancelled while it
-    queues. A lane never queues: it is handed out and taken back in constant time, and one whose request failed or was
-    cancelled is closed and forgotten in the same step. So is the one at the bottom when it has been idle for too long:
-    of those that fewer calls no longer need, each call ends one. The session's throttle bounds their number.
+    httpcore's own pool walks all its connections for every request and loses places when requests are cancelled while
+    it queues. A lane never queues: it is handed out and taken back in constant time, and one whose request failed or
+    was cancelled is closed and forgotten in the same step. The session's throttle bounds their number.
     """
 
     def __init__(self) -> None:
-        self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()  # each since when
-        self._busy: dict[httpx.AsyncHTTPTransport, anyio.CancelScope] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._idle: IdleStack[httpcore.AsyncHTTPConnection] = IdleStack()
+        self._busy: dict[httpcore.AsyncHTTPConnection, anyio.CancelScope] = {}
+        self._mock: _Mock | None = None
         self._closed = False
 
     async def send(self, url: str, headers: Mapping[str, str], body: RequestBody, timeouts: Timeouts) -> Answer:
         if self._closed:
-            raise TransportFailure("the session was closed", unsent=True)
-        lane = self._idle.pop()[1] if self._idle else self._open(secure=url.startswith("https:"))
+            raise TransportFailure(Reason.CLOSED, unsent=True)
+        if _is_mocked():
+            self._mock = self._mock or _Mock()
+            return await self._mock.send(url, headers, body, timeouts)
+        where = _url(url)
+        lane = await self._take(where.origin)
         reusable = False
         with anyio.move_on_after(timeouts.whole) as scope:
             self._busy[lane] = scope
             try:
-                answer = await exchange(lane, url, headers, body, timeouts.step)
+                answer = await _exchange(lane, where, headers, body, timeouts.step)
                 reusable = _is_clean(lane) and not self._closed
             finally:
                 del self._busy[lane]
-                if reusable:
-                    await self._take_back(lane)
-                else:
-                    await _close(lane)
+                over = self._idle.push(lane) if reusable else lane
+                if over is not None:
+                    await _close(over)
             return answer
         raise cut_short(closed=self._closed)
 
     async def aclose(self) -> None:
         self._closed = True
         for scope in self._busy.values():
-            scope.cancel()  # the task that uses a lane closes it, even while it connects
+            scope.cancel()  # whoever is busy on a lane closes it, even one that is only connecting
         while self._idle:
-            await _close(self._idle.pop()[1])
+            await _close(self._idle.pop()[0])
+        if self._mock is not None:
+            await self._mock.aclose()
 
     @property
     def connections(self) -> int:
         return len(self._idle) + len(self._busy)
 
-    async def _take_back(self, lane: httpx.AsyncHTTPTransport) -> None:
-        now = time.monotonic()
-        self._idle.append((now, lane))
-        if len(self._idle) > 1 and self._idle[0][0] < now - KEEPALIVE_SECONDS:
-            await _close(self._idle.popleft()[1])
-
-    def _open(self, *, secure: bool) -> httpx.AsyncHTTPTransport:
-        if self._tls is None:
-            # Loading certificates takes milliseconds: once for all lanes, and not at all for plain http.
-            self._tls = trusted_authorities() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return httpx.AsyncHTTPTransport(
-            verify=self._tls,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        """Return an idle lane that is fit for use, or one that is not yet open."""
+        while self._idle:
+            lane = self._idle.pop()[0]
+            if lane.is_available() and not lane.has_expired() and lane.can_handle_request(origin):
+                return lane
+            await _close(lane)
+        return httpcore.AsyncHTTPConnection(
+            origin,
+            ssl_context=target.trusted_authorities() if origin.scheme == b"https" else None,
+            keepalive_expiry=KEEPALIVE_SECONDS,
+            network_backend=AsyncioNetwork() if on_asyncio() else None,
         )
 
 
-async def _close(lane: httpx.AsyncHTTPTransport) -> None:
+async def _exchange(
+    lane: httpcore.AsyncHTTPConnection, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
+) -> Answer:
+    steps = {"connect": timeout, "read": timeout, "write": timeout}
+    try:
+        request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions={"timeout": steps})
+        response = await lane.handle_async_request(request)
+        stream = cast("AsyncIterable[bytes]", response.stream)
+        return await read_answer(response.status, merged(response.headers), stream, response.aclose)
+    except (FaceError, BadResponse):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a library raises must leave as a typed error
+        reason, unsent = explain(error)
+    # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
+    raise TransportFailure(reason, unsent=unsent)
+
+
+async def _close(lane: httpcore.AsyncHTTPConnection) -> None:
     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
         await lane.aclose()
 
 
-def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
+def _is_clean(lane: httpcore.AsyncHTTPConnection) -> bool:
     """Return whether a lane's connection is open, and nothing has come on it after the answer.
 
     httpcore would take what has come, say a second answer, for the answer to the next request. It has no public name
     for that; should the private ones change, connections are not reused, and the log says so once.
     """
     try:
-        connections = lane._pool.connections  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        return all(not _trailing_data(connection)[0] for connection in connections) and len(connections) == 1
+        return lane.is_available() and not _trailing_data(lane)[0]
     except (AttributeError, LookupError, TypeError):
         _warn_of_other_httpcore()
         return False
@@ -109,5 +140,33 @@ def _is_clean(lane: httpx.AsyncHTTPTransport) -> bool:
 def _warn_of_other_httpcore() -> None:
     logging.getLogger("face_async").warning(
         "this version of httpcore does not tell whether a connection can be used again: every request opens a new one, "
-        "which is slow; install a version that face_async was tested with, or use http='reqwest'"
+        "which is slow; install a version that face_async was tested with, or use http='asyncio'"
     )
+
+
+@lru_cache(maxsize=256)
+def _url(url: str) -> httpcore.URL:
+    where = target.target_of(url)
+    scheme = b"https" if where.secure else b"http"
+    return httpcore.URL(scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode())
+
+
+class _Mock(HttpxTransport):
+    """What a session sends with while another library, such as respx, stands in the place of httpx's own network."""
+
+    def __init__(self) -> None:
+        verify, limits = target.trusted_authorities(), httpx.Limits(max_connections=None)
+        self._pool = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits)
+        super().__init__(self._pool)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._pool.aclose()
+
+
+_ENTRANCES = httpcore.AsyncHTTPConnection, httpcore.AsyncConnectionPool, httpx.AsyncHTTPTransport
+
+
+def _is_mocked() -> bool:
+    modules = {kind.handle_async_request.__module__.partition(".")[0] for kind in _ENTRANCES}
+    return not modules <= {"httpcore", "httpx"}

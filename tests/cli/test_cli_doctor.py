@@ -138,7 +138,7 @@ class TestAService:
     def test_over_tls_whose_clock_is_elsewhere(self, examine, account, tmp_path, monkeypatch):
         pem = tmp_path / "certificate.pem"
         pem.write_text(CERTIFICATE)
-        for module in ("_transports.lanes", "cli.doctor.checks_service"):
+        for module in ("_transports.target", "cli.doctor.checks_service"):
             trust = functools.partial(ssl.create_default_context, cafile=pem)
             monkeypatch.setattr(f"face_async.{module}.trusted_authorities", trust)
         late = formatdate(time.time() + 7_200, usegmt=True)

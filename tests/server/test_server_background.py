@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import signal
 import socket
@@ -52,6 +53,29 @@ def new_person(client: httpx.Client, person_id: str) -> int:
     body = {"appid": "123456", "bucket": "test", "person_id": person_id, "group_ids": ["staff"]}
     headers = {"Authorization": authorization()}
     return client.post("/face/newperson", json=body, headers=headers).json()["code"]
+
+
+def accepted_at(port: int) -> list[socket.socket]:
+    """Return this process's ends of the connections that a server in it has accepted."""
+    mine = [thing for thing in gc.get_objects() if type(thing) is socket.socket and thing.fileno() >= 0]
+    return [
+        sock for sock in mine
+        if sock.family == socket.AF_INET and sock.getsockname()[1] == port
+        and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ]  # fmt: skip
+
+
+async def test_answers_leave_at_once_on_asyncios_own_loop_too(app, monkeypatch):
+    """Where uvloop is not installed, TCP_NODELAY is set on accepted connections nevertheless."""
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    async with (
+        serve_in_background(app) as server,
+        httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client,
+    ):
+        await client.post("/face/getgroupids")
+        options = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in accepted_at(server.port)]
+    assert len(options) == 1
+    assert all(options)
 
 
 async def test_a_served_application_answers_over_sockets(app):

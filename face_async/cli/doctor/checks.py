@@ -31,7 +31,7 @@ EXTRAS = {
     "cli": "face-async needs it",
     "server": "the embedded local server, face-async serve and demo need it",
     "recognition": "without it the local server cannot recognize real faces",
-    "speed": "only http='reqwest' and uvloop need it",
+    "speed": "httptools and uvloop make a session with http='asyncio' cheaper",
 }
 """The extras that the doctor checks -> what needs each."""
 
@@ -106,9 +106,9 @@ def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     if unknown:
         mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"
         yield warning("variables", f"not known: {', '.join(unknown)}", mend)
-    if os.environ.get(HTTP_VARIABLE, "httpx") not in {"", "httpx", "reqwest"}:
+    if os.environ.get(HTTP_VARIABLE, "httpx") not in {"", "httpx", "asyncio"}:
         mend = "unset it, or set it to one of these"
-        yield wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor reqwest", mend, Exit.USAGE)
+        yield wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor asyncio", mend, Exit.USAGE)
     if known or base_url:
         yield _check_address(base_url)
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from face_async._transports.exchange import innermost, trusted_authorities
+from face_async._transports.answers import innermost
+from face_async._transports.target import trusted_authorities
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line

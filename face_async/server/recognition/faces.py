@@ -43,7 +43,7 @@ class FacesRecognizer:
         """Return the largest face.
 
         Raises:
-            Refusal: -1101 when there is none, or as :func:`~face_async.server.recognition.base.decode`.
+            Refusal: -1101 when there is none, or as :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
         decoded = decode_or_refuse(picture, area=_AREA)
         eyes = self._opened()
@@ -56,7 +56,7 @@ class FacesRecognizer:
         """Return all faces, the largest first, at most ``most``; none when there are none.
 
         Raises:
-            Refusal: As :func:`~face_async.server.recognition.base.decode`.
+            Refusal: As :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
         decoded = decode_or_refuse(picture, area=_AREA)
         eyes = self._opened()
@@ -66,9 +66,9 @@ class FacesRecognizer:
         """Return the 88 points of all faces, by :mod:`.shape`, the largest face first, at most ``most``.
 
         Raises:
-            Refusal: As :func:`~face_async.server.recognition.base.decode`.
+            Refusal: As :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
-        decoded = decode(picture, area=_AREA)
+        decoded = decode_or_refuse(picture, area=_AREA)
         return [points_of(decoded, mesh) for mesh in self._opened().finder.all(decoded.image, most)]
 
     def similarities(self, probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -40,7 +40,7 @@ class FingerprintRecognizer:
         """Return the picture as a face.
 
         Raises:
-            Refusal: -1101 when the picture is uniform, or as :func:`~face_async.server.recognition.base.decode`.
+            Refusal: -1101 when the picture is uniform, or as :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
         face = _face(picture)
         if face is None:
@@ -51,7 +51,7 @@ class FingerprintRecognizer:
         """Return the picture as its only face; [] when it is uniform, or ``most`` is 0.
 
         Raises:
-            Refusal: As :func:`~face_async.server.recognition.base.decode`.
+            Refusal: As :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
         face = _face(picture)
         return [] if face is None else [face][:most]

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from face_async.images.decoding import Picture
+    from face_async.images.decoding import DecodedPicture
     from face_async.server.recognition.mesh import Mesh
 
 # Left and right are the picture's: those of a person who looks into the camera are the other way round.
@@ -39,7 +39,7 @@ PARTS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 """The mesh's points of each part, by the endpoint's names."""
 
 
-def points_of(picture: Picture, mesh: Mesh) -> dict[str, list[tuple[int, int]]]:
+def points_of(picture: DecodedPicture, mesh: Mesh) -> dict[str, list[tuple[int, int]]]:
     """Return the points of each part, x and y in pixels of the picture as sent; those outside lie on its edge."""
     zoom = picture.width / picture.image.width
     flat = np.clip(np.rint(mesh.points[:, :2] * zoom), 0, [picture.width - 1, picture.height - 1]).astype(int)

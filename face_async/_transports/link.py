@@ -1,0 +1,126 @@
+"""A socket on asyncio: what the connections of this room have in common, whoever speaks HTTP on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import time
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+L = TypeVar("L", bound="Link")
+
+_HAPPY_EYEBALLS_SECONDS = 0.25
+
+
+class Link(asyncio.Protocol):
+    """A connection without a word of HTTP.
+
+    Attributes:
+        is_open: Whether it is open in both directions.
+        has_news: Says whether there is anything to read, or an error, at this moment, known to the event loop or not.
+        paused: Whether something written is not yet on its way.
+    """
+
+    is_open = False
+    paused = False
+    has_news: Callable[[], object]
+    _transport: asyncio.Transport | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _due = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.has_news = _poll(transport.get_extra_info("socket"))
+        self.is_open = True
+        self._stand_on(cast("asyncio.Transport", transport))
+
+    def _stand_on(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(1, 0)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Begin to send; :attr:`paused` says whether it goes on."""
+        transport = cast("asyncio.Transport", self._transport)
+        transport.write(data)
+        if transport.is_closing():
+            self.is_open = False  # an error has come to light; asyncio says which a little later
+
+    def abort(self) -> None:
+        """Close the connection at once, without another word."""
+        self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            with contextlib.suppress(RuntimeError):  # its event loop is closed
+                self._transport.abort()
+
+    def wake_by(self, due: float) -> None:
+        """See to it that :meth:`on_time` is called at a moment of the monotonic clock, or before.
+
+        A timer that is set already and rings earlier will do, so that most waits need none of their own.
+        """
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_later(due - time.monotonic(), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.on_time()
+
+    def on_time(self) -> None:
+        """End what has taken too long, or call :meth:`wake_by` again."""
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+
+
+def on_asyncio() -> bool:
+    """Return whether this is a task of asyncio, even if trio runs beside it in the same loop."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+async def connect(link: Link, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+    """Connect a link to a host: to the first of its addresses that answers.
+
+    Raises:
+        OSError: There is no connection.
+        UnicodeError: The host cannot be looked up.
+    """
+    loop = asyncio.get_running_loop()
+    make = partial(loop.create_connection, lambda: link, host, port, ssl=tls)
+    if isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host):
+        await make(happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS)
+    else:  # uvloop tries one address after another
+        await make()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
+
+
+def _poll(sock: socket.socket) -> Callable[[], object]:
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: select.select([sock], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return partial(poll.poll, 0)

@@ -1,0 +1,161 @@
+"""The network under httpcore on asyncio: a protocol of asyncio's own, without anyio's layers around every read."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import anyio
+import httpcore
+
+from face_async._transports.link import Link, connect
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Iterable
+
+T = TypeVar("T")
+
+_SMALL_BYTES = 4 * 1024
+_SLICE_BYTES = 32 * 1024
+_READ_AHEAD_BYTES = 256 * 1024
+_READ_BYTES = 16 * 1024
+"""Read at once: as informational answers, which are the dearest, they take httpcore some 30 ms."""
+_NAMES_IN_ASYNCIO = {"client_addr": "sockname", "server_addr": "peername"}
+
+
+class AsyncioNetwork(httpcore.AsyncNetworkBackend):
+    """Opens connections for httpcore."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
+    ) -> _Stream:
+        stream = _Stream()
+        await stream.make(connect(stream, host, port), timeout)
+        return stream
+
+
+class _Stream(Link, httpcore.AsyncNetworkStream):
+    """One connection; one task at a time reads or writes on it."""
+
+    def __init__(self) -> None:
+        self._kept_back = self._unread = b""
+        self._held = False
+        self._error: Exception | None = None
+        self._woken: asyncio.Future[bool] | None = None
+        self._late_at = 0.0
+
+    async def make(self, connecting: Awaitable[T], timeout: float | None) -> T:
+        """Take a step of making the connection."""
+        try:
+            with anyio.fail_after(timeout):
+                return await connecting
+        except TimeoutError:
+            kind: type[Exception] = httpcore.ConnectTimeout
+            said = ""
+        except (OSError, UnicodeError) as error:
+            kind, said = httpcore.ConnectError, str(error)
+        except BaseException:
+            self.abort()
+            raise
+        self.abort()
+        raise kind(said)
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> _Stream:
+        loop = asyncio.get_running_loop()
+        plain = cast("asyncio.Transport", self._transport)
+        transport = await self.make(loop.start_tls(plain, self, ssl_context, server_hostname=server_hostname), timeout)
+        self._stand_on(cast("asyncio.Transport", transport))
+        return self
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._kept_back:
+            await self._send(b"", timeout)
+        if self._unread:
+            await asyncio.sleep(0)  # however much has come, the event loop has its turn between two reads
+        elif self.is_open:
+            await self._wait(timeout, httpcore.ReadTimeout)
+        if not self._unread and self._error is not None:
+            raise httpcore.ReadError(str(self._error))
+        size = min(max_bytes, _READ_BYTES)
+        data, self._unread = self._unread[:size], self._unread[size:]
+        if self._held and not self._unread:
+            self._held = False
+            cast("asyncio.Transport", self._transport).resume_reading()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if self._kept_back or len(buffer) > _SMALL_BYTES:
+            await self._send(buffer, timeout)
+        else:
+            self._kept_back = buffer  # a request's head: it leaves with what follows, or before an answer is read
+
+    async def _send(self, buffer: bytes, timeout: float | None) -> None:
+        first, self._kept_back = self._kept_back + buffer[:_SLICE_BYTES], b""
+        for start in range(0, max(1, len(buffer)), _SLICE_BYTES):
+            # asyncio copies what a slow server does not yet take, so it is given little at once.
+            self.send(memoryview(buffer)[start : start + _SLICE_BYTES] if start else first)
+            while self.paused and self.is_open:
+                await self._wait(timeout, httpcore.WriteTimeout)
+            if not self.is_open:
+                break
+        if not self.is_open:
+            raise httpcore.WriteError
+
+    async def aclose(self) -> None:
+        self.abort()
+
+    def get_extra_info(self, info: str) -> object:
+        if info == "is_readable":
+            return bool(self._unread) or not self.is_open or bool(self.has_news())
+        return cast("asyncio.Transport", self._transport).get_extra_info(_NAMES_IN_ASYNCIO.get(info, info))
+
+    async def _wait(self, timeout: float | None, error: type[Exception]) -> None:
+        """Wait until something happens on the connection."""
+        self._woken = asyncio.get_running_loop().create_future()
+        self._late_at = time.monotonic() + (math.inf if timeout is None else timeout)
+        if timeout is not None:
+            self.wake_by(self._late_at)
+        if await self._woken:
+            raise error
+
+    def on_time(self) -> None:
+        if self._woken is None or self._woken.done() or self._late_at == math.inf:
+            return
+        if time.monotonic() >= self._late_at:
+            self._wake(late=True)
+        else:
+            self.wake_by(self._late_at)
+
+    def _wake(self, *, late: bool = False) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(late)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread = self._unread + data if self._unread else data
+        if len(self._unread) > _READ_AHEAD_BYTES:
+            self._held = True
+            cast("asyncio.Transport", self._transport).pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        self.is_open = False
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        self._error = exc
+        self._wake()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wake()
