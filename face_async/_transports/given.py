@@ -39,7 +39,9 @@ class HttpxTransport(Transport):
 
     async def _exchange(self, url: str, headers: Mapping[str, str], body: RequestBody, timeout: float) -> Answer:
         steps = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-        request = httpx.Request("POST", _url(url), headers=headers, stream=_Stream(body), extensions={"timeout": steps})
+        request = httpx.Request(
+            "POST", _url(url), headers=headers, stream=_BodyStream(body), extensions={"timeout": steps}
+        )
         try:
             response = await self._inner.handle_async_request(request)
             stream = cast("httpx.AsyncByteStream", response.stream)
@@ -62,7 +64,7 @@ class HttpxTransport(Transport):
         return 0
 
 
-class _Stream(httpx.AsyncByteStream):
+class _BodyStream(httpx.AsyncByteStream):
     """A body in the form that httpx takes."""
 
     def __init__(self, body: RequestBody) -> None:

@@ -36,13 +36,13 @@ class AsyncioNetwork(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
-    ) -> _Stream:
-        stream = _Stream()
+    ) -> _SocketStream:
+        stream = _SocketStream()
         await stream.make(connect(stream, host, port), timeout)
         return stream
 
 
-class _Stream(Link, httpcore.AsyncNetworkStream):
+class _SocketStream(Link, httpcore.AsyncNetworkStream):
     """One connection; one task at a time reads or writes on it."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Stream(Link, httpcore.AsyncNetworkStream):
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> _Stream:
+    ) -> _SocketStream:
         loop = asyncio.get_running_loop()
         plain = cast("asyncio.Transport", self._transport)
         transport = await self.make(loop.start_tls(plain, self, ssl_context, server_hostname=server_hostname), timeout)

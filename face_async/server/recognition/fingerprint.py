@@ -40,7 +40,8 @@ class FingerprintRecognizer:
         """Return the picture as a face.
 
         Raises:
-            Refusal: -1101 when the picture is uniform, or as :func:`~face_async.server.recognition.base.decode_or_refuse`.
+            Refusal: -1101 when the picture is uniform, or as
+                :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
         face = _face(picture)
         if face is None:

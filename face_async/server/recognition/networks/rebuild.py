@@ -41,7 +41,7 @@ _INNER_ADDITION = 9  # the embedding's layer that shows glasses
 _KEPT = 24  # numbers of every output, for later comparison
 
 
-def main() -> None:
+def rebuild_all() -> None:
     """Rebuild every network in a folder, this package's own if none is named."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
@@ -169,4 +169,4 @@ def _differences(network: Network, target: Path, answer: list[Any]) -> list[str]
 
 
 if __name__ == "__main__":
-    main()
+    rebuild_all()
