@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
@@ -12,7 +13,14 @@ from attrs import frozen
 
 from face_async.cli.output import tell
 from face_async.limits import SAME_PERSON, SURELY_THE_SAME
-from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, FaceSession, ProjectAccess, SessionOptions
+from face_async.session import (
+    ACCOUNT_VARIABLES,
+    BASE_URL_VARIABLE,
+    HTTP_VARIABLE,
+    FaceSession,
+    ProjectAccess,
+    SessionOptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,6 +98,8 @@ class ServiceChoice:
     def open(self, **options: Unpack[SessionOptions]) -> AbstractAsyncContextManager[FaceSession]:
         """Return a session with the service."""
         if self.database is None:
+            if not os.environ.get(HTTP_VARIABLE):
+                options.setdefault("http", "asyncio")  # the cheapest, and commands run on asyncio
             if self.base_url:
                 options["base_url"] = self.base_url
             return FaceSession.from_env(**options)

@@ -18,7 +18,7 @@ from serverkit import ToyRecognizer, calling, part, picture
 from face_async.images import decoding
 from face_async.limits import ServiceLimits
 from face_async.server import Store
-from face_async.server.recognition.base import decode
+from face_async.server.recognition.base import decode_or_refuse
 from face_async.server.refusal import Refusal
 from face_async.server.storage import database, failures
 from face_async.server.storage.database import Database
@@ -373,7 +373,7 @@ def test_a_decoder_without_memory_says_nothing_about_the_picture(monkeypatch):
 
     monkeypatch.setitem(decoding._PLUGINS, "JPEG", no_memory)
     with pytest.raises(MemoryError):
-        decode(b"\xff\xd8\xff", longest_side=8)
+        decode_or_refuse(b"\xff\xd8\xff", longest_side=8)
 
 
 # Signatures

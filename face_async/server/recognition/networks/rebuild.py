@@ -43,7 +43,7 @@ _KEPT = 24  # numbers of every output, for later comparison
 
 def rebuild_all() -> None:
     """Rebuild every network in a folder, this package's own if none is named."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(description=rebuild_all.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
