@@ -15,8 +15,8 @@ from PIL import EpsImagePlugin, Image, ImageCms
 from face_async.cli.pictures import smaller_copy
 from face_async.errors import ReturnCode
 from face_async.images import decoding
-from face_async.images.containers import orientation_of
-from face_async.images.decoding import MAX_PIXELS, NoPictureError, UndecodableError, decode
+from face_async.images.containers import orientation_of, pixels_of
+from face_async.images.decoding import MAX_PIXELS, MAX_SIDE, MAX_WEBP_PIXELS, NoPictureError, UndecodableError, decode
 
 # Four corners of different colors, and a gradient between them: what is turned, cut or recolored can be seen.
 SMALL = Image.fromarray(np.array([[[250, 20, 20], [20, 230, 20]], [[20, 20, 250], [240, 240, 60]]], np.uint8))
@@ -283,12 +283,27 @@ def webp_of(width, height):
 
 
 @pytest.mark.parametrize("size", [(8_001, 10_000), (10_000, 10_000), (60_000, 60_000)])
-@pytest.mark.parametrize("claiming", [png_of, webp_of])
-def test_more_pixels_than_the_limit_are_refused_before_they_take_memory(claiming, size, monkeypatch):
+@pytest.mark.parametrize(("claiming", "most"), [(png_of, MAX_PIXELS), (webp_of, MAX_WEBP_PIXELS)])
+def test_more_pixels_than_the_limit_are_refused_before_they_take_memory(claiming, most, size, monkeypatch):
     """With the limit in the message, and no warning of the library, also where it would refuse by itself."""
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _image: pytest.fail("it was decoded"))
-    with pytest.raises(UndecodableError, match="more than 80,000,000 pixels"):
+    with pytest.raises(UndecodableError, match=f"more than {most:,} pixels"):
         decode(claiming(*size) + bytes(100))
+
+
+def test_a_picture_of_endless_length_is_refused_before_it_takes_memory(monkeypatch):
+    """Few pixels in many rows take the memory of many pixels."""
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _image: pytest.fail("it was decoded"))
+    with pytest.raises(UndecodableError, match=f"more than {MAX_SIDE:,} pixels long"):
+        decode(png_of(1, MAX_SIDE + 1))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_how_many_pixels_a_picture_has_is_read_without_decoding_it(form):
+    """A file that breaks off before it says so has none; a WebP is then taken to be as large as one can be."""
+    content = stored(SCENE.resize((31, 17)), form)
+    assert pixels_of(content) == 31 * 17
+    assert pixels_of(content[:14]) == (16_383**2 if form == "WEBP" else 0)
 
 
 def test_the_servers_message_names_the_same_limit():

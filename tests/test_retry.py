@@ -13,7 +13,16 @@ import httpx
 import pytest
 from doubles import CREDENTIALS, Network, envelope, session_on
 
-from face_async import AuthError, FaceSession, RetryPolicy, Throttle, TransportError, UnavailableError
+from face_async import (
+    AuthError,
+    FaceSession,
+    RateLimitedError,
+    ResponseError,
+    RetryPolicy,
+    Throttle,
+    TransportError,
+    UnavailableError,
+)
 from face_async._call.retry import RetryQuota, clock_skew, retry_after
 from face_async.signature import parse
 
@@ -78,6 +87,24 @@ async def test_retry_after_is_waited_for():
     started = time.monotonic()
     assert (await session.set_info("p", tag="x")).meta.attempts == 2
     assert time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize("answer", [(200, envelope(code=15)), (429, b"busy")])
+async def test_who_is_only_told_when_to_come_again_has_not_used_up_an_attempt(answer):
+    """However often, until the deadline; without Retry-After, or with a single attempt, it counts like any other."""
+    status, content = answer
+    told, busy = (status, {"Retry-After": "1"}, content), (status, {}, content)
+    session, _ = session_over(told, busy, told, busy, (200, {}, PERSON))
+    assert (await session.set_info("p", tag="x")).meta.attempts == 5
+    for answers, policy, attempts in (([told, busy], AT_ONCE, 4), ([told], RetryPolicy(max_attempts=1), 1)):
+        session, _ = session_over(*answers, retry=policy)
+        with pytest.raises((RateLimitedError, ResponseError)) as caught:
+            await session.get_info("p")
+        assert caught.value.attempts == attempts
+    session, transport = session_over(told, deadline=2.5)
+    with pytest.raises((RateLimitedError, ResponseError)):
+        await session.get_info("p")
+    assert len(transport.signatures) == 3
 
 
 @pytest.mark.parametrize("answer", [(503, b"down"), (200, envelope(code=15)), (429, envelope(code=107))])

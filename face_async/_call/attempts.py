@@ -62,6 +62,7 @@ class CallInFlight(Generic[T_co]):
         settles: Whether an effect in doubt will be settled after the call, so that it may be tried again.
         started: When it began, on the monotonic clock.
         attempts: How many requests have been sent.
+        put_off: How many of them were answered only by when to come again; they do not count as tries.
         handed_over: Whether the service may have received the whole of the present one.
         queued: Seconds spent waiting for the throttle.
         doubtful: Whether an attempt may have had its effect although its answer was lost.
@@ -75,6 +76,7 @@ class CallInFlight(Generic[T_co]):
     settles: bool
     started: float = field(factory=time.monotonic)
     attempts: int = 0
+    put_off: int = 0
     handed_over: bool = False
     queued: float = 0.0
     doubtful: bool = False
@@ -238,12 +240,15 @@ class CallRunner:
         """Return the seconds to wait before the next attempt, None when there is none."""
         policy = call.options.retry
         corrected = judgement.correct_clock and answer is not None and self._correct_clock(call, answer)
-        if self.closed or call.attempts >= policy.max_attempts or not (judgement.retry or corrected):
+        asked = 0.0 if answer is None else retry_after(answer.headers, time.time())
+        if judgement.slower and asked and policy.max_attempts > 1:
+            call.put_off += 1
+        tries = call.attempts - call.put_off
+        if self.closed or tries >= policy.max_attempts or not (judgement.retry or corrected):
             return None
         if judgement.phase is Phase.AMBIGUOUS and not call.settles:
             return None
-        asked = 0.0 if answer is None else retry_after(answer.headers, time.time())
-        pause = 0.0 if corrected else policy.pause(call.attempts, self._random, asked)
+        pause = 0.0 if corrected else policy.pause(max(tries, 1), self._random, asked)
         if time.monotonic() + pause >= call.deadline:
             return None
         # No quota for what is bounded already: slower requests by the throttle, corrections by being one a call.

@@ -26,7 +26,9 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: Requests that one call may take, 1 or more. With 1 nothing is tried again, and an effect whose
-            answer was lost stays in doubt: it is not looked at either.
+            answer was lost stays in doubt: it is not looked at either. With more, a request does not count that was
+            only told when to come again (code 15, or HTTP status 429, with Retry-After): that is waited for until the
+            deadline.
         base_delay: Seconds; the first pause is a random time up to this, and every further one may be twice as long.
         max_delay: Seconds that no pause exceeds, unless the server asks for more with Retry-After.
     """

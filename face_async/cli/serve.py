@@ -47,6 +47,22 @@ def serve_command(
             help="An origin whose web pages may call the server, such as https://example.com; may be repeated.",
         ),
     ] = None,
+    max_connections: Annotated[
+        int | None,
+        typer.Option(
+            "--max-connections",
+            min=1,
+            help="Connections open at once; else half of the files that may be open, at most 4,096.",
+        ),
+    ] = None,
+    max_per_address: Annotated[
+        int | None,
+        typer.Option(
+            "--max-connections-per-address",
+            min=1,
+            help="The same from one address, where the server is not behind a proxy.",
+        ),
+    ] = None,
     allow_url: Annotated[
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
@@ -59,7 +75,7 @@ def serve_command(
     machine can reach the server.
     """
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
-    from face_async.server import Account, Store, create_app  # noqa: PLC0415
+    from face_async.server import Account, ConnectionLimits, Store, create_app  # noqa: PLC0415
     from face_async.server import serve as run  # noqa: PLC0415
 
     configured = ProjectAccess.from_env()
@@ -84,5 +100,6 @@ def serve_command(
             url_allow_list=allow_url or (),
         )
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each
-        run(app, host=host, port=port, on_ready=announce)
+        limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
+        run(app, host=host, port=port, limits=limits, on_ready=announce)
     tell("stopped")

@@ -22,6 +22,7 @@ _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # of colors, unpacked; those of printers h
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _MARKER = 0xFF
 _START_OF_SCAN = 0xDA
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # which says the size
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers that nothing belongs to
 _DROPPED = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # comments and applications but JFIF and Adobe, which explain colors
 _EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
@@ -74,6 +75,25 @@ def open_container(content: bytes) -> Container | None:
         if signature.match(content):
             return read(content)
     return None
+
+
+def pixels_of(content: bytes) -> int:
+    """Return how many pixels a file claims to have, 0 when it is no picture or breaks off before it says so."""
+    try:
+        if content.startswith(_START_OF_IMAGE):
+            frames = (segment for marker, segment in _jpeg_segments(content) if marker in _START_OF_FRAME)
+            height, width = struct.unpack_from(">HH", next(frames, b""), 5)
+        elif content.startswith(b"\x89PNG"):
+            width, height = struct.unpack_from(">II", content, 16)
+        elif content.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", content, 18)
+        elif content.startswith(b"RIFF"):
+            width, height = webp_size(content)
+        else:
+            return 0
+    except struct.error:
+        return 0
+    return abs(int(width) * int(height))
 
 
 def webp_size(content: bytes) -> tuple[int, int]:

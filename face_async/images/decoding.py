@@ -30,6 +30,12 @@ MAX_PIXELS = 80_000_000
 """The most pixels of a picture that is decoded, and of all pictures that are decoded at once: up to 560 MB in memory.
 A file of 100 KB can claim to have a thousand times as many."""
 
+MAX_WEBP_PIXELS = 20_000_000
+"""The same of a WebP: its decoder takes 16 bytes a pixel, so that these are 320 MB."""
+
+MAX_SIDE = 65_535
+"""Pixels of a picture's longer side, as many as a JPEG may have. Each row takes memory beside its pixels."""
+
 LAST_ROWS = 0.1
 """Which part of a picture's rows may be missing at its end, where its file breaks off."""
 
@@ -88,8 +94,8 @@ def decode(content: bytes, *, longest_side: int | None = None, area: int | None 
 
     Raises:
         NoPictureError: It is of no such format.
-        UndecodableError: It is damaged, more than :data:`LAST_ROWS` of it are missing, or it has more than
-            :data:`MAX_PIXELS`.
+        UndecodableError: It is damaged, more than :data:`LAST_ROWS` of it are missing, or it is larger than
+            :data:`MAX_PIXELS`, :data:`MAX_WEBP_PIXELS` or :data:`MAX_SIDE`.
     """
     with decoded(content, longest_side=longest_side, area=area) as picture:
         return picture
@@ -152,16 +158,17 @@ def _opened(container: Container) -> ImageFile:
         if container.missing > _LAST_BYTES * len(content):
             raise UndecodableError("it cannot be decoded; its end is missing")
         content += bytes(container.missing)
-        if math.prod(webp_size(content)) > MAX_PIXELS:
-            raise _too_many_pixels()  # before it is opened, which takes memory for its pixels
+        _check_size(webp_size(content), MAX_WEBP_PIXELS)  # before it is opened, which takes memory for its pixels
     image = _PLUGINS[container.kind](io.BytesIO(content))
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_many_pixels()
+    _check_size(image.size, MAX_PIXELS)
     return image
 
 
-def _too_many_pixels() -> UndecodableError:
-    return UndecodableError(f"it has more than {MAX_PIXELS:,} pixels")
+def _check_size(size: tuple[int, int], most: int) -> None:
+    if math.prod(size) > most:
+        raise UndecodableError(f"it has more than {most:,} pixels")
+    if max(size) > MAX_SIDE:
+        raise UndecodableError(f"it is more than {MAX_SIDE:,} pixels long")
 
 
 def _side(size: tuple[int, int], longest_side: int | None, area: int | None) -> int:

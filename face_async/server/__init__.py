@@ -6,6 +6,7 @@ Needs the extra ``server``; the extra ``recognition`` adds real face recognition
 from face_async.limits import ServiceLimits
 from face_async.server.app import create_app
 from face_async.server.background import RunningServer, serve, serve_in_background
+from face_async.server.bounds.connections import ConnectionLimits
 from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
 from face_async.server.recognition import Face, Recognizer, recognizer
@@ -14,6 +15,7 @@ from face_async.server.storage.sqlite import Store
 
 __all__ = [
     "Account",
+    "ConnectionLimits",
     "Face",
     "Fault",
     "Faults",

@@ -134,7 +134,8 @@ class Endpoints:
                 with self._failures_refused(name, session_id):
                     return envelope(ReturnCode.OK, {**await self._perform(name, request, session_id), **session})
             except Refusal as refusal:
-                return envelope(refusal.code, {**refusal.data, **session})
+                wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+                return envelope(refusal.code, {**refusal.data, **session}, headers=wait)
             except ScriptedAnswer as scripted:
                 return scripted.fault.response(session)
             except ClientDisconnect:
@@ -149,7 +150,9 @@ class Endpoints:
         parameters = Parameters(form, self.limits, self.strict)
         appid, bucket = parameters.target()
         self.guard.check_target(signature, appid, bucket)
-        call = Call(appid, parameters, self.store, self.finder, self.limits)
+        # A script's effects happen although their caller has gone.
+        finder = self.finder.serving(appid, request if self.faults is None else None)
+        call = Call(appid, parameters, self.store, finder, self.limits)
 
         async def handle(call: Call) -> dict[str, object]:
             with self._failures_refused(name, session_id):

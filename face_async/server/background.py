@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -13,8 +14,8 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from attrs import frozen
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from face_async.server.bounds.connections import BoundedConfig, ConnectionLimits, Connections, raise_file_limit
 from face_async.server.faults import AnswerLostError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _BACKLOG = 2_048
 # Longer than clients keep idle connections: uvicorn's 5 would close pooled ones that clients are about to use.
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
-_MAX_HEADER_BYTES = 32_768
 
 
 @frozen
@@ -43,13 +43,16 @@ class RunningServer:
 
 
 @contextlib.asynccontextmanager
-async def serve_in_background(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[RunningServer]:
+async def serve_in_background(
+    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, limits: ConnectionLimits = ConnectionLimits()
+) -> AsyncGenerator[RunningServer]:
     """Serve ``app`` in a thread of its own for as long as the block runs; on asyncio and trio alike.
 
     Args:
         app: What :func:`create_app` returned.
         host: Where to listen; loopback unless told otherwise.
         port: The port; 0 takes a free one.
+        limits: What connections may take.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -57,7 +60,7 @@ async def serve_in_background(app: ASGIApp, *, host: str = "127.0.0.1", port: in
     with _listen(host, port) as listener:
         running = _describe(listener)
         started: Future[None] = Future()
-        server = _Server(_config(app), lambda: started.set_result(None))
+        server = _Server(app, limits, lambda: started.set_result(None))
         thread = threading.Thread(target=_run, args=(server, listener, started), name="face_async server", daemon=True)
         thread.start()
         try:
@@ -70,24 +73,32 @@ async def serve_in_background(app: ASGIApp, *, host: str = "127.0.0.1", port: in
 
 
 def serve(
-    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8600, on_ready: Callable[[str], object] | None = None
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8600,
+    limits: ConnectionLimits = ConnectionLimits(),
+    on_ready: Callable[[str], object] | None = None,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return; to be called in the main thread.
 
-    Requests under way are finished first; a second SIGINT does not wait for them.
+    Requests under way are finished first, if that takes no more than five seconds; a second SIGINT does not wait for
+    them.
 
     Args:
         app: What :func:`create_app` returned.
         host: Where to listen; loopback unless told otherwise.
         port: The port; 0 takes a free one.
+        limits: What connections may take. This process is let open more files if they may be more than it has.
         on_ready: Called with the base URL once requests are accepted.
 
     Raises:
         OSError: The address cannot be listened on.
     """
+    raise_file_limit()
     with _listen(host, port) as listener:
         base_url = _describe(listener).base_url
-        server = _Server(_config(app), lambda: on_ready(base_url) if on_ready else None)
+        server = _Server(app, limits, lambda: on_ready(base_url) if on_ready else None)
         # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
         # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -99,15 +110,34 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Calls ``on_ready`` when it accepts requests."""
+    """Calls ``on_ready`` when it accepts requests, and takes no longer to stop than the time of grace."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, limits: ConnectionLimits, on_ready: Callable[[], object]) -> None:
+        self._connections = Connections(limits)
         self._on_ready = on_ready
+        super().__init__(_config(self._answering(app), self._connections))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whoever is left then has gone as far as the application can tell, and it ends by itself.
+        breaking = asyncio.get_running_loop().call_later(_GRACE_SECONDS - 1, self._connections.abort)
+        await super().shutdown(sockets)
+        breaking.cancel()
+
+    def _answering(self, app: ASGIApp) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            except AnswerLostError:
+                pass  # an answer that is left unfinished breaks the connection
+            except asyncio.CancelledError:
+                if not self.should_exit:
+                    raise
+
+        return answer
 
 
 def _run(server: _Server, listener: socket.socket, started: Future[None]) -> None:
@@ -133,21 +163,10 @@ def _describe(listener: socket.socket) -> RunningServer:
     return RunningServer(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", port)
 
 
-class _Http(H11Protocol):
-    """HTTP/1.1 that takes no notice of offers to speak something else (RFC 9110, 7.8), as Java's and curl's of h2c."""
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: such offers come with every request of a client that makes them."""
-
-
-def _config(app: ASGIApp) -> uvicorn.Config:
-    async def hang_up_quietly(scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(AnswerLostError):  # an answer that is left unfinished breaks the connection
-            await app(scope, receive, send)
-
-    return uvicorn.Config(
-        hang_up_quietly,
-        http=_Http,
+def _config(app: ASGIApp, connections: Connections) -> BoundedConfig:
+    return BoundedConfig(
+        app,
+        connections,
         ws="none",
         lifespan="auto",
         log_config=None,  # logging belongs to the program around
@@ -159,5 +178,4 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
     )

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 import anyio
-import anyio.to_thread
 from anyio.lowlevel import RunVar
-from attrs import frozen
+from attrs import evolve, field, frozen
+from cachetools import TTLCache
 from PIL import Image
 from PIL.ExifTags import Base
 
 from face_async.errors import ReturnCode
-from face_async.images.machine import processors
+from face_async.images.containers import pixels_of
+from face_async.server.bounds.admission import RecognitionQueue
+from face_async.server.bounds.callers import while_connected
 from face_async.server.refusal import Refusal
 from face_async.server.request.parameters import PictureUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from starlette.requests import Request
 
     from face_async.server.fetch import Fetcher
     from face_async.server.recognition import Face, Recognizer
@@ -27,9 +32,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _ORIENTATION = Base.Orientation
 _SIDEWAYS = range(5, 9)
 
-# A limiter belongs to the event loop that it was made in, and one application may serve several.
-_limiter: RunVar[anyio.CapacityLimiter] = RunVar("face_async.server.recognition")
-
+_REMEMBERED_SECONDS, _REMEMBERED = 10.0, 256
 
 T = TypeVar("T")
 
@@ -52,48 +55,100 @@ class Found(Generic[T]):
     height: int
 
 
+class _Looks:
+    """Pictures looked at in one event loop: the queue, and what was seen in the last seconds."""
+
+    def __init__(self) -> None:
+        self.queue = RecognitionQueue()
+        self.seen: TTLCache[object, object] = TTLCache[object, object](_REMEMBERED, _REMEMBERED_SECONDS)
+        self.under_way: dict[object, anyio.Event] = {}
+
+
 @frozen
 class FaceFinder:
-    """Finds the face in each picture, in as many pictures at once as there are processors."""
+    """Finds the faces in each picture, in as many pictures at once as there are processors.
+
+    The same picture, sent by one account several times within seconds, for several groups, is looked at once.
+    """
 
     recognizer: Recognizer
     fetcher: Fetcher
+    account: str = ""
+    request: Request | None = None
+    # An application may be served by several event loops.
+    _looks: RunVar[_Looks] = field(factory=lambda: RunVar("face_async.server.looks"))
+
+    def serving(self, account: str, request: Request | None) -> FaceFinder:
+        """Return the same finder for one account and its request: once its caller has gone, nothing more is looked at.
+
+        Args:
+            account: Whose pictures they are.
+            request: The request, whose body has been read; None: whoever has sent it is waited for.
+        """
+        return evolve(self, account=account, request=request)
 
     async def find(self, picture: bytes | PictureUrl | None) -> Face:
         """Return the face in a picture.
 
         Raises:
-            Refusal: -1300 when there is no picture, -1308 when it cannot be fetched, or the recognizer's code.
+            Refusal: -1300 when there is no picture, -1308 when it cannot be fetched, 15 when too many wait, or the
+                recognizer's code.
+            ClientDisconnect: The caller has gone.
         """
-        content = await self._content(picture)
-        return await anyio.to_thread.run_sync(self.recognizer.find_face, content, limiter=_recognition_limiter())
+        return await self._find("face", picture, self.recognizer.find_face)
 
     async def find_faces(self, picture: bytes | PictureUrl | None, most: int) -> Found[Face]:
         """Return the ``most`` largest faces in a picture.
 
         Raises:
             Refusal: As :meth:`find`.
+            ClientDisconnect: As :meth:`find`.
         """
-        return await self._find_several(picture, lambda content: _faces(self.recognizer, content, most))
+        find = _several(lambda content: _faces(self.recognizer, content, most))
+        return await self._find(f"{most} faces", picture, find)
 
     async def find_shapes(self, picture: bytes | PictureUrl | None, most: int) -> Found[Shape]:
         """Return the points of the ``most`` largest faces in a picture.
 
         Raises:
             Refusal: As :meth:`find`, or -1104 when the recognizer has no points.
+            ClientDisconnect: As :meth:`find`.
         """
-        return await self._find_several(picture, lambda content: _shapes(self.recognizer, content, most))
+        find = _several(lambda content: _shapes(self.recognizer, content, most))
+        return await self._find(f"{most} shapes", picture, find)
 
-    async def _find_several(self, picture: bytes | PictureUrl | None, find: Callable[[bytes], list[T]]) -> Found[T]:
-        content = await self._content(picture)
+    async def find_all(self, pictures: Sequence[bytes | PictureUrl | None]) -> list[Face | Refusal]:
+        """Return for each picture, in order, its face, or the refusal for it.
 
-        def look() -> Found[T]:
-            faces = find(content)
-            if not faces:
-                raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
-            return Found(faces, *_size(content))
+        Raises:
+            Refusal: 15 when too many wait.
+            ClientDisconnect: The caller has gone.
+        """
+        self._loop_looks().queue.require_room([each for each in pictures if isinstance(each, bytes)])
+        outcomes: dict[int, Face | Refusal] = {}
 
-        return await anyio.to_thread.run_sync(look, limiter=_recognition_limiter())
+        async def find_one(index: int) -> None:
+            try:
+                content = await self._content(pictures[index])
+                outcomes[index] = await self._see("face", content, self.recognizer.find_face, waits=True)
+            except Refusal as refusal:
+                outcomes[index] = refusal
+
+        async def find_each() -> None:
+            async with anyio.create_task_group() as tasks:
+                for index in range(len(pictures)):
+                    tasks.start_soon(find_one, index)
+
+        await while_connected(self.request, find_each)
+        return [outcomes[index] for index in range(len(pictures))]
+
+    async def _find(self, what: str, picture: bytes | PictureUrl | None, look: Callable[[bytes], T]) -> T:
+        async def find() -> T:
+            content = await self._content(picture)
+            self._loop_looks().queue.require_room([content])
+            return await self._see(what, content, look)
+
+        return await while_connected(self.request, find)
 
     async def _content(self, picture: bytes | PictureUrl | None) -> bytes:
         content = await self.fetcher.fetch(picture.value) if isinstance(picture, PictureUrl) else picture
@@ -101,20 +156,47 @@ class FaceFinder:
             raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
         return content
 
-    async def find_all(self, pictures: Sequence[bytes | PictureUrl | None]) -> list[Face | Refusal]:
-        """Return for each picture, in order, its face, or the refusal for it."""
-        outcomes: dict[int, Face | Refusal] = {}
-
-        async def find_one(index: int) -> None:
+    async def _see(self, what: str, content: bytes, look: Callable[[bytes], T], *, waits: bool = False) -> T:
+        looks = self._loop_looks()
+        key = (self.account, what, hashlib.sha256(content).digest())
+        while key in looks.under_way:
+            await looks.under_way[key].wait()  # and look oneself if the other one's caller has gone
+        seen = looks.seen.get(key)
+        if seen is None:
+            looks.under_way[key] = anyio.Event()
             try:
-                outcomes[index] = await self.find(pictures[index])
-            except Refusal as refusal:
-                outcomes[index] = refusal
+                seen = looks.seen[key] = await self._look(content, look, waits=waits)
+            finally:
+                looks.under_way.pop(key).set()
+        if isinstance(seen, ReturnCode):
+            raise Refusal(seen)
+        return cast("T", seen)
 
-        async with anyio.create_task_group() as tasks:
-            for index in range(len(pictures)):
-                tasks.start_soon(find_one, index)
-        return [outcomes[index] for index in range(len(pictures))]
+    async def _look(self, content: bytes, look: Callable[[bytes], T], *, waits: bool) -> T | ReturnCode:
+        try:
+            return await self._loop_looks().queue.run(look, content, pixels=pixels_of(content), waits=waits)
+        except Refusal as refusal:
+            if refusal.code == ReturnCode.RATE_LIMITED:
+                raise
+            return refusal.code
+
+    def _loop_looks(self) -> _Looks:
+        try:
+            return self._looks.get()
+        except LookupError:
+            looks = _Looks()
+            self._looks.set(looks)
+            return looks
+
+
+def _several(find: Callable[[bytes], list[T]]) -> Callable[[bytes], Found[T]]:
+    def look(content: bytes) -> Found[T]:
+        faces = find(content)
+        if not faces:
+            raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
+        return Found(faces, *_size(content))
+
+    return look
 
 
 def _faces(recognizer: Recognizer, content: bytes, most: int) -> list[Face]:
@@ -140,12 +222,3 @@ def _size(content: bytes) -> tuple[int, int]:
             return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
     except Exception as error:  # decoders raise whatever hostile bytes lead them to
         raise Refusal(ReturnCode.SDK_IMAGE_DECODE_FAILED) from error
-
-
-def _recognition_limiter() -> anyio.CapacityLimiter:
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(processors())
-        _limiter.set(limiter)
-        return limiter

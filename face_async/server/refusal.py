@@ -16,9 +16,11 @@ class Refusal(Exception):  # noqa: N818 - it becomes the answer's code; nothing 
     Attributes:
         code: The return code (Spec: 3).
         data: Further values in the answer's ``data``.
+        retry_after: Seconds after which the same request may succeed, which the answer's Retry-After says; None: never.
     """
 
-    def __init__(self, code: int, data: Mapping[str, object] | None = None) -> None:
+    def __init__(self, code: int, data: Mapping[str, object] | None = None, *, retry_after: int | None = None) -> None:
         self.code = CODES[code]
         super().__init__(f"{code} {self.code.name}")
         self.data = dict(data or {})
+        self.retry_after = retry_after

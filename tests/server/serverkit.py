@@ -9,6 +9,7 @@ import http.server
 import itertools
 import json
 import re
+import socket
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import anyio.from_thread
 import httpx
 import numpy as np
+from timing import PATIENCE
 
 from face_async import FaceSession, ServiceLimits
 from face_async.server import Face, Store, create_app, serve_in_background
@@ -57,6 +59,19 @@ class ToyRecognizer:
         self.closed += 1
 
 
+class SlowRecognizer(ToyRecognizer):
+    """Looks at each picture until it is told to go on, and counts them."""
+
+    def __init__(self):
+        self.seen = []
+        self.go = threading.Event()
+
+    def find_face(self, content):
+        self.seen.append(content)
+        assert self.go.wait(PATIENCE)
+        return super().find_face(content)
+
+
 def picture(person: int, shot: int = 0) -> bytes:
     return f"person {person} shot {shot}".encode()
 
@@ -92,6 +107,16 @@ def part(name: str, content: bytes | str, *, filename: str | None = None, header
 def multipart(*parts: bytes, end: bytes = b"--\r\n") -> bytes:
     delimiter = b"--" + BOUNDARY.encode()
     return b"".join(delimiter + b"\r\n" + each + b"\r\n" for each in parts) + delimiter + end
+
+
+def compare(first: bytes, second: bytes) -> bytes:
+    """A whole request for a comparison."""
+    body = multipart(part("appid", APPID), part("bucket", BUCKET), part("imageA", first), part("imageB", second))
+    head = (
+        f"POST /face/compare HTTP/1.1\r\nHost: server\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"Content-Length: {len(body)}\r\nAuthorization: {authorization()}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class Caller:
@@ -184,3 +209,46 @@ async def served(limits: ServiceLimits = LIMITS, *, count: int = 1, credentials:
             options = {"base_url": "http://localhost", "transport": httpx.ASGITransport(app), "limits": limits}
             sessions = [FaceSession(APPID, BUCKET, credentials, **options) for _ in range(count)]
             yield [await stack.enter_async_context(session) for session in sessions]
+
+
+class Connection:
+    """A socket to a server, in a worker thread."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.received = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> bytes:
+        """Return the next answer, b"" when the connection ends without one."""
+        try:
+            while b"\r\n\r\n" not in self.received:
+                self._receive()
+            head = self.received[: self.received.index(b"\r\n\r\n") + 4]
+            size = len(head) + int(re.search(rb"content-length: *(\d+)", head.lower())[1])
+            while len(self.received) < size:
+                self._receive()
+        except OSError:
+            return b""
+        answer, self.received = self.received[:size], self.received[size:]
+        return answer
+
+    def _receive(self) -> None:
+        data = self.socket.recv(65_536)
+        if not data:
+            raise ConnectionResetError
+        self.received += data
+
+    def is_open(self) -> bool:
+        """Return whether the server has not ended the connection; an answer must have been read."""
+        self.socket.setblocking(False)
+        try:
+            return self.socket.recv(1) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self.socket.settimeout(PATIENCE)

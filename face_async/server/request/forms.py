@@ -16,8 +16,10 @@ import base64
 import binascii
 import json
 import re
+import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import anyio.lowlevel
 from attrs import field, frozen
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -37,6 +39,9 @@ MAX_PARTS = 8_192
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 16_384
 """Bytes of one header line: room for a percent-encoded path of any length that systems allow."""
+
+_SLICE = 8_192  # bytes that are parsed at once
+_TURN_SECONDS = 0.002
 
 _PICTURE_LISTS = frozenset({"images"})
 _PICTURES = _PICTURE_LISTS | {"image", "imageA", "imageB"}
@@ -148,6 +153,7 @@ async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], objec
         raise Refusal(ReturnCode.REQUEST_TOO_LARGE)
     problem: Refusal | None = None
     size, more = 0, True
+    turn = _Turn()
     while more and size <= 2 * max_bytes:
         # Not request.stream(): leaving that generator half-way is a warning on trio.
         message = await request.receive()
@@ -158,8 +164,10 @@ async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], objec
         size += len(chunk)
         if size > max_bytes:
             problem = problem or Refusal(ReturnCode.REQUEST_TOO_LARGE)
-        elif problem is None:
-            problem = _written(write, chunk)
+            continue
+        for start in range(0, len(chunk), _SLICE):
+            problem = problem or _written(write, chunk[start : start + _SLICE])
+            await turn.yield_if_long()
     if problem is not None:
         raise problem
 
@@ -172,6 +180,18 @@ def _written(write: Callable[[bytes], object], chunk: bytes) -> Refusal | None:
     except Refusal as refusal:
         return refusal
     return None
+
+
+class _Turn:
+    """Lets others have the event loop when one body, such as one of thousands of parts, has had it for long."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def yield_if_long(self) -> None:
+        if time.perf_counter() - self._began > _TURN_SECONDS:
+            await anyio.lowlevel.checkpoint()
+            self._began = time.perf_counter()
 
 
 class _Part(NamedTuple):

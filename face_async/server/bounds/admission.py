@@ -1,0 +1,154 @@
+"""The queue for recognition: bounded by its length, by the time that it takes, and by memory.
+
+A picture counts by its pixels, which decoding costs memory and time, rather than as one. What somebody has to wait for
+is estimated by the pace of the pictures before; where that is too long, the request is refused at once, and told when
+to come again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from face_async.errors import ReturnCode
+from face_async.images.machine import memory_limit, processors
+from face_async.server.recognition import MAX_PIXELS
+from face_async.server.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+MAX_WAITING = 1_000
+"""Pictures that wait."""
+
+MAX_WAIT = 10.0
+"""Seconds that a request may have to wait: less than clients wait for an answer."""
+
+_FIXED_PIXELS = 1_000_000  # that looking at any picture takes as much time as decoding these
+_FIRST_PACE = 0.01  # seconds for as many pixels, until pictures have been looked at
+_ADAPTION = 0.2  # how much the newest picture counts in the pace
+_MEMORY_PART = 8  # which part of the memory the files of waiting pictures may take
+
+
+class RecognitionQueue:
+    """Looks at pictures in worker threads, as many as there are processors; the others wait in order.
+
+    It belongs to one event loop.
+
+    Args:
+        max_waiting: Pictures that may wait.
+        max_wait: Seconds that a request may have to wait.
+    """
+
+    def __init__(self, *, max_waiting: int = MAX_WAITING, max_wait: float = MAX_WAIT) -> None:
+        self._max_waiting = max_waiting
+        self._max_wait = max_wait
+        self._max_bytes = memory_limit() // _MEMORY_PART
+        self._threads = anyio.CapacityLimiter(processors())
+        self._waiting: OrderedDict[anyio.Event, int] = OrderedDict()  # and their pixels
+        self._bytes = 0  # of waiting files
+        self._running = 0
+        self._pixels = 0  # of pictures that are being looked at
+        self._pace = _FIRST_PACE / _FIXED_PIXELS  # seconds a pixel
+
+    def require_room(self, contents: Sequence[bytes]) -> None:
+        """Refuse a request that would have to wait for too long.
+
+        Args:
+            contents: The pictures of the request, which may themselves take as long as they do.
+
+        Raises:
+            Refusal: 15, with the seconds after which there may be room.
+        """
+        if not self._waiting:
+            return
+        expected = self._expected_wait()
+        if (
+            len(self._waiting) + len(contents) > self._max_waiting
+            or self._bytes + sum(map(len, contents)) > self._max_bytes
+            or expected > self._max_wait
+        ):
+            raise self._refusal(expected)
+
+    async def run(self, look: Callable[[bytes], T], content: bytes, *, pixels: int, waits: bool = False) -> T:
+        """Return what a function sees in a picture, once it is the picture's turn.
+
+        Args:
+            look: The function, which is called in a worker thread.
+            content: The picture.
+            pixels: How many pixels it has.
+            waits: Whether it waits however long it takes, since its request has been let in with other pictures.
+
+        Raises:
+            Refusal: 15 when its turn does not come in time, or what ``look`` raises.
+        """
+        await self._enter(pixels, len(content), waits=waits)
+        began = time.perf_counter()
+        try:
+            return await anyio.to_thread.run_sync(look, content, limiter=self._threads)
+        finally:
+            self._leave(pixels, time.perf_counter() - began)
+
+    async def _enter(self, pixels: int, size: int, *, waits: bool) -> None:
+        if not self._waiting and self._fits(pixels):
+            self._begin(pixels)
+            return
+        turn = anyio.Event()
+        self._waiting[turn] = pixels
+        self._bytes += size
+        try:
+            with anyio.move_on_after(None if waits else self._max_wait):
+                await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._end(pixels)
+            raise
+        finally:
+            self._waiting.pop(turn, None)
+            self._bytes -= size
+            self._call_next()
+        if not turn.is_set():
+            raise self._refusal(self._expected_wait())
+
+    def _leave(self, pixels: int, seconds: float) -> None:
+        self._pace += _ADAPTION * (seconds / (_FIXED_PIXELS + pixels) - self._pace)
+        self._end(pixels)
+        self._call_next()
+
+    def _call_next(self) -> None:
+        while self._waiting:
+            turn, pixels = next(iter(self._waiting.items()))
+            if not self._fits(pixels):
+                return
+            del self._waiting[turn]
+            self._begin(pixels)
+            turn.set()
+
+    def _fits(self, pixels: int) -> bool:
+        if not self._running:
+            return True
+        return self._running < self._threads.total_tokens and self._pixels + pixels <= MAX_PIXELS
+
+    def _begin(self, pixels: int) -> None:
+        self._running += 1
+        self._pixels += pixels
+
+    def _end(self, pixels: int) -> None:
+        self._running -= 1
+        self._pixels -= pixels
+
+    def _expected_wait(self) -> float:
+        pixels = sum(self._waiting.values()) + self._pixels
+        pictures = len(self._waiting) + self._running
+        return self._pace * (pixels + pictures * _FIXED_PIXELS) / self._threads.total_tokens
+
+    def _refusal(self, expected: float) -> Refusal:
+        # Half the queue is gone by then: there is room for some, and it does not run empty meanwhile.
+        return Refusal(ReturnCode.RATE_LIMITED, retry_after=math.ceil(max(1.0, min(expected, self._max_wait) / 2)))
