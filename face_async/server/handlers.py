@@ -33,6 +33,8 @@ Code   When
 -1306  getpersonids, identify, delgroupids, multidentify: no such group
 -1309  addface: the person had all faces before the request; in ``ret_codes``: no room for this picture
 -1308  the URL is not in ``url_allow_list``, or nothing could be fetched from it
+15     more pictures wait than the server looks at in 10 s, or than its memory has room for; Retry-After says when to
+       come again
 -1400  the picture's format is not taken, such as GIF
 -1102  the picture cannot be decoded
 -1101  no face was found in it
@@ -46,7 +48,7 @@ Code   When
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
-Never returned unless scripted: 15, 24, 107, 108, -1105 to -1109 and -1403 (:mod:`face_async.server.faults`).
+Never returned unless scripted: 24, 107, 108, -1105 to -1109 and -1403 (:mod:`face_async.server.faults`).
 """
 
 from __future__ import annotations
