@@ -37,12 +37,12 @@ MAX_HEADERS = 128
 _MOST_CONNECTIONS = 4_096
 
 _SWEEP_SECONDS = 1.0
-_SLICE = 8_192  # bytes that are parsed before it is looked at what they were
+_SLICE = 2_048  # bytes of heads and chunks that are parsed before it is looked at what they were
 _DRAIN_BYTES = 262_144  # that a refused request may still have, and keep its connection
 _DRAIN_SECONDS = 2.0  # for that; and then once more, until a client has read its answer
 _LINGER_BYTES = 16_777_216
 
-_FREE_CHUNK_BYTES = 8_192  # of the sizes of chunks and the like in a body
+_FREE_CHUNK_BYTES = 4_096  # of the sizes of chunks and the like in a body
 _CHUNK_PART = 16  # which part of the body they may be beyond that
 
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -205,6 +205,7 @@ class BoundedProtocol(H11Protocol):
         self._since = 0.0
         self._received = 0  # bytes since then
         self._payload = self._overhead = 0  # bytes of the present body
+        self._has_length = False  # whether that is not in chunks
         self._closing: asyncio.TimerHandle | None = None
 
     @property
@@ -232,13 +233,17 @@ class BoundedProtocol(H11Protocol):
             if self._received > _LINGER_BYTES:
                 self.abort()
             return
-        for start in range(0, len(data), _SLICE):
-            self._parse(data[start : start + _SLICE])
-            if self._is_closing():
-                return
+        start = 0
+        while start < len(data) and not self._is_closing():
+            end = len(data) if self._in_sized_body() else start + _SLICE
+            self._parse(data[start:end])
+            start = end
         self._note_phase()
         if self._phase is Phase.REFUSED and self._received > _DRAIN_BYTES:
             self._close()
+
+    def _in_sized_body(self) -> bool:
+        return self._has_length and self.conn.their_state is h11.SEND_BODY
 
     def _is_closing(self) -> bool:
         return self._phase is Phase.CLOSING or self.transport.is_closing()
@@ -249,6 +254,7 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not cycle:
             self._payload = self._overhead = 0
+            self._has_length = all(name != b"transfer-encoding" for name, _ in self.headers)
         elif cycle and self.conn.their_state is h11.SEND_BODY:
             self._payload += len(cycle.body) - before
             self._overhead += len(data) - (self._payload - payload)
