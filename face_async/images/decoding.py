@@ -33,8 +33,8 @@ A file of 100 KB can claim to have a thousand times as many."""
 MAX_WEBP_PIXELS = 20_000_000
 """The same of a WebP: its decoder takes 16 bytes a pixel, so that these are 320 MB."""
 
-MAX_SIDE = 65_535
-"""Pixels of a picture's longer side, as many as a JPEG may have. Each row takes memory beside its pixels."""
+MAX_SIDE = 1_000_000
+"""The same of a picture's longer side: each row takes up to 36 bytes beside its pixels."""
 
 LAST_ROWS = 0.1
 """Which part of a picture's rows may be missing at its end, where its file breaks off."""

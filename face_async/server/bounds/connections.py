@@ -38,9 +38,10 @@ _MOST_CONNECTIONS = 4_096
 
 _SWEEP_SECONDS = 1.0
 _SLICE = 2_048  # bytes of heads and chunks that are parsed before it is looked at what they were
-_DRAIN_BYTES = 262_144  # that a refused request may still have, and keep its connection
+_DRAIN_BYTES = 262_144  # that a refused request may still have in chunks, and keep its connection
+_DRAIN_SIZED_BYTES = 16_777_216  # the same where its length is known: it is read at little cost
 _DRAIN_SECONDS = 2.0  # for that; and then once more, until a client has read its answer
-_LINGER_BYTES = 16_777_216
+_LINGER_BYTES = 16_777_216  # and at most so many
 
 _FREE_CHUNK_BYTES = 4_096  # of the sizes of chunks and the like in a body
 _CHUNK_PART = 16  # which part of the body they may be beyond that
@@ -239,7 +240,8 @@ class BoundedProtocol(H11Protocol):
             self._parse(data[start:end])
             start = end
         self._note_phase()
-        if self._phase is Phase.REFUSED and self._received > _DRAIN_BYTES:
+        most = _DRAIN_SIZED_BYTES if self._has_length else _DRAIN_BYTES
+        if self._phase is Phase.REFUSED and self._received > most:
             self._close()
 
     def _in_sized_body(self) -> bool:
