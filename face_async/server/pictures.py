@@ -55,7 +55,7 @@ class Found(Generic[T]):
     height: int
 
 
-class _Looks:
+class _RecentFaces:
     """Pictures looked at in one event loop: the queue, and what was seen in the last seconds."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class FaceFinder:
     account: str = ""
     request: Request | None = None
     # An application may be served by several event loops.
-    _looks: RunVar[_Looks] = field(factory=lambda: RunVar("face_async.server.looks"))
+    _looks: RunVar[_RecentFaces] = field(factory=lambda: RunVar("face_async.server.looks"))
 
     def serving(self, account: str, request: Request | None) -> FaceFinder:
         """Return the same finder for one account and its request: once its caller has gone, nothing more is looked at.
@@ -180,11 +180,11 @@ class FaceFinder:
                 raise
             return refusal.code
 
-    def _loop_looks(self) -> _Looks:
+    def _loop_looks(self) -> _RecentFaces:
         try:
             return self._looks.get()
         except LookupError:
-            looks = _Looks()
+            looks = _RecentFaces()
             self._looks.set(looks)
             return looks
 

@@ -98,7 +98,7 @@ class ConnectionLimits:
     min_body_rate: float = field(default=1_000.0, validator=ge(0))
 
 
-class Phase(enum.Enum):
+class ConnectionPhase(enum.Enum):
     """What a connection waits for."""
 
     HEAD = "the first request, or the rest of a request's head"
@@ -109,7 +109,7 @@ class Phase(enum.Enum):
     CLOSING = "the client to close it"
 
 
-_UNFINISHED = {Phase.HEAD, Phase.BODY, Phase.REFUSED, Phase.CLOSING}
+_UNFINISHED = {ConnectionPhase.HEAD, ConnectionPhase.BODY, ConnectionPhase.REFUSED, ConnectionPhase.CLOSING}
 
 
 class Connections:
@@ -151,7 +151,7 @@ class Connections:
         self._unfinished.pop(connection, None)
         self._idle.pop(connection, None)
 
-    def note(self, connection: BoundedProtocol, phase: Phase) -> None:
+    def note(self, connection: BoundedProtocol, phase: ConnectionPhase) -> None:
         """Note what a connection waits for from now on."""
         if connection not in self._all:
             return
@@ -159,7 +159,7 @@ class Connections:
             self._unfinished.setdefault(connection)
         else:
             self._unfinished.pop(connection, None)
-        if phase is Phase.IDLE:
+        if phase is ConnectionPhase.IDLE:
             self._idle[connection] = None
         else:
             self._idle.pop(connection, None)
@@ -201,7 +201,7 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._connections = cast("BoundedConfig", config).connections
-        self._phase: Phase = Phase.HEAD
+        self._phase: ConnectionPhase = ConnectionPhase.HEAD
         self.cycle: RequestResponseCycle | None = None  # type: ignore[assignment] # as it is before a request
         self._since = 0.0
         self._received = 0  # bytes since then
@@ -218,7 +218,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         if self._connections.admit(self):
-            self._connections.note(self, Phase.HEAD)
+            self._connections.note(self, ConnectionPhase.HEAD)
         else:
             self._refuse_connection()
 
@@ -230,7 +230,7 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:  # noqa: D102 - of the base
         self._received += len(data)
-        if self._phase is Phase.CLOSING:
+        if self._phase is ConnectionPhase.CLOSING:
             if self._received > _LINGER_BYTES:
                 self.abort()
             return
@@ -241,14 +241,14 @@ class BoundedProtocol(H11Protocol):
             start = end
         self._note_phase()
         most = _DRAIN_SIZED_BYTES if self._has_length else _DRAIN_BYTES
-        if self._phase is Phase.REFUSED and self._received > most:
+        if self._phase is ConnectionPhase.REFUSED and self._received > most:
             self._close()
 
     def _in_sized_body(self) -> bool:
         return self._has_length and self.conn.their_state is h11.SEND_BODY
 
     def _is_closing(self) -> bool:
-        return self._phase is Phase.CLOSING or self.transport.is_closing()
+        return self._phase is ConnectionPhase.CLOSING or self.transport.is_closing()
 
     def _parse(self, data: bytes) -> None:
         cycle, payload = self.cycle, self._payload
@@ -298,18 +298,18 @@ class BoundedProtocol(H11Protocol):
         """Give up a request that is too slow."""
         limits, waited = self._connections.limits, now - self._since
         match self._phase:
-            case Phase.HEAD if waited > limits.header_seconds:
+            case ConnectionPhase.HEAD if waited > limits.header_seconds:
                 if self._received:
                     self._refuse(408, f"the headers took longer than {limits.header_seconds:g} seconds")
                 else:
                     self.transport.close()
-            case Phase.BODY if self.flow.read_paused:
+            case ConnectionPhase.BODY if self.flow.read_paused:
                 self._begin(now)  # it is the application that does not read
-            case Phase.BODY if waited > limits.body_seconds:
+            case ConnectionPhase.BODY if waited > limits.body_seconds:
                 if self._received < limits.min_body_rate * waited:
                     self._refuse(408, f"the body came slower than {limits.min_body_rate:g} bytes a second")
                 self._begin(now)
-            case Phase.REFUSED if waited > _DRAIN_SECONDS:
+            case ConnectionPhase.REFUSED if waited > _DRAIN_SECONDS:
                 self._close()
             case _:
                 pass
@@ -331,13 +331,13 @@ class BoundedProtocol(H11Protocol):
     def _begin(self, now: float) -> None:
         self._since, self._received = now, 0
 
-    def _present_phase(self) -> Phase:
+    def _present_phase(self) -> ConnectionPhase:
         sending = self.conn.their_state is h11.SEND_BODY
         if self.cycle and not self.cycle.response_complete:
-            return Phase.BODY if sending else Phase.ANSWER
+            return ConnectionPhase.BODY if sending else ConnectionPhase.ANSWER
         if sending:
-            return Phase.REFUSED
-        return Phase.IDLE if self.cycle and not self.conn.trailing_data[0] else Phase.HEAD
+            return ConnectionPhase.REFUSED
+        return ConnectionPhase.IDLE if self.cycle and not self.conn.trailing_data[0] else ConnectionPhase.HEAD
 
     def _refuse_connection(self) -> None:
         answer = envelope(ReturnCode.RATE_LIMITED, {})
@@ -357,9 +357,9 @@ class BoundedProtocol(H11Protocol):
 
     def _close(self) -> None:
         """Close without a reset, which could overtake the answer: read on for a while, until the client closes."""
-        self._phase = Phase.CLOSING
+        self._phase = ConnectionPhase.CLOSING
         self._received = 0
-        self._connections.note(self, Phase.CLOSING)
+        self._connections.note(self, ConnectionPhase.CLOSING)
         self._unset_keepalive_if_required()
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
