@@ -15,6 +15,7 @@ from doubles import CREDENTIALS, Network, envelope, session_on
 
 from face_async import (
     AuthError,
+    DeadlineError,
     FaceSession,
     RateLimitedError,
     ResponseError,
@@ -24,6 +25,7 @@ from face_async import (
     UnavailableError,
 )
 from face_async._call.retry import RetryQuota, clock_skew, retry_after
+from face_async._transports.base import Reason, TransportFailure
 from face_async.signature import parse
 
 pytestmark = pytest.mark.anyio
@@ -241,3 +243,16 @@ async def test_a_session_that_was_closed_tries_nothing_again():
     with pytest.raises(UnavailableError) as caught:
         await session.get_info("p")
     assert (caught.value.attempts, len(closing.sent)) == (1, 1)
+
+
+async def test_a_transport_that_ends_a_call_a_moment_early_has_ended_it_at_its_deadline(monkeypatch):
+    """The clock of an event loop may run in steps."""
+    session, _ = session_over((200, {}, PERSON), retry=AT_ONCE)
+
+    async def send(*_):
+        raise TransportFailure(Reason.DEADLINE, unsent=False)
+
+    monkeypatch.setattr(session._runner.transport, "send", send)
+    with pytest.raises(DeadlineError) as caught:
+        await session.get_info("p")
+    assert 1 == caught.value.attempts
