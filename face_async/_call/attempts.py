@@ -196,7 +196,7 @@ class CallRunner:
                 if answer is not None:
                     self._adapt(judgement, call, slowdowns)
                 pause = self._pause(judgement, call, answer)
-                if pause is None:
+                if pause is None or isinstance(error, DeadlineError):
                     raise
             else:
                 self.quota.refund()
