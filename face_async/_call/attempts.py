@@ -195,8 +195,8 @@ class CallRunner:
                 call.doubtful = call.doubtful or judgement.phase is Phase.AMBIGUOUS
                 if answer is not None:
                     self._adapt(judgement, call, slowdowns)
-                pause = self._pause(judgement, call, answer)
-                if pause is None or isinstance(error, DeadlineError):
+                pause = None if isinstance(error, DeadlineError) else self._pause(judgement, call, answer)
+                if pause is None:
                     raise
             else:
                 self.quota.refund()

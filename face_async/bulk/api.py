@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 from attrs import evolve, field, frozen
 
-from face_async._call.wire import encode
-from face_async.bulk.fitting import fitted
-from face_async.bulk.ledger import Key, LimitLedger, Reservation
+from face_async.bulk.ledger import Key, Reservation
+from face_async.bulk.limited import LimitedApi
 from face_async.bulk.lines import PersonLines, check_pair
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import (
@@ -19,23 +16,19 @@ from face_async.endpoints import (
     IDENTIFY,
     NEW_PERSON,
     VERIFY,
-    Endpoint,
-    FaceApi,
     Fields,
-    Images,
     searched,
 )
 from face_async.errors import LimitError
-from face_async.images import ImageFile, in_memory
+from face_async.images import in_memory
 from face_async.limits import check_group_ids, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 
     from face_async.bulk.lines import PersonImage
     from face_async.errors import FaceError
     from face_async.images import ImageSource
-    from face_async.limits import ServiceLimits
     from face_async.models import (
         AddFaceResult,
         AddGroupIdsResult,
@@ -49,8 +42,6 @@ if TYPE_CHECKING:
         NewPersonResult,
         VerifyResult,
     )
-
-_NAMELESS = ImageFile(b"")
 
 Errors: TypeAlias = Literal["collect", "raise"]
 """What becomes of the groups that fail: their errors are collected beside the results, or the first one is raised."""
@@ -95,7 +86,7 @@ class GroupsResult:
         return self.candidates[0] if self.candidates else None
 
 
-class BulkApi(FaceApi):
+class BulkApi(LimitedApi):
     """The bulk verbs.
 
     Most of their results are asynchronous context managers over :class:`Outcome`; all of those take
@@ -106,16 +97,6 @@ class BulkApi(FaceApi):
     - ``ordered``: True yields outcomes in input order, False (the default) as they are completed;
     - ``progress``: called as ``progress(done, total_or_None, outcome)`` when an item is completed.
     """
-
-    @property
-    @abstractmethod
-    def limits(self) -> ServiceLimits:
-        """The service's limits, as they are enforced before anything is sent."""
-
-    @cached_property
-    def ledger(self) -> LimitLedger:
-        """What keeps persons, groups and the appid within their limits, for all bulk verbs together."""
-        return LimitLedger(self, self.limits)
 
     async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
         """As :meth:`FaceApi.add_face`, and the ledger hears of it."""
@@ -198,12 +179,6 @@ class BulkApi(FaceApi):
             check_text("tag", tag, self.limits)
         lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
         return Outcomes(lines, pairs, endpoint=ADD_FACE, **options)
-
-    async def add_face_knowing(
-        self, person_id: str, images: Sequence[ImageSource], *, tag: str | None, before: Collection[str] | None
-    ) -> AddFaceResult:
-        """As :meth:`FaceApi.add_face`, for whoever keeps the ledger and knows the ids of the person's faces before."""
-        return await self._add_face(person_id, images, tag=tag, before=before)
 
     def new_persons(
         self,
@@ -326,33 +301,6 @@ class BulkApi(FaceApi):
         by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
         in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
         return GroupsResult(candidates=_best_of(by_group.values())[:top], by_group=by_group, errors=in_order)
-
-    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
-        """Return the bytes of a request's body: exact, and no file is read for it, if the pictures' sizes are known.
-
-        Args:
-            endpoint: What is to be called.
-            fields: The text parameters.
-            images: The picture parameters.
-        """
-        return encode(endpoint, fields, images, self.limits).body.size
-
-    def room_for_image(self, endpoint: Endpoint[object], fields: Fields, like: ImageFile = _NAMELESS) -> int:
-        """Return how many bytes a picture may have, so that the request with it alone has the planned size.
-
-        Args:
-            endpoint: What is to be called.
-            fields: The text parameters.
-            like: A picture of the same name and media type, if it has its own.
-        """
-        empty = evolve(like, source=b"")
-        images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
-        return self.limits.planned_request_bytes - self.request_size(endpoint, fields, images)
-
-    async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
-        """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""
-        like = image if isinstance(image, ImageFile) else _NAMELESS
-        return await fitted(image, max_bytes=self.room_for_image(endpoint, fields, like))
 
 
 def check_new_person(person: object) -> None:

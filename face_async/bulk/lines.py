@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from face_async.bulk.api import BulkApi
     from face_async.bulk.ledger import Reservation
+    from face_async.bulk.limited import LimitedApi
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
 
@@ -49,7 +49,7 @@ class _JobPhoto(Photo):
 
     job: Job[PersonImage] = field(kw_only=True)
 
-    async def open(self, api: BulkApi, *, fit: bool) -> None:
+    async def open(self, api: LimitedApi, *, fit: bool) -> None:
         """Learn what it is, make it fit, and read it if it is a file object."""
         person_id, source = self.job.item
         if fit:
@@ -81,7 +81,7 @@ def _look_at(photos: Sequence[_JobPhoto]) -> list[tuple[_JobPhoto, ItemError]]:
 class PersonLines(JobRunner["PersonImage", FaceOutcome]):
     """Runs the jobs of ``add_faces``, whose options it takes."""
 
-    def __init__(self, api: BulkApi, *, tag: str | None, pack: bool, fit: bool, max_at_once: int) -> None:
+    def __init__(self, api: LimitedApi, *, tag: str | None, pack: bool, fit: bool, max_at_once: int) -> None:
         self._api = api
         self._tag = tag
         self._fit = fit

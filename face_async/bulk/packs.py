@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from face_async.bulk.api import BulkApi
     from face_async.bulk.ledger import Reservation
+    from face_async.bulk.limited import LimitedApi
     from face_async.images import ImageSource, Picture
     from face_async.models import FaceOutcome
 
@@ -84,7 +84,7 @@ class Packer(Generic[PhotoT]):
 
     def __init__(
         self,
-        api: BulkApi,
+        api: LimitedApi,
         *,
         add: Callable[[str, Sequence[PhotoT]], Awaitable[Sequence[FaceOutcome]]],
         end: Callable[[Sequence[PhotoT], Sequence[FaceOutcome] | ItemError], Awaitable[None]],
@@ -178,7 +178,7 @@ class AddRequest:
         in_doubt: Whether it was sent before, and may have had its effect.
     """
 
-    api: BulkApi
+    api: LimitedApi
     person_id: str
     images: Sequence[ImageSource]
     tag: str | None

@@ -1,0 +1,71 @@
+"""The verbs, and what the service's limits leave room for: what packs and bulk verbs stand on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from face_async._call.wire import encode
+from face_async.bulk.fitting import fitted
+from face_async.bulk.ledger import LimitLedger
+from face_async.endpoints import ADD_FACE, Endpoint, FaceApi, Fields, Images
+from face_async.images import ImageFile
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from face_async.images import ImageSource
+    from face_async.limits import ServiceLimits
+    from face_async.models import AddFaceResult
+
+_NAMELESS = ImageFile(b"")
+
+
+class LimitedApi(FaceApi):
+    """The verbs, with a ledger of what is stored and the exact size of every request."""
+
+    @property
+    @abstractmethod
+    def limits(self) -> ServiceLimits:
+        """The service's limits, as they are enforced before anything is sent."""
+
+    @cached_property
+    def ledger(self) -> LimitLedger:
+        """What keeps persons, groups and the appid within their limits, for all bulk verbs together."""
+        return LimitLedger(self, self.limits)
+
+    async def add_face_knowing(
+        self, person_id: str, images: Sequence[ImageSource], *, tag: str | None, before: Collection[str] | None
+    ) -> AddFaceResult:
+        """As :meth:`FaceApi.add_face`, for whoever keeps the ledger and knows the ids of the person's faces before."""
+        return await self._add_face(person_id, images, tag=tag, before=before)
+
+    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
+        """Return the bytes of a request's body: exact, and no file is read for it, if the pictures' sizes are known.
+
+        Args:
+            endpoint: What is to be called.
+            fields: The text parameters.
+            images: The picture parameters.
+        """
+        return encode(endpoint, fields, images, self.limits).body.size
+
+    def room_for_image(self, endpoint: Endpoint[object], fields: Fields, like: ImageFile = _NAMELESS) -> int:
+        """Return how many bytes a picture may have, so that the request with it alone has the planned size.
+
+        Args:
+            endpoint: What is to be called.
+            fields: The text parameters.
+            like: A picture of the same name and media type, if it has its own.
+        """
+        empty = evolve(like, source=b"")
+        images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
+        return self.limits.planned_request_bytes - self.request_size(endpoint, fields, images)
+
+    async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
+        """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""
+        like = image if isinstance(image, ImageFile) else _NAMELESS
+        return await fitted(image, max_bytes=self.room_for_image(endpoint, fields, like))
