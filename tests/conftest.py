@@ -16,6 +16,7 @@ stand-in            what it is, and when it is used
                     what no HTTP library would commit.
 ``faults``          The table of what a server can do wrong, as behaviors for the raw server, and what each means to a
                     client: for what is true of every fault.
+``nginx``           Debian's nginx before any of these servers, with the directives that a test gives it.
 ``stacks``          Fixtures that run a test on every event loop and HTTP library that a session may stand on.
 ``albums``          ``Album``: the bulk verbs over a dictionary of faces, without requests; it can hold and refuse
                     requests. For packing, the order of outcomes and the ledger.
