@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, NoReturn, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
@@ -123,6 +122,9 @@ class FaceSession(BulkApi):
 
     Use it as ``async with FaceSession(...) as session``, or call :meth:`aclose` at the end. Works on asyncio and trio.
 
+    It belongs to the process and the event loop in which it is entered or makes its first call. In another event loop,
+    or in a process that was forked since, every call raises ``RuntimeError``: open a session in each.
+
     Args:
         appid: The project's id.
         bucket: The name of the image space.
@@ -202,8 +204,9 @@ class FaceSession(BulkApi):
         A copy with a ``throttle`` of its own is bounded by that alone.
         """
         mine = self._options
-        other = copy.copy(self)
-        other.ledger = self.ledger  # it may have been made only now
+        ledger = self.ledger  # it may be made only now, and belongs to both
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), ledger=ledger)
         other._options = CallOptions(  # noqa: SLF001 - a copy of its own
             timeout=mine.timeout if timeout is None else timeout,
             deadline=mine.deadline if deadline is None else deadline,
@@ -246,6 +249,7 @@ class FaceSession(BulkApi):
         return super().request_size(endpoint, self._signed_for(fields), images)
 
     async def __aenter__(self) -> Self:
+        self._runner.home.enter()
         return self
 
     async def __aexit__(
@@ -254,8 +258,18 @@ class FaceSession(BulkApi):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections; calls under way fail with ``TransportError``. Doing so twice is fine."""
+        """Close all connections; calls under way fail with ``TransportError``. Doing so twice is fine.
+
+        Raises:
+            RuntimeError: The session belongs to another process or event loop.
+        """
         await self._runner.aclose()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a FaceSession cannot be pickled or copied, as it has connections: open one in each process, from the same "
+            "arguments or by FaceSession.from_env(); a copy with other options is session.with_options()"
+        )
 
     def __repr__(self) -> str:
         address = self._address

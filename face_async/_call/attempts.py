@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -10,6 +12,7 @@ import anyio
 from attrs import define, field, frozen
 from attrs.validators import gt, instance_of
 
+from face_async._call.home import Home
 from face_async._call.judgement import Failure, Phase, facts_of, judge_error
 from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, clock_skew, retry_after
 from face_async._call.thread_jobs import ThreadJobs
@@ -106,6 +109,7 @@ class CallRunner:
     """Makes the calls of a session and all its copies.
 
     Attributes:
+        home: Where calls may be made.
         transport: What the requests are sent with.
         requests: Requests begun, retries included.
         retries: Requests that were a further try.
@@ -116,29 +120,41 @@ class CallRunner:
     """
 
     def __init__(self, address: Address, transport: Transport, limits: ServiceLimits) -> None:
+        self.home = Home("session")
+        self.closed = False
         self.transport = transport
         self.requests = 0
         self.retries = 0
         self.bytes_sent = 0
         self.seconds_queued = 0.0
-        self.closed = False
         self.quota = RetryQuota()
         self._address = address
         self._limits = limits
         self._jobs = ThreadJobs()
-        self._random = Random()  # noqa: S311 - jitter and nonces: they must be new, not unpredictable
         self._clock_skew = 0.0
+
+    @cached_property
+    def _random(self) -> Random:
+        """What jitter and nonces come from; made by the first call, so that a process that is forked has its own."""
+        return Random()  # noqa: S311 - they must be new, not unpredictable
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
+        self.home.enter()
         self.closed = True
         await self.transport.aclose()
+
+    def __del__(self) -> None:
+        if not self.closed and self.transport.connections and self.home.is_this_process:
+            hint = "use 'async with', or await aclose() at the end"
+            warnings.warn(f"a FaceSession was not closed: {hint}", ResourceWarning, source=self, stacklevel=2)
 
     async def run(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T:
         """Take a call through the throttle, its attempts and its deadline, and return its result.
 
         ``read`` returns the result that an answer has, or raises the error that the answer stands for.
         """
+        self.home.enter()
         if self.closed:
             raise RuntimeError("the session is closed; make calls inside its 'async with' block")
         throttle, body = call.throttle, call.request.body

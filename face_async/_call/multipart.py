@@ -15,9 +15,8 @@ from hashlib import blake2b
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
-import anyio.to_thread
-
 from face_async.errors import LimitError
+from face_async.images import threads
 from face_async.limits import check_image, check_request_size
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class Attempt:
             start = len(self._segment) - self._segment_left
             return self._segment[start : start + size]
         try:
-            return await anyio.to_thread.run_sync(self._read, self._segment, size, abandon_on_cancel=True)
+            return await threads.pictures.run(self._read, self._segment, size)
         except LimitError as error:
             self.failure = error
             raise

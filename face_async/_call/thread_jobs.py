@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 from anyio.lowlevel import checkpoint
+
+from face_async.images.threads import pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +88,6 @@ class ThreadJobs:
             finally:
                 if self._next is batch:
                     self._next = None
-            await anyio.to_thread.run_sync(batch.run, abandon_on_cancel=True)
+            await pictures.run(batch.run)
         finally:
             batch.over.set()

@@ -186,9 +186,8 @@ class Connection(Link):
     # Between two calls
 
     def serves(self, where: Target) -> bool:
-        """Return whether it leads there, in this event loop, and neither bytes nor an end have come on it."""
-        loop = asyncio.get_running_loop()
-        return self.is_open and self._loop is loop and self._target.is_beside(where) and not self.has_news()
+        """Return whether it leads there, and neither bytes nor an end have come on it."""
+        return self.is_open and self._target.is_beside(where) and not self.has_news()
 
     # What asyncio calls
 

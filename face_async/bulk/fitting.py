@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 from attrs import evolve
 
 from face_async.errors import ImageRefusedError
 from face_async.images import ImageFile, ImageUrl, as_image
 from face_async.images.machine import processors
+from face_async.images.threads import Workers
 from face_async.limits import ServiceLimits, check_image
 
 if TYPE_CHECKING:
@@ -29,9 +27,8 @@ and tag at their longest, some 20 groups, and the headers of all parts."""
 MAX_SOURCE_BYTES = 256 * 1024 * 1024
 """The largest file that is read in order to be made smaller."""
 
-# A limiter belongs to the event loop that it was made in, and more pictures at once than processors only take longer.
-_limiter: RunVar[anyio.CapacityLimiter] = RunVar("face_async.bulk.fitting")
-
+recompressions = Workers("recompressions", processors)
+"""For pictures that are made smaller: more at once than there are processors only take longer."""
 
 FITTING_BYTES = ServiceLimits().planned_request_bytes - FORM_BYTES
 """The bytes that a picture may have by the specification's limits, whatever request it is for: 1,491,808."""
@@ -77,7 +74,7 @@ async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_sid
         return source
     used_up = picture.in_file_object
     await picture.read_file_object(MAX_SOURCE_BYTES)
-    smaller = await anyio.to_thread.run_sync(_smaller, picture, max_bytes, min_side, limiter=fitting_limiter())
+    smaller = await recompressions.run(_smaller, picture, max_bytes, min_side)
     if smaller is None and not used_up:
         return source
     given = source if isinstance(source, ImageFile) else ImageFile(b"")
@@ -113,13 +110,3 @@ def _content(picture: Picture) -> bytes:
         return picture.content
     with picture.opened() as reader:
         return reader.read(reader.size)
-
-
-def fitting_limiter() -> anyio.CapacityLimiter:
-    """Return the limiter of this event loop for threads that make pictures smaller."""
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(processors())
-        _limiter.set(limiter)
-        return limiter

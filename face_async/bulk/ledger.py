@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
+from face_async._call.home import Home
 from face_async.bulk.allowances import GROUPS, KINDS, Allowance, Balance, Key, Ticket
 from face_async.errors import CallError, FaceError, LimitError, NotFoundError, ServiceError
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_image_count
@@ -163,6 +164,7 @@ class LimitLedger:
         if max_idle < 0:
             raise ValueError(f"max_idle must be 0 or more, not {max_idle}")
         self._api = api
+        self._home = Home("ledger")
         self._limits = limits
         self._max_idle = max_idle
         self._busy: dict[Key, Allowance] = {}
@@ -279,6 +281,7 @@ class LimitLedger:
 
     async def _admit(self, ticket: Ticket) -> Reservation:
         """Stand in line until the ticket is decided, and ask for the lists that the first in line must ask for."""
+        self._home.enter()
         try:
             ticket.enter()
             ticket.decide()  # where there will be no room it fails at once, wherever it stands in line

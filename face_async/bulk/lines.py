@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 from attrs import define, evolve, field
 
 from face_async._call.multipart import WHOLE_BYTES
@@ -21,7 +20,7 @@ from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
 from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
 from face_async.endpoints import ADD_FACE
 from face_async.errors import CallError, ImageRefusedError, LimitError
-from face_async.images import ImageSource, Picture, as_image
+from face_async.images import ImageSource, Picture, as_image, threads
 from face_async.limits import check_id, check_image
 from face_async.models import FaceOutcome
 
@@ -167,7 +166,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
                 photos.append(photo)
                 in_memory += max(0, photo.bytes_known)
         in_files = any(photo.bytes_known < 0 for photo in photos)
-        refused = await anyio.to_thread.run_sync(_look_at, photos) if in_files else _look_at(photos)
+        refused = await threads.pictures.run(_look_at, photos) if in_files else _look_at(photos)
         for photo, refusal in refused:
             photos.remove(photo)
             await self._put([photo], refusal)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 import anyio
 from attrs import evolve
 
+from face_async._call.home import Home
 from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person, fit_person
 from face_async.bulk.ledger import Key
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
@@ -52,6 +53,7 @@ class ShardedGroup:
         self._name = name
         check_id("name with the shard's number", self._shard(0), session.limits)
         self._pattern = re.compile(re.escape(name) + r"-([0-9]{4})")
+        self._home = Home("sharded group")
         self._listing = anyio.Lock()
         self._listed = False
         self._numbers: set[int] = set()  # of the shards that exist
@@ -68,6 +70,7 @@ class ShardedGroup:
 
         The service is asked once; after that only shards that this object creates are added. See :meth:`refresh`.
         """
+        self._home.enter()
         async with self._listing:
             if not self._listed:
                 self._numbers.update(await self._list())

@@ -15,10 +15,10 @@ import stat
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_checkable
 
-import anyio.to_thread
 from attrs import field, frozen
 
 from face_async.errors import ImageRefusedError, utf8
+from face_async.images import threads
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -199,7 +199,7 @@ class Picture:
         left = max_bytes + 1
         while left > 0:
             try:
-                found = read(left) if inspect.iscoroutinefunction(read) else await anyio.to_thread.run_sync(read, left)
+                found = read(left) if inspect.iscoroutinefunction(read) else await threads.file_objects.run(read, left)
                 piece = await found if isinstance(found, Awaitable) else found
             except OSError as error:
                 raise ImageRefusedError(f"{self.label} cannot be read: {error.strerror or error}") from error
@@ -318,5 +318,5 @@ async def in_memory(source: ImageSource, max_bytes: int) -> ImageSource:
         return picture
     await picture.read_file_object(max_bytes)
     if picture.content is None:
-        await anyio.to_thread.run_sync(picture.look, max_bytes)
+        await threads.pictures.run(picture.look, max_bytes)
     return source if picture.content is None else picture.as_file(picture.content)

@@ -24,9 +24,9 @@ import threading
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 import anyio
-import anyio.to_thread
 from attrs import define, field, frozen
 
+from face_async.images.threads import Workers
 from face_async.ingest.schema import JournalError, Project, copy_of, explained, open_journal
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
+
+journals = Workers("journals", 40)
+"""For journals, and what is listed in them."""
 
 
 class State(enum.StrEnum):
@@ -122,12 +125,12 @@ class Journal:
         self._failure: JournalError | None = None
 
     async def __aenter__(self) -> Self:
-        self._db = await anyio.to_thread.run_sync(self._open)
+        self._db = await journals.run(self._open)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._close)
+            await journals.run(self._close)
 
     def _open(self) -> sqlite3.Connection:
         if self._dry and self._project is not None:
@@ -153,7 +156,7 @@ class Journal:
         async with self._turn:
             if not job.done and self._failure is None:
                 jobs, self._jobs = self._jobs, []
-                await anyio.to_thread.run_sync(self._transact, jobs)
+                await journals.run(self._transact, jobs)
         return self._result(job)
 
     def do_now(self, work: Callable[[sqlite3.Connection], T]) -> T:

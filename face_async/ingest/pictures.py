@@ -5,10 +5,9 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
 from attrs import define, evolve, field
 
-from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image, fitting_limiter
+from face_async.bulk.fitting import MAX_SOURCE_BYTES, fit_image, recompressions
 from face_async.bulk.packs import Photo
 from face_async.errors import (
     FaceLimitError,
@@ -22,7 +21,7 @@ from face_async.errors import (
     ServiceError,
     TransportError,
 )
-from face_async.images import ImageUrl, Picture, is_url
+from face_async.images import ImageUrl, Picture, is_url, threads
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.queries import stamp_of
 from face_async.limits import check_image, check_request_size
@@ -72,8 +71,8 @@ class UnitReader:
         """
         large = self._room is not None and any(unit.size > self._room(unit) for unit in units)
         read = self._read_again if again else self._photo
-        limiter = fitting_limiter() if large else None
-        found = await anyio.to_thread.run_sync(lambda: [read(unit) for unit in units], limiter=limiter)
+        workers = recompressions if large else threads.pictures
+        found = await workers.run(lambda: [read(unit) for unit in units])
         photos = [one for one in found if isinstance(one, UnitPhoto)]
         return photos, [one for one in found if isinstance(one, Unit)]
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import anyio.to_thread
 from attrs import frozen
 
 from face_async.ingest import queries
-from face_async.ingest.journal import Journal, State
+from face_async.ingest.journal import Journal, State, journals
 
 if TYPE_CHECKING:
     import os
@@ -164,7 +163,7 @@ async def write_failures(journal: Journal | str | os.PathLike[str], path: str | 
         OSError: The file cannot be written.
     """
     if isinstance(journal, Journal):
-        return await anyio.to_thread.run_sync(journal.do_now, partial(_write, path=Path(path)))
+        return await journals.run(journal.do_now, partial(_write, path=Path(path)))
     async with Journal(journal, None) as opened:
         return await write_failures(opened, path)
 

@@ -10,14 +10,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import anyio
-import anyio.to_thread
 from attrs import frozen
 
 from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.ingest import queries
 from face_async.ingest.enroller import Enroller, PersonQueue
-from face_async.ingest.journal import Journal, State
+from face_async.ingest.journal import Journal, State, journals
 from face_async.ingest.parts import Shard
 from face_async.ingest.report import Progress, write_failures
 from face_async.ingest.schema import JournalError, Project
@@ -228,7 +227,7 @@ class Ingestion:
         listed = map(queries.look_at, ours)
         try:
             while not self._outages.stopping:
-                count = await anyio.to_thread.run_sync(self._list_some, listed)
+                count = await journals.run(self._list_some, listed)
                 self._progress.listed += count
                 self._tell()
                 if count < _LISTED_AT_ONCE:

@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import uvicorn
 from attrs import frozen
 
+from face_async.images.threads import Workers
 from face_async.server.bounds.connections import BoundedConfig, ConnectionLimits, Connections, raise_file_limit
 from face_async.server.faults import AnswerLostError
 
@@ -27,6 +27,7 @@ _BACKLOG = 2_048
 # Longer than clients keep idle connections: uvicorn's 5 would close pooled ones that clients are about to use.
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
+_servers = Workers("server.background", 40)
 
 
 @frozen
@@ -64,12 +65,12 @@ async def serve_in_background(
         thread = threading.Thread(target=_run, args=(server, listener, started), name="face_async server", daemon=True)
         thread.start()
         try:
-            await anyio.to_thread.run_sync(started.result)
+            await _servers.run(started.result)
             yield running
         finally:
             server.should_exit = True
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(thread.join)
+                await _servers.run(thread.join)
 
 
 def serve(
