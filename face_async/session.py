@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from ipaddress import ip_address
@@ -15,7 +16,7 @@ from face_async._call.attempts import Address, CallInFlight, CallOptions, CallRu
 from face_async._call.retry import RetryPolicy
 from face_async._call.settled_call import run_settled
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
-from face_async._transports import Answer, Http, host_of, open_transport
+from face_async._transports import Answer, Http, Verify, context_of, host_of, open_transport
 from face_async.bulk.api import BulkApi
 from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
 from face_async.errors import ResponseError, ServiceError
@@ -41,7 +42,12 @@ DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 ACCOUNT_VARIABLES = ("FACE_ASYNC_APPID", "FACE_ASYNC_BUCKET", "FACE_ASYNC_SECRET_ID", "FACE_ASYNC_SECRET_KEY")
 BASE_URL_VARIABLE = "FACE_ASYNC_BASE_URL"
 HTTP_VARIABLE = "FACE_ASYNC_HTTP"
-"""Together with the two before, all environment variables that a session reads."""
+CA_FILE_VARIABLE = "FACE_ASYNC_CA_FILE"
+ALLOW_INSECURE_VARIABLE = "FACE_ASYNC_ALLOW_INSECURE"
+SESSION_VARIABLES = (*ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE, CA_FILE_VARIABLE, ALLOW_INSECURE_VARIABLE)
+"""All environment variables that a session reads."""
+
+_MEANINGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 _ENDPOINTS = {endpoint.name: endpoint for endpoint in (*ENDPOINTS, *LATER_ENDPOINTS)}
 
@@ -114,6 +120,7 @@ class SessionOptions(TypedDict, total=False):
     throttle: Throttle
     http: Http
     transport: httpx.AsyncBaseTransport | None
+    verify: Verify | None
     allow_insecure: bool
 
 
@@ -138,10 +145,14 @@ class FaceSession(BulkApi):
         http: What the session stands on: ``"httpx"`` (asyncio and trio), or ``"asyncio"``, connections of its own that
             cost half as much (asyncio only; with the extra ``speed`` a third, on uvloop).
         transport: Any httpx transport to send with (proxies, tests, other back ends). It is not closed by the session.
-        allow_insecure: Permits http to other addresses than loopback ones.
+        verify: Who vouches for an https server: a file of certificates of authorities (PEM), such as a private one's,
+            a folder of them, or an ``ssl.SSLContext``. None is what the environment variable ``SSL_CERT_FILE`` or
+            ``SSL_CERT_DIR`` names, or else the authorities that certifi knows. A ``transport`` has its own.
+        allow_insecure: Permits http to other addresses than loopback ones, and logs a warning when it is used.
 
     Raises:
-        ValueError: An argument is out of its range, or ``base_url`` is no URL to send secrets to.
+        ValueError: An argument is out of its range, ``base_url`` is no URL to send secrets to, or the certificates
+            cannot be read.
     """
 
     def __init__(
@@ -158,6 +169,7 @@ class FaceSession(BulkApi):
         throttle: Throttle = Throttle(),
         http: Http = "httpx",
         transport: httpx.AsyncBaseTransport | None = None,
+        verify: Verify | None = None,
         allow_insecure: bool = False,
     ) -> None:
         check_token("appid", appid)
@@ -165,18 +177,26 @@ class FaceSession(BulkApi):
         if not isinstance(credentials, Credentials):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise TypeError("credentials must be Credentials(secret_id, secret_key)")
         where = check_base_url(base_url, allow_insecure=allow_insecure)
+        if is_unprotected(base_url):
+            logging.getLogger("face_async").warning("pictures and signatures are sent unencrypted to %s", base_url)
+        tls = None
+        if transport is None and (verify is not None or where[0].startswith("https:")):
+            tls = context_of(verify)
+        elif verify is not None:
+            raise ValueError("verify is not for a transport that is given: it decides itself whom to trust")
         self._address = Address(appid, bucket, credentials, *where)
         self._options = CallOptions(timeout, deadline, retry)
         self._limits = limits
         self._throttle = RunningThrottle(throttle)
-        self._runner = CallRunner(self._address, open_transport(http, transport), limits)
+        self._runner = CallRunner(self._address, open_transport(http, transport, tls), limits)
 
     @classmethod
     def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
         """Return a session configured by the environment.
 
         Reads ``FACE_ASYNC_APPID``, ``FACE_ASYNC_BUCKET``, ``FACE_ASYNC_SECRET_ID``, ``FACE_ASYNC_SECRET_KEY`` and,
-        if they are set, ``FACE_ASYNC_BASE_URL`` and ``FACE_ASYNC_HTTP``.
+        if they are set, ``FACE_ASYNC_BASE_URL``, ``FACE_ASYNC_HTTP``, ``FACE_ASYNC_CA_FILE`` (``verify``) and
+        ``FACE_ASYNC_ALLOW_INSECURE`` (1, true or yes: ``allow_insecure``).
 
         Args:
             **options: The other arguments of the class; one that is given here goes before the environment's.
@@ -189,6 +209,9 @@ class FaceSession(BulkApi):
             raise ValueError(f"set the environment variables {', '.join(ACCOUNT_VARIABLES)}")
         options.setdefault("base_url", os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL)
         options.setdefault("http", cast("Http", os.environ.get(HTTP_VARIABLE) or "httpx"))
+        if options.get("transport") is None:
+            options.setdefault("verify", os.environ.get(CA_FILE_VARIABLE) or None)
+        options.setdefault("allow_insecure", insecure_is_allowed())
         return cls(project.appid, project.bucket, project.credentials, **options)
 
     def with_options(
@@ -349,11 +372,30 @@ def check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
         raise ValueError(f"base_url must be an http or https URL, not {base_url!r}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must hold neither a user, a query nor a fragment")
-    if parts.scheme == "http" and not allow_insecure and not is_loopback(parts.hostname):
+    if is_unprotected(base_url) and not allow_insecure:
         raise ValueError(
-            f"{base_url!r} would send pictures and signatures unencrypted; use https, or pass allow_insecure=True"
+            f"{base_url!r} would send pictures and signatures unencrypted; use https, or allow it: "
+            f"allow_insecure=True, {ALLOW_INSECURE_VARIABLE}=1 or --insecure"
         )
     return base_url.rstrip("/"), host_of(base_url)
+
+
+def is_unprotected(base_url: str) -> bool:
+    """Return whether what is sent to a URL leaves this machine unencrypted."""
+    parts = urlsplit(base_url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def insecure_is_allowed() -> bool:
+    """Return whether the environment allows http to other addresses than loopback ones.
+
+    Raises:
+        ValueError: The variable has a value that says neither yes nor no.
+    """
+    value = os.environ.get(ALLOW_INSECURE_VARIABLE, "").lower()
+    if value not in _MEANINGS:
+        raise ValueError(f"{ALLOW_INSECURE_VARIABLE} must be 1, true or yes, or 0, false or no, not {value!r}")
+    return _MEANINGS[value]
 
 
 def is_loopback(host: str) -> bool:

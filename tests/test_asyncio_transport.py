@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import ssl
@@ -268,7 +267,7 @@ async def test_certificates_are_loaded_once_a_process(certificate, session_at, m
     loaded = []
     create = ssl.create_default_context
     monkeypatch.setattr(ssl, "create_default_context", lambda **options: loaded.append(1) or create(**options))
-    target.trusted_authorities.cache_clear()
+    target._lasting_context.cache_clear()
     with RawServer([], tls=certificate) as server:
         for _ in range(2):
             async with session_at(server) as session:
@@ -359,23 +358,7 @@ async def test_a_cancelled_upload_closes_its_file(session_at, native, tmp_path):
             assert open_copies_of(path) == []
 
 
-# Event loops and processes
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_session_may_go_on_in_another_event_loop(session_at):
-    """Its connections of the first loop are not used any more."""
-    with RawServer([answer(INFO)] * 2) as server:
-        session = session_at(server)
-
-        async def call():
-            return (await session.get_info("p")).person_name
-
-        assert [asyncio.run(call()) for _ in range(2)] == ["Ada", "Ada"]
-        asyncio.run(session.aclose())
-        session = None
-        gc.collect()  # a loop that is closed closes nothing more: Python warns of what was left open in it
-    assert server.accepted == 2
+# Processes
 
 
 PROGRAM = """

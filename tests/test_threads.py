@@ -14,7 +14,7 @@ from face_async.bulk.fitting import fitted
 from face_async.ingest import ingest
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
-from face_async.server import create_app, serve_in_background
+from face_async.server import serve_in_background
 from face_async.testing import FaceServer
 
 pytestmark = pytest.mark.anyio

@@ -31,21 +31,21 @@ class Home:
         Raises:
             RuntimeError: It belongs to another process or event loop.
         """
-        here = os.getpid(), current_token()
-        home = self._first.setdefault(None, here)  # in one step, also where threads with loops of their own compete
-        if home == here:
-            return
-        if home[0] != here[0]:
+        pid = os.getpid()
+        if any(home != pid for home, _ in self._first.values()):  # before its loop is asked for, which may be none
             raise RuntimeError(
                 f"the {self._owner} belongs to the process that this one was forked from: "
                 "open one in each process, after the fork"
             )
-        raise RuntimeError(
-            f"the {self._owner} belongs to another event loop: open one in each event loop, which is one in each "
-            "asyncio.run() and in each thread that runs a loop; other threads reach its loop by anyio.from_thread"
-        )
+        here = pid, current_token()
+        # In one step, also where threads with loops of their own compete.
+        if self._first.setdefault(None, here) != here:
+            raise RuntimeError(
+                f"the {self._owner} belongs to another event loop: open one in each event loop, which is one in each "
+                "asyncio.run() and in each thread that runs a loop; other threads reach its loop by anyio.from_thread"
+            )
 
     @property
     def is_this_process(self) -> bool:
         """Whether it was used, and in this process."""
-        return any(pid == os.getpid() for pid, _ in self._first.values())
+        return any(home == os.getpid() for home, _ in self._first.values())

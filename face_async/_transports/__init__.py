@@ -6,19 +6,27 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from face_async._transports.base import Answer, Transport
-from face_async._transports.target import host_of
+from face_async._transports.target import Verify, context_of, host_of
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
-__all__ = ["Answer", "Http", "Transport", "host_of", "open_transport"]
+__all__ = ["Answer", "Http", "Transport", "Verify", "context_of", "host_of", "open_transport"]
 
 Http: TypeAlias = Literal["httpx", "asyncio"]
 """What a session may stand on: httpx, or connections of its own over asyncio."""
 
 
-def open_transport(http: str, given: httpx.AsyncBaseTransport | None) -> Transport:
-    """Return what a session sends with: the transport that it was given, or a new one over the library it names."""
+def open_transport(http: str, given: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None = None) -> Transport:
+    """Return what a session sends with: the transport that it was given, or a new one over the library it names.
+
+    Args:
+        http: The library.
+        given: A transport, which decides itself whether certificates are good.
+        tls: What decides that otherwise; None is what does for all who name nothing else.
+    """
     # Each is imported when it is asked for: httpx takes longer to import than the rest of this package.
     if given is not None:
         from face_async._transports.given import HttpxTransport  # noqa: PLC0415
@@ -28,11 +36,11 @@ def open_transport(http: str, given: httpx.AsyncBaseTransport | None) -> Transpo
     if http == "httpx":
         from face_async._transports.lanes import HttpxLanes  # noqa: PLC0415
 
-        return HttpxLanes()
+        return HttpxLanes(tls)
     if http == "asyncio":
         from face_async._transports.pool import AsyncioPool  # noqa: PLC0415
 
-        return AsyncioPool()
+        return AsyncioPool(tls)
     raise ValueError(f"http must be 'httpx' or 'asyncio', not {http!r}")
 
 

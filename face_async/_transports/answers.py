@@ -19,6 +19,11 @@ _REASONS = {
 }
 """By the names of exceptions, which are the same in both libraries."""
 
+_OF_PRIVATE_AUTHORITIES = (
+    "; if a private authority has signed the certificate, name the file with its own: "
+    "verify=, FACE_ASYNC_CA_FILE, SSL_CERT_FILE or --ca-file"
+)
+
 
 def merged(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by their names in lower case; values of one name in their order, as one list."""
@@ -61,11 +66,18 @@ def explain(error: Exception) -> tuple[str, bool]:
     # Only the names of connecting can be trusted: a write error may come to light as a read error, or the other way.
     unsent = not _UNSENT.isdisjoint(names)
     if "ConnectError" in names:
-        reason = f"cannot connect: {innermost(error)}"
+        reason = no_connection(error)
     else:
         said = (_REASONS[name] for name in names if name in _REASONS)
         reason = next(said, f"the request failed ({type(error).__name__})")
     return reason, unsent
+
+
+def no_connection(error: BaseException) -> str:
+    """Return why there is no connection, and what to do about an authority that is not known."""
+    why = innermost(error)
+    hint = _OF_PRIVATE_AUTHORITIES if "CERTIFICATE_VERIFY_FAILED" in why else ""
+    return f"cannot connect: {why}{hint}"
 
 
 def innermost(error: BaseException) -> str:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from face_async._transports import target
-from face_async._transports.answers import innermost
+from face_async._transports.answers import no_connection
 from face_async._transports.base import Answer, BadResponse, Reason, TransportFailure
 from face_async._transports.link import Link, connect
 from face_async._transports.parsers import BrokenAnswerError, new_parser
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from face_async._transports.base import RequestBody, Timeouts
@@ -34,12 +35,16 @@ class Connection(Link):
     Args:
         where: Where it leads.
         on_lost: Called when it was lost between two calls.
+        tls: What decides whether the server's certificate is good; None is what does for all who name nothing else.
     """
 
-    def __init__(self, where: Target, on_lost: Callable[[Connection], object]) -> None:
+    def __init__(
+        self, where: Target, on_lost: Callable[[Connection], object], tls: ssl.SSLContext | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = where
         self._on_lost = on_lost
+        self._tls = tls
         self._parser = new_parser()
         self._written = False
         self._uploaded = False
@@ -68,13 +73,13 @@ class Connection(Link):
             TransportFailure: There is no connection.
         """
         where = self._target
-        tls = target.trusted_authorities() if where.secure else None
+        tls = (self._tls or target.trusted_authorities()) if where.secure else None
         problem = ""
         try:
             with anyio.CancelScope() as self._scope:
                 await connect(self, where.host, where.port, tls=tls)
         except (OSError, UnicodeError) as error:
-            problem = f"cannot connect: {innermost(error)}"
+            problem = no_connection(error)
         finally:
             self._scope = None
         # Raised out here, so that no foreign exception hangs on it as its context.

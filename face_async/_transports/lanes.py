@@ -30,6 +30,7 @@ from face_async._transports.network import AsyncioNetwork
 from face_async.errors import FaceError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterable, Mapping
 
     from face_async._transports.base import RequestBody
@@ -43,9 +44,13 @@ class HttpxLanes(Transport):
     httpcore's own pool walks all its connections for every request and loses places when requests are cancelled while
     it queues. A lane never queues: it is handed out and taken back in constant time, and one whose request failed or
     was cancelled is closed and forgotten in the same step. The session's throttle bounds their number.
+
+    Args:
+        tls: What decides whether a server's certificate is good; None is what does for all who name nothing else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._idle: IdleStack[httpcore.AsyncHTTPConnection] = IdleStack()
         self._busy: dict[httpcore.AsyncHTTPConnection, anyio.CancelScope] = {}
         self._mock: _Mock | None = None
@@ -55,7 +60,7 @@ class HttpxLanes(Transport):
         if self._closed:
             raise TransportFailure(Reason.CLOSED, unsent=True)
         if _is_mocked():
-            self._mock = self._mock or _Mock()
+            self._mock = self._mock or _Mock(self._tls or target.trusted_authorities())
             return await self._mock.send(url, headers, body, timeouts)
         where = _url(url)
         lane = await self._take(where.origin)
@@ -95,7 +100,7 @@ class HttpxLanes(Transport):
             await _close(lane)
         return httpcore.AsyncHTTPConnection(
             origin,
-            ssl_context=target.trusted_authorities() if origin.scheme == b"https" else None,
+            ssl_context=(self._tls or target.trusted_authorities()) if origin.scheme == b"https" else None,
             keepalive_expiry=KEEPALIVE_SECONDS,
             network_backend=AsyncioNetwork() if on_asyncio() else None,
         )
@@ -154,9 +159,9 @@ def _url(url: str) -> httpcore.URL:
 class _Mock(HttpxTransport):
     """What a session sends with while another library, such as respx, stands in the place of httpx's own network."""
 
-    def __init__(self) -> None:
-        verify, limits = target.trusted_authorities(), httpx.Limits(max_connections=None)
-        self._pool = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits)
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        limits = httpx.Limits(max_connections=None)
+        self._pool = httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
         super().__init__(self._pool)
 
     async def aclose(self) -> None:

@@ -15,6 +15,7 @@ from face_async._transports.link import on_asyncio
 from face_async._transports.target import target_of
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from face_async._transports.base import RequestBody
@@ -27,9 +28,13 @@ class AsyncioPool(Transport):
     """A stack of connections over asyncio alone; the session's throttle bounds their number.
 
     A connection whose call failed or was cancelled is closed and forgotten in the same step.
+
+    Args:
+        tls: What decides whether a server's certificate is good; None is what does for all who name nothing else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._idle: IdleStack[Connection] = IdleStack()
         self._busy: set[Connection] = set()
         self._closed = False
@@ -75,7 +80,7 @@ class AsyncioPool(Transport):
             connection.abort()
         if not on_asyncio():
             raise RuntimeError("http='asyncio' runs on asyncio only; on trio use http='httpx'")
-        return Connection(target, self._idle.discard)
+        return Connection(target, self._idle.discard, self._tls)
 
     def _put(self, connection: Connection, *, reusable: bool) -> None:
         over = self._idle.push(connection) if reusable else connection

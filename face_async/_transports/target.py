@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache, lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from attrs import frozen
 
+from face_async._transports.answers import innermost
+
 if TYPE_CHECKING:
     import ssl
     from urllib.parse import SplitResult
+
+Verify: TypeAlias = "str | os.PathLike[str] | ssl.SSLContext"
+"""Who vouches for servers: a file or folder of certificates of authorities (PEM), or a context of one's own."""
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?")
@@ -40,16 +46,57 @@ class Target:
         return (self.host, self.port, self.secure) == (other.host, other.port, other.secure)
 
 
-@cache
+def context_of(verify: Verify | None) -> ssl.SSLContext:
+    """Return what decides whether a server's certificate is good; None is :func:`trusted_authorities`.
+
+    Raises:
+        ValueError: The certificates cannot be read.
+        TypeError: It is nothing of the kind.
+    """
+    import ssl  # noqa: PLC0415 - plain http does not need it
+
+    if verify is None:
+        return trusted_authorities()
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    if not isinstance(verify, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+        raise TypeError(
+            f"verify must be a file of certificates (PEM) or an ssl.SSLContext, not {type(verify).__name__}; "
+            "without it the authorities that certifi knows are trusted"
+        )
+    return _context("verify", os.fspath(verify))
+
+
 def trusted_authorities() -> ssl.SSLContext:
-    """Return what decides whether a server's certificate is good; loading it takes 20 ms, so a process does it once."""
-    import ssl  # noqa: PLC0415 - plain http needs neither
+    """Return the context of all who name none: what ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` says, or else certifi.
 
-    import certifi  # noqa: PLC0415
+    Loading it takes 20 ms, so a process does it once.
 
-    context = ssl.create_default_context(cafile=certifi.where())
+    Raises:
+        ValueError: The certificates cannot be read.
+    """
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if path := os.environ.get(variable):
+            return _lasting_context(variable, path)
+    import certifi  # noqa: PLC0415 - plain http does not need it
+
+    return _lasting_context("certifi", certifi.where())
+
+
+def _context(origin: str, path: str) -> ssl.SSLContext:
+    import ssl  # noqa: PLC0415 - as above
+
+    folder = os.path.isdir(path)  # noqa: PTH112 - a str, as a variable has it
+    try:
+        context = ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: a NUL in the path
+        reason = "it holds no certificates in PEM" if isinstance(error, ssl.SSLError) else innermost(error)
+        raise ValueError(f"{origin}: the certificates in {path!r} cannot be read: {reason}") from None
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+_lasting_context = cache(_context)
 
 
 def host_of(base_url: str) -> str:

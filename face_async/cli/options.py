@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
 import anyio
 import typer
-from attrs import frozen
+from attrs import field, frozen
 
 from face_async.cli.output import tell
 from face_async.limits import SAME_PERSON, SURELY_THE_SAME
 from face_async.session import (
     ACCOUNT_VARIABLES,
+    ALLOW_INSECURE_VARIABLE,
     BASE_URL_VARIABLE,
+    CA_FILE_VARIABLE,
     HTTP_VARIABLE,
     FaceSession,
     ProjectAccess,
@@ -51,6 +56,23 @@ BaseUrl = Annotated[
     str | None,
     typer.Option("--base-url", metavar="URL", envvar=BASE_URL_VARIABLE, help="Where the service is."),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="PATH",
+        envvar=CA_FILE_VARIABLE,
+        help="Trust a service whose certificate these authorities vouch for (PEM), such as a private one.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar=ALLOW_INSECURE_VARIABLE,
+        help="Send pictures and signatures unencrypted (http) to another machine.",
+    ),
+]
 RecognizerOption = Annotated[
     RecognizerName,
     typer.Option("--recognizer", help="What recognizes faces on the local server; auto is faces if it is installed."),
@@ -73,12 +95,53 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing el
 
 
 @frozen
+class Trust:
+    """Whom a command trusts with pictures and signatures; what is not said here the environment may say."""
+
+    ca_file: Path | None = None
+    insecure: bool = False
+
+
+_trust: ContextVar[Trust] = ContextVar("face_async.cli.trust")
+
+
+def trust() -> Trust:
+    """Return whom the command that runs trusts."""
+    return _trust.get(Trust())
+
+
+def with_trust(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes ``--ca-file`` and ``--insecure``, too, if it takes ``--base-url``."""
+    parameters = inspect.signature(command, eval_str=True).parameters
+    if "base_url" not in parameters:
+        return command
+
+    @functools.wraps(command)
+    def trusting(*args: object, ca_file: Path | None, insecure: bool, **options: object) -> None:
+        token = _trust.set(Trust(ca_file, insecure))
+        try:
+            command(*args, **options)
+        finally:
+            _trust.reset(token)
+
+    options = {"ca_file": (CaFile, None), "insecure": (Insecure, False)}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in options.items()
+    ]
+    trusting.__signature__ = inspect.Signature([*parameters.values(), *added])  # type: ignore[attr-defined]
+    trusting.__annotations__ = {one.name: one.annotation for one in (*parameters.values(), *added)}
+    return trusting
+
+
+@frozen
 class ServiceChoice:
     """The service that options and environment name: a real one, or the embedded local server."""
 
     database: Path | None  # None for a real service
     base_url: str | None  # of a real service; None for the documented host
     recognizer: RecognizerName = RecognizerName.AUTO
+    trust: Trust = field(factory=trust)
 
     @classmethod
     def of(
@@ -102,6 +165,10 @@ class ServiceChoice:
                 options.setdefault("http", "asyncio")  # the cheapest, and commands run on asyncio
             if self.base_url:
                 options["base_url"] = self.base_url
+            if self.trust.ca_file:
+                options["verify"] = self.trust.ca_file
+            if self.trust.insecure:
+                options["allow_insecure"] = True
             return FaceSession.from_env(**options)
         from face_async.local import local_session  # noqa: PLC0415 - needs the extra "server", a service does not
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import sqlite3
-import ssl
 import sys
 import time
 from contextlib import closing
@@ -26,7 +24,7 @@ from face_async.cli.doctor.checks import EXTRAS, check_installation
 from face_async.cli.options import ALLOW_ORIGIN_VARIABLE
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
-from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE
+from face_async.session import SESSION_VARIABLES
 
 SECRET = "exampleSecretKey"
 
@@ -129,23 +127,38 @@ class TestAService:
         assert code == 3
         assert found["tls"][0] == "wrong"
         assert "certifi" in found["tls"][1]
+        assert "--ca-file" in found["tls"][1]
+
+    def test_for_which_the_authorities_cannot_be_read(self, examine, account, tmp_path):
+        (tmp_path / "empty.pem").touch()
+        with RawServer([]) as server:
+            account(server.url.replace("http:", "https:"))
+            code, found = examine("--ca-file", tmp_path / "empty.pem")
+        assert code == 2
+        assert found["tls"][0] == "wrong"
+        assert "empty.pem" in found["tls"][1]
+
+    def test_on_another_machine_over_http_is_a_warning_where_that_is_allowed(self, examine, service):
+        elsewhere = service["FACE_ASYNC_BASE_URL"].replace("127.0.0.1", "0.0.0.0")
+        code, found = examine("--base-url", elsewhere)
+        assert (code, found["base_url"][0]) == (2, "wrong")
+        code, found = examine("--base-url", elsewhere, "--insecure")
+        assert (code, found["base_url"][0]) == (0, "warning")
+        assert "unencrypted" in found["base_url"][1]
 
     def test_that_speaks_no_tls(self, examine, service):
         code, found = examine("--base-url", service["FACE_ASYNC_BASE_URL"].replace("http:", "https:"))
         assert code == 3
         assert found["tls"][0] == "wrong"
 
-    def test_over_tls_whose_clock_is_elsewhere(self, examine, account, tmp_path, monkeypatch):
+    def test_over_tls_whose_clock_is_elsewhere(self, examine, account, tmp_path):
         pem = tmp_path / "certificate.pem"
         pem.write_text(CERTIFICATE)
-        for module in ("_transports.target", "cli.doctor.checks_service"):
-            trust = functools.partial(ssl.create_default_context, cafile=pem)
-            monkeypatch.setattr(f"face_async.{module}.trusted_authorities", trust)
         late = formatdate(time.time() + 7_200, usegmt=True)
         body = envelope({"group_ids": []})
         with RawServer([answer(body, 200, ("Date", late))] * 4, tls=pem) as server:
             account(server.url)
-            code, found = examine()
+            code, found = examine("--ca-file", pem)
         assert code == 1
         assert found["tls"][0] == "ok"
         assert found["clock"][0] == "wrong"
@@ -230,7 +243,7 @@ class TestTheEnvironment:
     def test_no_text_names_a_variable_that_is_not_read(self):
         texts = [path.read_text("utf-8") for path in Path(face_async.__file__).parent.rglob("*.py")]
         named = {name for text in texts for name in re.findall(r"FACE_ASYNC_[A-Z_]*[A-Z]", text)}
-        assert named == {*ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE, ALLOW_ORIGIN_VARIABLE}
+        assert named == {*SESSION_VARIABLES, ALLOW_ORIGIN_VARIABLE}
 
     def test_a_variable_of_the_server_is_no_mistake(self, examine, monkeypatch):
         monkeypatch.setenv(ALLOW_ORIGIN_VARIABLE, "https://example.com")

@@ -14,14 +14,16 @@ from packaging.requirements import Requirement
 
 from face_async._version import __version__
 from face_async.cli.exits import Exit
-from face_async.cli.options import ALLOW_ORIGIN_VARIABLE
+from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, trust
 from face_async.session import (
     ACCOUNT_VARIABLES,
     BASE_URL_VARIABLE,
     DEFAULT_BASE_URL,
     HTTP_VARIABLE,
+    SESSION_VARIABLES,
     ProjectAccess,
     check_base_url,
+    is_unprotected,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ EXTRAS = {
 }
 """The extras that the doctor checks -> what needs each."""
 
-_KNOWN_VARIABLES = frozenset({*ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE})
+_KNOWN_VARIABLES = frozenset(SESSION_VARIABLES)
 _SERVERS = frozenset({ALLOW_ORIGIN_VARIABLE})
 
 
@@ -135,11 +137,14 @@ def _check_address(base_url: str | None) -> CheckResult:
         )
     try:
         _ = urlsplit(base_url).port  # checked here, as a session does so only when it connects
-        check_base_url(base_url, allow_insecure=False)
+        check_base_url(base_url, allow_insecure=trust().insecure)
     except ValueError as error:
         # A URL with more in it than an address may hold a password.
         problem = str(error) if not set(base_url) & set("@?#") else "it is no http or https address alone"
         return wrong("base_url", problem, f"set {BASE_URL_VARIABLE} to scheme://host:port", Exit.USAGE)
+    if is_unprotected(base_url):
+        mend = "everybody on the way can read pictures and signatures: use https"
+        return warning("base_url", f"{base_url}, unencrypted, to another machine", mend)
     plain = ", unencrypted, but on this machine" if urlsplit(base_url).scheme == "http" else ""
     return ok("base_url", f"{base_url}{plain}")
 

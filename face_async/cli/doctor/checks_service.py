@@ -14,7 +14,7 @@ import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from face_async._transports.answers import innermost
-from face_async._transports.target import trusted_authorities
+from face_async._transports.target import context_of
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from face_async._transports.base import Answer
     from face_async.cli.doctor.checks import CheckResult
-    from face_async.cli.options import ServiceChoice
+    from face_async.cli.options import ServiceChoice, Trust
     from face_async.session import FaceSession
 
 _CONNECT_SECONDS = 10.0
@@ -68,7 +68,8 @@ async def check_service(service: ServiceChoice, groups: int) -> AsyncIterator[Ch
     """Check the service that the environment names, up to the failure that makes further checks impossible."""
     address = urlsplit(service.base_url or DEFAULT_BASE_URL)
     host, secure = address.hostname or "", address.scheme == "https"
-    async for result in _check_connection(host, address.port or (443 if secure else 80), secure=secure):
+    port = address.port or (443 if secure else 80)
+    async for result in _check_connection(host, port, service.trust if secure else None):
         yield result
         if result.verdict is CheckVerdict.WRONG:
             return
@@ -113,7 +114,7 @@ def _check_limit(topic: str, said: str, used: float, mend: str) -> CheckResult:
     return ok(topic, said) if used < _NEARLY_FULL else warning(topic, said, mend)
 
 
-async def _check_connection(host: str, port: int, *, secure: bool) -> AsyncIterator[CheckResult]:
+async def _check_connection(host: str, port: int, trust: Trust | None) -> AsyncIterator[CheckResult]:
     if not _is_address(host):
         try:
             infos = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -137,16 +138,23 @@ async def _check_connection(host: str, port: int, *, secure: bool) -> AsyncItera
         return
     async with stream:
         yield ok("connection", f"port {port} took a connection in {_milliseconds(time.perf_counter() - started)}")
-        if secure:
-            yield await _check_tls(stream, host)
+        if trust is not None:
+            yield await _check_tls(stream, host, trust)
 
 
-async def _check_tls(stream: SocketStream, host: str) -> CheckResult:
+async def _check_tls(stream: SocketStream, host: str, trust: Trust) -> CheckResult:
+    try:
+        context = context_of(trust.ca_file)
+    except ValueError as error:
+        return wrong("tls", str(error), "name a file that this user may read", Exit.USAGE)
     try:
         with anyio.fail_after(_CONNECT_SECONDS):
-            tls = await TLSStream.wrap(stream, hostname=host, ssl_context=trusted_authorities())
+            tls = await TLSStream.wrap(stream, hostname=host, ssl_context=context)
     except ssl.SSLCertVerificationError as error:
-        mend = "the server must present a certificate for this host, of an authority that the package certifi knows"
+        mend = (
+            "the server must present a certificate for this host, of an authority that the package certifi knows; "
+            "a private one's certificate is named with --ca-file or FACE_ASYNC_CA_FILE"
+        )
         return wrong("tls", f"the certificate is not good: {error.verify_message}", mend, Exit.NO_ANSWER)
     except (ssl.SSLError, OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         said = f"the server does not speak it: {getattr(error, 'reason', None) or type(error).__name__}"
