@@ -134,13 +134,21 @@ class ResponseError(CallError):
     Attributes:
         status: The HTTP status of the answer.
         path: Where the answer is wrong, such as ``"$.data.candidates[0].confidence"``; ``"$"`` is the whole.
+        location: Where it points if it is a redirect, as received; else ``""``.
     """
 
-    def __init__(self, problem: str, *, status: int, path: str = "$", **call: Unpack[CallFacts]) -> None:
+    def __init__(
+        self, problem: str, *, status: int, path: str = "$", location: str = "", **call: Unpack[CallFacts]
+    ) -> None:
         what = f"{call['endpoint']}: the answer (HTTP {status})"
-        super().__init__(f"{what} breaks the specification at {path}: {problem}", **call)
+        if location:
+            said = f"is a redirect to {printable(location)}, and none is followed: if that is the service, set base_url"
+        else:
+            said = f"breaks the specification at {path}: {problem}"
+        super().__init__(f"{what} {said}", **call)
         self.status = status
         self.path = path
+        self.location = location
 
 
 class ServiceError(CallError):
@@ -222,7 +230,7 @@ class GroupLimitRefusal(GroupLimitError, ServiceError):  # noqa: N818 - the Erro
 
 
 class RequestTooLargeRefusal(RequestTooLargeError, ServiceError):  # noqa: N818 - the Error it refines is its base
-    """The server's own refusal of a body over 1.5 MB: code 23."""
+    """The refusal of a body by the server, over 1.5 MB, or by a proxy before it, as its HTTP status says: code 23."""
 
 
 class Retry(enum.Enum):
@@ -232,8 +240,10 @@ class Retry(enum.Enum):
     LATER = "later"  # not executed; the same request may succeed later
     SLOWER = "slower"  # not executed; the same request may succeed at a lower rate
     CLOCK = "clock"  # not executed; it may succeed once the clock is corrected, and no request will before
+    SMALLER = "smaller"  # not executed; a smaller request may succeed
     HOPELESS = "hopeless"  # not executed, and no other request of this account will be
     AMBIGUOUS = "ambiguous"  # executed or not: the code does not tell
+    AWAY = "away"  # executed or not, since the service is overloaded or away; the same may succeed later, and slower
 
 
 class Code(int):
@@ -282,7 +292,9 @@ class ReturnCode(enum.IntEnum):
     RATE_LIMITED = Code(15, RateLimitedError, "too many requests; send fewer a second", Retry.SLOWER)
     BUCKET_NOT_EXISTED = Code(16, NotFoundError, "the bucket does not exist; check it", Retry.HOPELESS)
     PARAMETER_INVALID = Code(21, InvalidParameterError, "a parameter is invalid")
-    REQUEST_TOO_LARGE = Code(23, RequestTooLargeRefusal, "the request is too large; send a smaller picture or fewer")
+    REQUEST_TOO_LARGE = Code(
+        23, RequestTooLargeRefusal, "the request is too large; send a smaller picture or fewer", Retry.SMALLER
+    )
     GOING_OFFLINE = Code(
         24, UnavailableError, "the service has retired this interface; use a server of your own", Retry.HOPELESS
     )

@@ -255,6 +255,15 @@ class FaceSession(BulkApi):
         return self._limits
 
     @property
+    def planned_request_bytes(self) -> int:
+        """The bytes of a body up to which requests are planned, in packs or with ``fit``.
+
+        They are the limit's at first, and half of what was refused, once the server or a proxy before it has refused
+        less (code 23, or HTTP status 413), or what was accepted since. A session and its copies remember that together.
+        """
+        return self._runner.planned_bytes
+
+    @property
     def stats(self) -> Stats:
         """A snapshot of what the session, with all its copies, has done so far."""
         runner = self._runner

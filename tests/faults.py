@@ -159,7 +159,7 @@ FAULTS = (
     # The frame
     *(Fault(name, lambda name=name: BROKEN[name], TransportError) for name in BROKEN),
     said("200 KB of headers", TransportError, SET, 200, *[("X", "v" * 50)] * 4_000),
-    Fault("413 mid-body", lambda: refuse_early(http(HTML, 413)), ResponseError, phase="N", whole=0, large=True),
+    Fault("403 mid-body", lambda: refuse_early(http(HTML, 403)), ResponseError, phase="N", whole=0, large=True),
     *(
         Fault(name, lambda name=name: REFUSED[name][0], ResponseError, costly=REFUSED[name][1] == _TOO_LARGE)
         for name in REFUSED
@@ -177,8 +177,8 @@ FAULTS = (
     said("missing code", ResponseError, b'{"data":{}}'),
     Fault("100,000 values", lambda: answer(b"[" + b"{}," * 100_000 + b"{}]"), ResponseError, costly=True),
     # HTTP statuses
-    *(said(f"HTTP {status}", ResponseError, HTML, status) for status in (302, 500, 502, 503)),
-    *(certain(f"HTTP {status}", ResponseError, HTML, status) for status in (401, 403, 408, 413, 429)),
+    *(said(f"HTTP {status}", ResponseError, HTML, status) for status in (300, 500, 502, 503, 504)),
+    *(certain(f"HTTP {status}", ResponseError, HTML, status) for status in (401, 403, 408, 429)),
     # Codes
     *(said(f"code {code}", UnavailableError, envelope(code=code)) for code in (213, -1200)),
     said("code 13", AuthError, envelope(code=13)),

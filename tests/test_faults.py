@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 from attrs import frozen
 from doubles import envelope
-from faults import DRIPS, FAULTS, FLOOD, HTML, LARGE, STALLS, Fault
+from faults import DRIPS, FAULTS, FLOOD, HTML, LARGE, STALLS, Fault, refuse_early
 from raw_server import CERTIFICATE, Behavior, RawServer, answer, black_hole, http, say
 from specification import SAMPLES, Sample
 from stacks import STACKS, Stack, loop_of_stack, session_of_stack  # noqa: F401 - fixtures go by other names
@@ -33,6 +33,7 @@ from face_async import (
     DeadlineError,
     FaceSession,
     ImageFile,
+    RequestTooLargeRefusal,
     ResponseError,
     RetryPolicy,
     ServiceError,
@@ -431,19 +432,39 @@ async def test_an_answer_sent_ahead_is_nobodys(session_at, verb):
     assert 2 == server.accepted
 
 
-async def test_a_redirect_is_not_followed(session_at, verb):
-    """307 to another origin is a bad answer, and the other origin hears nothing."""
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_but_told(session_at, verb, status):
+    """Nothing was done: the error says where it points, at once, and the other origin hears nothing."""
     with RawServer([]) as other:
-        location = "Location", f"{other.url}/face/{verb.name}"
-        fault = Fault("307", lambda: answer(HTML, 307, location), ResponseError)
-        await assert_costs_one_attempt_and_is_told(session_at, fault, verb)
+        location = f"{other.url}/face/{verb.name}"
+        with RawServer([answer(HTML, status, ("Location", location))]) as server:
+            async with session_at(server) as session:
+                with pytest.raises(ResponseError, match=r"redirect to .*set base_url") as caught:
+                    await verb.call(session)
+    error = caught.value
+    assert (status, location, location in str(error)) == (error.status, error.location, True)
+    assert (verb.name, 1, False) == (error.endpoint, error.attempts, error.maybe_applied)
     assert 0 == other.accepted
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_request_that_is_too_large_for_a_proxy_is_refused_as_by_the_service(session_at, verb, large):
+    """HTTP 413 is code 23, whether the request was read to its end or not, and whatever the text is encoded as."""
+    packets = [http(HTML, 413), http(b"\x1f\x8b", 413, ("Content-Encoding", "gzip"))]
+    behaviors = [refuse_early(packet) if large else say(packet) for packet in packets]
+    with RawServer(behaviors, narrow=large) as server:
+        async with session_at(server) as session:
+            for _ in packets:
+                with pytest.raises(RequestTooLargeRefusal, match=r"HTTP 413.*client_max_body_size") as caught:
+                    await verb.call(session, large=large)
+                error = caught.value
+                assert (23, verb.name, 1, False) == (error.code, error.endpoint, error.attempts, error.maybe_applied)
 
 
 # Answers that are final, and answers that ask for something
 
 
-FINAL = [code for code, row in CODES.items() if row.retry in {Retry.NEVER, Retry.HOPELESS, Retry.CLOCK}]
+FINAL = [code for code, row in CODES.items() if row.retry in {Retry.NEVER, Retry.SMALLER, Retry.HOPELESS, Retry.CLOCK}]
 
 
 async def test_codes_that_are_answers(session_at, verb):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from doubles import envelope, session_on
 from ingestkit import finished, write_people
 
@@ -24,19 +25,29 @@ pytestmark = pytest.mark.anyio
 ANSWERED = Judgement(Phase.ANSWERED)
 LATER = Judgement(Phase.NOT_EXECUTED, retry=True)
 SLOWER = Judgement(Phase.NOT_EXECUTED, retry=True, slower=True)
+SMALLER = Judgement(Phase.ANSWERED, smaller=True)
 HOPELESS = Judgement(Phase.NOT_EXECUTED, hopeless=True)
 CLOCK = Judgement(Phase.NOT_EXECUTED, hopeless=True, correct_clock=True)
 AMBIGUOUS = Judgement(Phase.AMBIGUOUS, retry=True)
+AWAY = Judgement(Phase.AMBIGUOUS, retry=True, slower=True, away=True)
+NOT_EXECUTED = {AMBIGUOUS: LATER, AWAY: evolve(AWAY, phase=Phase.NOT_EXECUTED)}
 
 CODES_THAT_MEAN = {
     LATER: {107, 108},
     SLOWER: {15},
+    SMALLER: {23},
     CLOCK: {9},
     HOPELESS: {4, 5, 6, 10, 11, 12, 14, 16, 24},
     AMBIGUOUS: {13, 213, -1200},
 }
 EXPECTED = {code: judgement for judgement, codes in CODES_THAT_MEAN.items() for code in codes}
-STATUSES = {401: LATER, 403: LATER, 408: LATER, 413: LATER, 429: SLOWER}
+STATUSES = {
+    **dict.fromkeys((301, 302, 303, 307, 308), HOPELESS),
+    **dict.fromkeys((401, 403, 408), LATER),
+    413: SMALLER,
+    429: SLOWER,
+    **dict.fromkeys((502, 503, 504), AWAY),
+}
 
 
 def judgement_of(*, effect=True, handed_over=True, **failure):
@@ -49,7 +60,7 @@ def test_every_code_means_what_the_table_says():
     assert judgement_of(code=424242) == ANSWERED
 
 
-def test_an_http_status_without_an_envelope_is_ambiguous_unless_it_says_that_nothing_was_done():
+def test_an_http_status_without_an_envelope_is_ambiguous_unless_it_says_more():
     """Proxies answer so, before or behind the service."""
     statuses = range(200, 600)
     expected = {status: STATUSES.get(status, AMBIGUOUS) for status in statuses}
@@ -64,10 +75,10 @@ def test_a_missing_answer_is_ambiguous():
 @pytest.mark.parametrize(("effect", "handed_over"), [(False, True), (True, False), (False, False)])
 def test_without_effect_or_a_whole_request_nothing_is_ambiguous(effect, handed_over):
     """What would be is not executed; all the rest means the same."""
-    failures = [{}, {"status": 502}, {"status": 429}, *({"code": code} for code in CODES)]
+    failures = [{}, *({"status": status} for status in (500, *STATUSES)), *({"code": code} for code in CODES)]
     for failure in failures:
         certain = judgement_of(**failure)
-        expected = LATER if certain == AMBIGUOUS else certain
+        expected = NOT_EXECUTED.get(certain, certain)
         assert judgement_of(effect=effect, handed_over=handed_over, **failure) == expected, failure
 
 
@@ -78,7 +89,7 @@ def test_an_error_that_was_made_is_judged_like_its_failure(endpoint, handed_over
     made = {Failure(code=code): lambda facts, code=code: service_error(code, **facts) for code in CODES}
     made |= {
         Failure(status=status): lambda facts, status=status: ResponseError("html", status=status, **facts)
-        for status in (200, 429, 502)
+        for status in (200, 302, 429, 502)
     }
     made |= {Failure(): lambda facts: TransportError("lost", **facts)}
     for failure, make in made.items():
@@ -87,6 +98,11 @@ def test_an_error_that_was_made_is_judged_like_its_failure(endpoint, handed_over
         assert judge_error(error) == expected, failure
         assert (error.endpoint, error.attempts) == (endpoint.name, 3)
         assert error.maybe_applied == (expected.phase is Phase.AMBIGUOUS)
+
+
+def test_only_too_many_requests_are_mended_by_waiting_however_often():
+    """What is away may stay away."""
+    assert [True, False, False] == [judgement.too_many for judgement in (SLOWER, AWAY, AMBIGUOUS)]
 
 
 def test_what_is_no_answer_of_the_service_is_final():

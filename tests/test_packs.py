@@ -398,24 +398,6 @@ async def test_a_file_that_changes_while_its_pack_is_sent_is_left_out(tmp_path):
     assert [paths[:2], paths[3:]] == whole
 
 
-async def test_a_smaller_limit_of_the_server_is_learned():
-    """After code 23 for several images, later packs are planned smaller at once."""
-
-    class Narrow(Album):
-        async def _add(self, person, images):
-            if sum(map(len, images)) > 600_000:
-                self.refused += 1
-                raise refusal(23)
-            return await super()._add(person, images)
-
-    album = Narrow()
-    album.refused = 0
-    pairs = [(f"p{index}", JPEG + b"%d" % shot + bytes(100_000)) for index in range(6) for shot in range(10)]
-    found = await added(album, pairs, max_at_once=10)
-    assert [] == errors_of(found)
-    assert album.refused == 1
-
-
 async def test_what_may_have_happened_is_not_sent_again():
     """An answer that was lost for good is the outcome of all its images; nothing is sent twice."""
     album, pairs = Album(), shots("ada", 6)

@@ -67,7 +67,7 @@ async def test_the_variable_of_this_package_is_read_by_from_env(stack, authority
     with RawServer([answer(GROUPS)], tls=authority) as server:
         async with FaceSession.from_env(base_url=server.url, http=stack.http) as session:
             assert await session.get_group_ids() == ["staff"]
-        with pytest.raises(ValueError, match="/elsewhere.pem"):
+        with pytest.raises(ValueError, match=r"/elsewhere\.pem"):
             FaceSession.from_env(base_url=server.url, http=stack.http, verify="/elsewhere.pem")
 
 
@@ -85,7 +85,7 @@ async def test_an_authority_is_trusted_only_where_it_is_named(session_at, author
         async with session_at(server, verify=authority) as session:
             await session.get_group_ids()
         async with session_at(server) as session:
-            with pytest.raises(TransportError, match="(?i)certificate"):
+            with pytest.raises(TransportError, match=r"(?i)certificate"):
                 await session.get_group_ids()
 
 

@@ -6,19 +6,20 @@ import time
 import warnings
 from functools import cached_property
 from random import Random
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import anyio
 from attrs import define, field, frozen
 from attrs.validators import gt, instance_of
 
+from face_async._call import wire
 from face_async._call.home import Home
 from face_async._call.judgement import Failure, Phase, facts_of, judge_error
 from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, clock_skew, retry_after
 from face_async._call.thread_jobs import ThreadJobs
 from face_async._transports.base import BadResponse, Reason, Timeouts, TransportFailure
 from face_async._version import __version__
-from face_async.errors import DeadlineError, FaceError, ResponseError, TransportError
+from face_async.errors import DeadlineError, FaceError, TransportError
 from face_async.models import Meta
 from face_async.signature import MAX_NONCE, Credentials, sign
 
@@ -105,6 +106,12 @@ class CallInFlight(Generic[T_co]):
         return Meta(status, self.attempts, time.monotonic() - self.started, self.queued, settled)
 
 
+class _PutOff(NamedTuple):
+    """What a call has instead of a result when it is to come again in a number of seconds."""
+
+    seconds: float
+
+
 class CallRunner:
     """Makes the calls of a session and all its copies.
 
@@ -117,6 +124,8 @@ class CallRunner:
         seconds_queued: Seconds that all calls together have waited for their throttle.
         closed: Whether no further call may be made.
         quota: Bounds the retries of all calls together.
+        planned_bytes: The bytes of a body up to which requests are planned: less than the limit says, once less was
+            refused, and as much as was accepted since.
     """
 
     def __init__(self, address: Address, transport: Transport, limits: ServiceLimits) -> None:
@@ -129,6 +138,7 @@ class CallRunner:
         self.seconds_queued = 0.0
         self.quota = RetryQuota()
         self._address = address
+        self.planned_bytes = limits.planned_request_bytes
         self._limits = limits
         self._jobs = ThreadJobs()
         self._clock_skew = 0.0
@@ -157,6 +167,14 @@ class CallRunner:
         self.home.enter()
         if self.closed:
             raise RuntimeError("the session is closed; make calls inside its 'async with' block")
+        while True:
+            ended = await self._run_in_turn(call, read)
+            if not isinstance(ended, _PutOff):
+                return ended
+            await anyio.sleep(ended.seconds)
+
+    async def _run_in_turn(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T | _PutOff:
+        """Wait for the throttle and make attempts; returns no result when the call is to come again, in a new turn."""
         throttle, body = call.throttle, call.request.body
         await self._acquire(throttle.places, 1, call)
         try:
@@ -193,7 +211,7 @@ class CallRunner:
             return
         raise self._too_late(call)
 
-    async def _try(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T:
+    async def _try(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T | _PutOff:
         while True:
             if self.closed:
                 message = f"{call.name}: the session was closed"
@@ -209,18 +227,21 @@ class CallRunner:
             except FaceError as error:
                 judgement = judge_error(error)
                 call.doubtful = call.doubtful or judgement.phase is Phase.AMBIGUOUS
-                if answer is not None:
-                    self._adapt(judgement, call, slowdowns)
+                self._adapt(judgement, call, slowdowns, answered=answer is not None)
                 pause = None if isinstance(error, DeadlineError) else self._pause(judgement, call, answer)
                 if pause is None:
                     raise
             else:
                 self.quota.refund()
                 call.throttle.recover()
+                if call.request.body.length > self.planned_bytes:
+                    self.planned_bytes = min(call.request.body.length, self._limits.planned_request_bytes)
                 return result
             finally:
                 body.close()
             self.retries += 1
+            if judgement.slower:
+                return _PutOff(pause)  # with its place kept, it would be no slower
             await anyio.sleep(pause)
 
     async def _pace(self, call: CallInFlight[object]) -> None:
@@ -244,11 +265,13 @@ class CallRunner:
         call.queued += seconds
         self.seconds_queued += seconds
 
-    def _adapt(self, judgement: Judgement, call: CallInFlight[object], slowdowns: int) -> None:
-        """Let an answer that is an error change how fast further requests are sent."""
+    def _adapt(self, judgement: Judgement, call: CallInFlight[object], slowdowns: int, *, answered: bool) -> None:
+        """Let an answer that is an error change how fast further requests are sent, and how large they are planned."""
+        if judgement.smaller:
+            self.planned_bytes = min(self.planned_bytes, call.request.body.length // 2)
         if judgement.slower:
             call.throttle.slow_down(slowdowns)
-        elif judgement.phase is Phase.ANSWERED:
+        elif answered and judgement.phase is Phase.ANSWERED:
             self.quota.refund()
             call.throttle.recover()
 
@@ -267,8 +290,8 @@ class CallRunner:
         pause = 0.0 if corrected else policy.pause(max(tries, 1), self._random, asked)
         if time.monotonic() + pause >= call.deadline:
             return None
-        # No quota for what is bounded already: slower requests by the throttle, corrections by being one a call.
-        return pause if judgement.slower or corrected or self.quota.take() else None
+        # No quota for what is bounded already: too many requests by the throttle, corrections by being one a call.
+        return pause if judgement.too_many or corrected or self.quota.take() else None
 
     def _correct_clock(self, call: CallInFlight[object], answer: Answer) -> bool:
         """Take over the server's clock if that may be why a signature has expired; once a call."""
@@ -307,7 +330,7 @@ class CallRunner:
         # Raised outside the except clauses, so that the error does not keep the transport's exception as its context.
         facts = call.facts(Failure(status=status))
         if status is not None:
-            raise ResponseError(reason, status=status, **facts)
+            raise wire.unreadable(reason, status, call.facts)
         # An event loop whose clock runs in steps, as uvloop's does, may end the last wait a moment early.
         if reason == Reason.DEADLINE or time.monotonic() >= call.deadline:
             call.doubtful = call.doubtful or facts.get("maybe_applied", False)

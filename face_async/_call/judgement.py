@@ -11,7 +11,7 @@ import enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from face_async.errors import CODES, ResponseError, Retry, ServiceError, TransportError
 
@@ -38,6 +38,8 @@ class Judgement:
         phase: How far its request came.
         retry: Whether the same request may succeed when it is sent again.
         slower: Whether fewer requests are to be sent from now on.
+        away: Whether that is so because the service, or the way to it, may not work: then waiting may not mend it.
+        smaller: Whether a smaller request may succeed.
         hopeless: Whether, if the call ends with this, no further call of the session can succeed either.
         correct_clock: Whether the request may succeed once it is signed by the server's clock.
     """
@@ -45,8 +47,15 @@ class Judgement:
     phase: Phase
     retry: bool = False
     slower: bool = False
+    away: bool = False
+    smaller: bool = False
     hopeless: bool = False
     correct_clock: bool = False
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there were too many requests and nothing else: waiting mends that, however often."""
+        return self.slower and not self.away
 
 
 _FINAL = Judgement(Phase.ANSWERED)
@@ -56,16 +65,31 @@ _CONSEQUENCES: Mapping[Retry, Judgement] = MappingProxyType(
         Retry.NEVER: _FINAL,
         Retry.LATER: Judgement(Phase.NOT_EXECUTED, retry=True),
         Retry.SLOWER: Judgement(Phase.NOT_EXECUTED, retry=True, slower=True),
+        Retry.SMALLER: Judgement(Phase.ANSWERED, smaller=True),
         Retry.CLOCK: Judgement(Phase.NOT_EXECUTED, hopeless=True, correct_clock=True),
         Retry.HOPELESS: Judgement(Phase.NOT_EXECUTED, hopeless=True),
         Retry.AMBIGUOUS: Judgement(Phase.AMBIGUOUS, retry=True),
+        Retry.AWAY: Judgement(Phase.AMBIGUOUS, retry=True, slower=True, away=True),
     }
 )
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""The HTTP statuses that point elsewhere. The service never does so: the session was pointed at something else."""
+
 _STATUSES: Mapping[int, Retry] = MappingProxyType(
-    {401: Retry.LATER, 403: Retry.LATER, 408: Retry.LATER, 413: Retry.LATER, 429: Retry.SLOWER}
+    {
+        **dict.fromkeys(REDIRECTS, Retry.HOPELESS),
+        401: Retry.LATER,
+        403: Retry.LATER,
+        408: Retry.LATER,
+        413: Retry.SMALLER,
+        429: Retry.SLOWER,
+        502: Retry.AWAY,
+        503: Retry.AWAY,
+        504: Retry.AWAY,
+    }
 )
-"""The HTTP statuses that say by themselves that the request was not executed."""
+"""What HTTP statuses say by themselves, mostly of a proxy; others do not tell whether the request was executed."""
 
 
 @frozen
@@ -91,9 +115,10 @@ def judge(failure: Failure, *, effect: bool, handed_over: bool) -> Judgement:
         retry = CODES[failure.code].retry if failure.code in CODES else Retry.NEVER
     else:
         retry = Retry.AMBIGUOUS if failure.status is None else _STATUSES.get(failure.status, Retry.AMBIGUOUS)
-    if retry is Retry.AMBIGUOUS and not (effect and handed_over):
-        retry = Retry.LATER
-    return _CONSEQUENCES[retry]
+    judgement = _CONSEQUENCES[retry]
+    if judgement.phase is Phase.AMBIGUOUS and not (effect and handed_over):
+        return evolve(judgement, phase=Phase.NOT_EXECUTED)
+    return judgement
 
 
 def judge_error(error: BaseException) -> Judgement:

@@ -36,7 +36,7 @@ async def run_settled(
     """
 
     def read(answer: Answer) -> T:
-        result = wire.decode_answer(call.request, answer.status, answer.content, call.facts)
+        result = wire.decode_answer(call.request, answer.status, answer.content, call.facts, answer.headers)
         return with_meta(result, call.meta(answer.status))
 
     ended: T | FaceError

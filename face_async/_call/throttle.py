@@ -23,8 +23,9 @@ _RECOVERY = 0.1
 class Throttle:
     """Bounds on what a session, with all its copies, has under way.
 
-    When the service answers code 15, too many requests, the number of calls and the rate in force are halved; with
-    every other answer they grow again, by one call in about ten times the time that a call takes.
+    When the service answers code 15, too many requests, the number of calls and the rate in force are halved, and a
+    call that is tried again queues again; with every other answer they grow again, by one call in about ten times the
+    time that a call takes. So they are by the HTTP statuses 429, 502, 503 and 504, with which mostly a proxy answers.
 
     Attributes:
         max_concurrency: Calls under way at once, 1 or more, and with them the connections in use. Further calls queue.
@@ -52,7 +53,7 @@ class ThrottleState:
         in_flight: Calls that are under way.
         waiting: Calls that queue to begin or to send their bytes.
         bytes_in_flight: Bytes of the bodies that are under way.
-        slowdowns: How often the service's code 15 has made it slower.
+        slowdowns: How often the service, or a proxy before it, has made it slower.
     """
 
     concurrency: int = 0

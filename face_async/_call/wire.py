@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from attrs import frozen
 
-from face_async._call.judgement import Failure
+from face_async._call.judgement import REDIRECTS, Failure
 from face_async._call.multipart import JsonBody, MultipartBody
 from face_async.endpoints import URL_FIELDS
 from face_async.errors import ResponseError, ReturnCode, ServiceError, UnsupportedError, service_error, utf8
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from face_async.errors import CallError, CallFacts
     from face_async.images import ImageSource, Picture
     from face_async.limits import ServiceLimits
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 MAX_TOKENS = 65_536
 """The most strings, colons, commas and opening brackets of an answer: the longest good one, 10,000 ids, has 20,000."""
@@ -64,6 +67,8 @@ class Request(Generic[T_co]):
 
 _FIRST_ERROR_STATUS = 400
 _NO_SUCH_ENDPOINT = frozenset({404, 405, 501})
+_TOO_LARGE = 413
+_LIMIT_IN_FRONT = "HTTP 413; if that is a proxy, raise its limit, such as nginx's client_max_body_size of 1 MB"
 
 
 def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: ServiceLimits) -> Request[T]:
@@ -145,7 +150,9 @@ def _flat(fields: Mapping[str, str | int | Sequence[str]]) -> list[tuple[str, st
     return flat
 
 
-def decode_answer(request: Request[T], status: int, content: bytes, facts: FactsOf) -> T:
+def decode_answer(
+    request: Request[T], status: int, content: bytes, facts: FactsOf, headers: Mapping[str, str] = _NO_HEADERS
+) -> T:
     """Return the result that an answer carries.
 
     Any HTTP status is accepted with a well-formed envelope, since the specification documents none for errors.
@@ -155,9 +162,10 @@ def decode_answer(request: Request[T], status: int, content: bytes, facts: Facts
         status: The answer's HTTP status.
         content: The answer's body.
         facts: Returns what the error of an answer is made with.
+        headers: The answer's headers, by their names in lower case.
 
     Raises:
-        ServiceError: The envelope's code is not 0.
+        ServiceError: The envelope's code is not 0, or a proxy refused the request as too large.
         UnsupportedError: It is the answer of a server that lacks a later endpoint.
         ResponseError: The answer breaks the specification.
     """
@@ -170,7 +178,7 @@ def decode_answer(request: Request[T], status: int, content: bytes, facts: Facts
     else:
         raise _explained(_service_error(code, message, data, facts), request.endpoint)
     # Raised out here, so that no foreign exception hangs on it as its context.
-    raise _explained(_response_error(problem, path, status, facts), request.endpoint)
+    raise _explained(unreadable(problem, status, facts, headers, path=path), request.endpoint)
 
 
 def _explained(error: ServiceError | ResponseError, endpoint: Endpoint[object]) -> CallError:
@@ -213,12 +221,27 @@ def decode_error(status: int, content: bytes, facts: FactsOf) -> CallError | Non
         code, message, data = _envelope(content)
     except SchemaViolation as violation:
         bad = status >= _FIRST_ERROR_STATUS
-        return _response_error(violation.problem, violation.path, status, facts) if bad else None
+        return unreadable(violation.problem, status, facts, path=violation.path) if bad else None
     return _service_error(code, message, data, facts) if code else None
 
 
-def _response_error(problem: str, path: str, status: int, facts: FactsOf) -> ResponseError:
-    return ResponseError(problem, status=status, path=path, **facts(Failure(status=status)))
+def unreadable(
+    problem: str, status: int, facts: FactsOf, headers: Mapping[str, str] = _NO_HEADERS, *, path: str = "$"
+) -> ServiceError | ResponseError:
+    """Return the error of an answer that is no envelope: mostly one of a proxy, whose status may say enough.
+
+    Args:
+        problem: What is wrong with it.
+        status: The answer's HTTP status.
+        facts: Returns what the error of an answer is made with.
+        headers: The answer's headers, by their names in lower case.
+        path: Where it is wrong.
+    """
+    call = facts(Failure(status=status))
+    if status == _TOO_LARGE:
+        return service_error(ReturnCode.REQUEST_TOO_LARGE, _LIMIT_IN_FRONT, **call)
+    location = headers.get("location", "") if status in REDIRECTS else ""
+    return ResponseError(problem, status=status, path=path, location=location, **call)
 
 
 def _service_error(code: int, message: str, data: object, facts: FactsOf) -> ServiceError:

@@ -32,6 +32,11 @@ class LimitedApi(FaceApi):
     def limits(self) -> ServiceLimits:
         """The service's limits, as they are enforced before anything is sent."""
 
+    @property
+    def planned_request_bytes(self) -> int:
+        """The bytes of a body up to which requests are planned."""
+        return self.limits.planned_request_bytes
+
     @cached_property
     def ledger(self) -> LimitLedger:
         """What keeps persons, groups and the appid within their limits, for all bulk verbs together."""
@@ -63,7 +68,7 @@ class LimitedApi(FaceApi):
         """
         empty = evolve(like, source=b"")
         images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
-        return self.limits.planned_request_bytes - self.request_size(endpoint, fields, images)
+        return self.planned_request_bytes - self.request_size(endpoint, fields, images)
 
     async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
         """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""

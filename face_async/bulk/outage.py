@@ -98,7 +98,7 @@ class OutageHandler:
                     raise RunEndedError(error) from None
                 if judgement.phase is Phase.ANSWERED:
                     raise
-                tries += not judgement.slower  # too many requests: waiting mends that, however often
+                tries += not judgement.too_many
                 if tries == _TRIES:
                     self._give_up(error)
                     raise

@@ -26,7 +26,6 @@ from face_async.errors import (
     InvalidParameterError,
     LimitError,
     NotFoundError,
-    RequestTooLargeError,
     TransportError,
 )
 from face_async.images import ImageUrl
@@ -98,11 +97,10 @@ class Packer(Generic[PhotoT]):
         self._end = end
         self._reserve = reserve
         self._going = going
-        self._room = api.limits.planned_request_bytes
 
     def wants(self, count: int, size: int) -> bool:
         """Return whether so many images of so many bytes together may fit one request; one alone is always tried."""
-        return count <= 1 or (count <= self.most and size <= self._room)
+        return count <= 1 or (count <= self.most and size <= self._api.planned_request_bytes)
 
     def cut(self, person_id: str, line: deque[PhotoT]) -> list[PhotoT]:
         """Take from the front of a line of images, which were looked at, what fits one request."""
@@ -112,8 +110,9 @@ class Packer(Generic[PhotoT]):
                 break
             together.append(photo)
         count = len(together)
-        if count > 1 and self._size(person_id, together) > self._room:
-            count = 1 + bisect_right(range(2, count), self._room, key=lambda n: self._size(person_id, together[:n]))
+        room = self._api.planned_request_bytes
+        if count > 1 and self._size(person_id, together) > room:
+            count = 1 + bisect_right(range(2, count), room, key=lambda n: self._size(person_id, together[:n]))
         return [line.popleft() for _ in range(count)]
 
     async def send(self, person_id: str, pack: Sequence[PhotoT]) -> None:
@@ -131,8 +130,6 @@ class Packer(Generic[PhotoT]):
         """Add a pack for which there is room with one request, or with more if it is refused as a whole."""
         ended = await self._request(person_id, pack, reservation)
         if isinstance(ended, ItemError) and len(pack) > 1 and _may_be_due_to_one(ended):
-            if isinstance(ended, RequestTooLargeError):
-                self._room = self._size(person_id, pack) // 2  # this server's limit is smaller
             for half in (pack[: len(pack) // 2], pack[len(pack) // 2 :]):
                 await self.send(person_id, half)
         else:

@@ -64,7 +64,7 @@ class TestAService:
         assert (said.code, said.err) == (0, "")
         lines = said.out.splitlines()
         assert all(line.startswith("ok ") for line in lines)
-        topics = ("variables", "base_url", "connection", "round", "clock", "signature", "groups", "persons")
+        topics = ("variables", "base_url", "connection", "round", "clock", "signature", "groups", "persons", "request")
         assert [line.split()[1] for line in lines[-len(topics) :]] == list(topics)
         assert "2 of 5,000 groups" in said.out
         assert "1 of 10,000 persons in staff, the largest of all groups" in said.out
@@ -156,7 +156,7 @@ class TestAService:
         pem.write_text(CERTIFICATE)
         late = formatdate(time.time() + 7_200, usegmt=True)
         body = envelope({"group_ids": []})
-        with RawServer([answer(body, 200, ("Date", late))] * 4, tls=pem) as server:
+        with RawServer([answer(body, 200, ("Date", late))] * 5, tls=pem) as server:
             account(server.url)
             code, found = examine("--ca-file", pem)
         assert code == 1

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from face_async._call.retry import RetryPolicy
 from face_async._transports.answers import innermost
 from face_async._transports.target import context_of
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
-from face_async.errors import FaceError, ReturnCode, ServiceError
+from face_async.endpoints import COMPARE
+from face_async.errors import FaceError, RequestTooLargeError, ReturnCode, ServiceError, TransportError
 from face_async.session import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _ROUND_TRIPS = 3
 _DAYS_LEFT = 21  # of a certificate; with fewer left it should be renewed
 _SKEW_SECONDS, _MAX_SKEW_SECONDS = 30, 240  # a signature is good for 300
 _NEARLY_FULL = 0.9
+_SIZE_STEPS = 64  # in how fine steps a limit for requests is looked for
 
 MENDS: Mapping[int, str] = {
     ReturnCode.BAD_REQUEST: "pay the account, or check whether something on the way changes requests",
@@ -81,6 +84,39 @@ async def check_service(service: ServiceChoice, groups: int) -> AsyncIterator[Ch
                 return
         async for result in check_limits(quick, groups):
             yield result
+            if result.verdict is CheckVerdict.WRONG:
+                return
+        yield await _check_request_size(quick)
+
+
+async def _check_request_size(session: FaceSession) -> CheckResult:
+    """Check how large a request may be, by trying: a proxy before the server may have a limit of its own."""
+    most = session.limits.planned_request_bytes
+    once = session.with_options(retry=RetryPolicy(max_attempts=1))
+    if await _arrives(once, most):
+        return ok("request size", f"a request of {most:,} bytes arrives")
+    arrives, too_large = 0, most
+    while too_large - arrives > most // _SIZE_STEPS:
+        tried = (arrives + too_large) // 2
+        if await _arrives(once, tried):
+            arrives = tried
+        else:
+            too_large = tried
+    said = f"requests of {too_large:,} bytes are refused on the way, and of {arrives:,} arrive; {most:,} may be sent"
+    mend = "raise the limit of what stands before the server, such as nginx: client_max_body_size 2m"
+    return warning("request size", said, mend)
+
+
+async def _arrives(session: FaceSession, size: int) -> bool:
+    """Send two pictures that are none, for a comparison, which changes nothing: the service says so if it gets them."""
+    form = session.request_size(COMPARE, {}, {"imageA": b"", "imageB": b"-"})
+    try:
+        await session.compare(bytes(max(1, size - form)), b"-")
+    except (RequestTooLargeError, TransportError):
+        return False
+    except FaceError:
+        pass
+    return True
 
 
 async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[CheckResult]:
