@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import anyio
 import anyio.from_thread
@@ -10,6 +11,7 @@ import anyio.to_thread
 import pytest
 from timing import PATIENCE
 
+import face_async
 from face_async.bulk.fitting import fitted
 from face_async.ingest import ingest
 from face_async.local import local_session
@@ -19,7 +21,8 @@ from face_async.testing import FaceServer
 
 pytestmark = pytest.mark.anyio
 
-LARGE = draw_portrait(0) + bytes(600_000)  # read in several pieces while it is sent
+ADA = draw_portrait(0)
+LARGE = ADA + bytes(600_000)  # read in several pieces while it is sent
 
 
 async def from_all_threads(verb, *args):
@@ -44,21 +47,20 @@ async def from_all_threads(verb, *args):
 @pytest.fixture
 def files(tmp_path):
     """A small picture, which is read at once, and a large one."""
-    for name, content in {"small.jpg": draw_portrait(0), "large.jpg": LARGE}.items():
+    for name, content in {"small.jpg": ADA, "large.jpg": LARGE}.items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
 
 
-@pytest.fixture(params=["in process", "httpx", "asyncio"])
+@pytest.fixture(params=["in process", "on a socket", "asyncio"])
 async def session(request, anyio_backend):
     """A session with a person, on every kind of transport."""
-    if anyio_backend == "trio" and request.param == "asyncio":
-        pytest.skip("asyncio only")
+    http = "asyncio" if request.param == "asyncio" and anyio_backend == "asyncio" else "httpx"
     with FaceServer() as server:
         async with serve_in_background(server.app) as running:
-            where = {} if request.param == "in process" else {"base_url": running.base_url, "http": request.param}
+            where = {} if request.param == "in process" else {"base_url": running.base_url, "http": http}
             async with server.session(deadline=PATIENCE / 4, **where) as session:
-                await session.new_person("ada", ["staff"], draw_portrait(0))
+                await session.new_person("ada", ["staff"], ADA)
                 yield session
 
 
@@ -73,7 +75,7 @@ async def test_handlers_in_all_threads_identify_file_objects(session):
     """So are file objects."""
 
     async def identify():
-        return await session.identify("staff", io.BytesIO(draw_portrait(0)))
+        return await session.identify("staff", io.BytesIO(ADA))
 
     assert {result.best.person_id for result in await from_all_threads(identify)} == {"ada"}
 
@@ -81,8 +83,8 @@ async def test_handlers_in_all_threads_identify_file_objects(session):
 async def test_handlers_in_all_threads_use_a_local_session():
     """Its server looks at pictures and at its database in threads of its own."""
     async with local_session(recognizer="fingerprint") as session:
-        await session.new_person("ada", ["staff"], draw_portrait(0))
-        found = await from_all_threads(session.identify, "staff", draw_portrait(0))
+        await session.new_person("ada", ["staff"], ADA)
+        found = await from_all_threads(session.identify, "staff", ADA)
     assert {result.best.person_id for result in found} == {"ada"}
 
 
@@ -111,6 +113,15 @@ async def test_handlers_in_all_threads_enroll_folders(session, files):
             return (await run.finish()).done
 
     assert sum(await from_all_threads(enroll)) >= 1
+
+
+def test_nothing_runs_in_threads_that_anybody_may_hold():
+    """All work in threads goes through limiters of its own; only commands have all threads to themselves."""
+    package = Path(face_async.__file__).parent
+    library = [path for path in package.rglob("*.py") if not path.is_relative_to(package / "cli")]
+    calls = [line.strip() for path in library for line in path.read_text("utf-8").splitlines()]
+    assert [] == [line for line in calls if "to_thread.run_sync(" in line and "limiter=" not in line]
+    assert [] == [line for line in calls if "asyncio.to_thread(" in line or "run_in_executor(" in line]
 
 
 async def test_handlers_in_all_threads_start_servers():
