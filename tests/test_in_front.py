@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import anyio
 import httpx
@@ -27,6 +28,7 @@ behind_nginx = pytest.mark.external("nginx")
 
 PORTRAITS = [draw_portrait(person) for person in range(8)]
 GROUPS = envelope({"group_ids": ["staff"]})
+INFO = envelope({"person_id": "p", "person_name": "", "face_ids": [], "group_ids": [], "tag": ""})
 
 
 def sized(content: bytes, size: int) -> bytes:
@@ -243,6 +245,29 @@ async def test_a_call_that_was_too_fast_queues_again(stack, busy):
     assert ended.count(["staff"]) >= 48  # with their places kept: 12
     state = session.stats.throttle
     assert (0, 0, 0) == (state.in_flight, state.waiting, state.bytes_in_flight)
+
+
+async def test_a_call_that_queues_again_goes_before_those_that_have_not_begun(stack):
+    """Its deadline comes first."""
+    asked = []
+
+    class Busy(httpx.AsyncBaseTransport):
+        """Puts off the first request, and answers when nobody else can do anything."""
+
+        async def handle_async_request(self, request):
+            body = b"".join([chunk async for chunk in request.stream])
+            asked.append(json.loads(body)["person_id"])
+            await anyio.wait_all_tasks_blocked()
+            return httpx.Response(503) if len(asked) == 1 else httpx.Response(200, content=INFO)
+
+    session = FaceSession(
+        "1", "b", CREDENTIALS, transport=Busy(), throttle=Throttle(max_concurrency=1), retry=RetryPolicy(base_delay=0)
+    )
+    async with anyio.create_task_group() as calls:
+        for person_id in "abcd":
+            calls.start_soon(session.get_info, person_id)
+    assert asked[0] == asked[2], "after the one that had its place meanwhile"
+    assert (4, 5) == (len({*asked}), len(asked))
 
 
 # Elsewhere

@@ -194,7 +194,7 @@ class CallRunner:
         began = time.monotonic()
         try:
             with anyio.move_on_after(call.deadline - began):
-                await limiter.acquire(amount)
+                await limiter.acquire(amount, first=call.attempts > 0)
                 return
         finally:
             self._note_queueing(call, time.monotonic() - began)

@@ -88,12 +88,14 @@ class WeightedLimiter:
         self.held += amount
         return True
 
-    async def acquire(self, amount: int) -> None:
-        """Acquire, after all that came before."""
+    async def acquire(self, amount: int, *, first: bool = False) -> None:
+        """Acquire, after all that came before; or before all of them, as one who came earlier and has given back."""
         if self.acquire_now(amount):
             return
         turn = anyio.Event()
         self._waiters[turn] = amount
+        if first:
+            self._waiters.move_to_end(turn, last=False)
         try:
             await turn.wait()
         except BaseException:
