@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_type
@@ -104,9 +105,12 @@ async def sessions() -> None:
         retry=RetryPolicy(max_attempts=1),
         limits=ServiceLimits(max_faces_per_person=5),
         throttle=Throttle(max_concurrency=4),
+        verify=Path("authority.pem"),
+        allow_insecure=True,
     ) as session:
         assert_type(session.with_options(deadline=1), FaceSession)
-    async with FaceSession.from_env(timeout=3) as session:
+        assert_type(session.planned_request_bytes, int)
+    async with FaceSession.from_env(timeout=3, verify=ssl.create_default_context()) as session:
         assert_type(session.stats.requests, int)
     async with local_session("faces.db", recognizer="fingerprint", deadline=3) as session:
         assert_type(session, FaceSession)
