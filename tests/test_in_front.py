@@ -143,6 +143,19 @@ async def test_a_smaller_limit_is_learned_once_a_session(stack, refusal):
     assert network.refused == 1
 
 
+async def test_a_server_that_refuses_every_request_as_too_large_leaves_something_to_plan_with(stack):
+    """No picture is made to fit into nothing."""
+    with RawServer([answer(b"<html>", 413)] * 3) as server:
+        async with FaceSession("1", "b", CREDENTIALS, base_url=server.url, http=stack.http) as session:
+            for ask in (session.get_group_ids, session.get_group_ids):
+                with pytest.raises(RequestTooLargeError):
+                    await ask()
+            async with session.identify_many([PORTRAITS[0][:20_000]], "staff", fit=True) as outcomes:
+                (outcome,) = await outcomes.collect()
+            assert session.planned_request_bytes >= 32_000
+    assert isinstance(outcome.error, RequestTooLargeError)
+
+
 @behind_nginx
 @pytest.mark.parametrize("limit", [600_000, 1_048_576])
 async def test_the_doctor_finds_the_limit_of_a_proxy_by_trying(session_behind, limit):

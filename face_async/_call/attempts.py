@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from face_async.errors import CallFacts
     from face_async.limits import ServiceLimits
 
+_LEAST_PLANNED_BYTES = 32 * 1024
+"""A server that has refused even less takes hardly a picture: there is nothing to plan for."""
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -268,7 +271,7 @@ class CallRunner:
     def _adapt(self, judgement: Judgement, call: CallInFlight[object], slowdowns: int, *, answered: bool) -> None:
         """Let an answer that is an error change how fast further requests are sent, and how large they are planned."""
         if judgement.smaller:
-            self.planned_bytes = min(self.planned_bytes, call.request.body.length // 2)
+            self.planned_bytes = min(self.planned_bytes, max(_LEAST_PLANNED_BYTES, call.request.body.length // 2))
         if judgement.slower:
             call.throttle.slow_down(slowdowns)
         elif answered and judgement.phase is Phase.ANSWERED:
