@@ -367,3 +367,8 @@ def printable(text: str, limit: int = 200) -> str:
     """Return the first ``limit`` characters of a foreign text, escaped so that it is fit for a terminal."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:limit])
     return shown if len(text) <= limit else shown + "…"
+
+
+def quoted(value: object) -> str:
+    """Return what a user has given as messages quote it: escaped, and cut short as :func:`printable` does."""
+    return f"'{printable(value)}'" if isinstance(value, str) else printable(repr(value))

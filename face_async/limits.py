@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from attrs import field, frozen
 from attrs.validators import and_, ge, instance_of
 
-from face_async.errors import FaceLimitError, GroupLimitError, ImageRefusedError, RequestTooLargeError, utf8
+from face_async.errors import FaceLimitError, GroupLimitError, ImageRefusedError, RequestTooLargeError, quoted, utf8
 
 GIF_MAGIC = b"GIF8"
 """What every GIF begins with, whatever its name: GIF87a and GIF89a."""
@@ -70,7 +70,7 @@ def check_id(name: str, value: str, limits: ServiceLimits) -> None:
     if not value:
         raise ValueError(f"{name} must not be empty")
     if not is_legal_id(value):
-        raise ValueError(f"{name} {value!r} must not contain white space, slashes or control characters")
+        raise ValueError(f"{name} {quoted(value)} must not contain white space, slashes or control characters")
 
 
 def check_text(name: str, value: str, limits: ServiceLimits) -> None:

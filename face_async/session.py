@@ -19,7 +19,7 @@ from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
 from face_async._transports import Answer, Http, Verify, context_of, host_of, open_transport
 from face_async.bulk.api import BulkApi
 from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
-from face_async.errors import ResponseError, ServiceError
+from face_async.errors import ResponseError, ServiceError, quoted
 from face_async.limits import ServiceLimits
 from face_async.signature import Credentials, check_token
 
@@ -323,7 +323,7 @@ class FaceSession(BulkApi):
         """
         named = re.fullmatch(r"(?:/?face/)?([A-Za-z0-9_]+)", path)
         if named is None:
-            raise ValueError(f"path must be the name of an endpoint such as 'identify', not {path!r}")
+            raise ValueError(f"path must be the name of an endpoint such as 'identify', not {quoted(path)}")
         name = named[1]
         endpoint = _ENDPOINTS.get(name, Endpoint(name, "", object, effect=True))
         request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
@@ -378,12 +378,12 @@ def check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
     """
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"base_url must be an http or https URL, not {base_url!r}")
+        raise ValueError(f"base_url must be an http or https URL, not {quoted(base_url)}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must hold neither a user, a query nor a fragment")
     if is_unprotected(base_url) and not allow_insecure:
         raise ValueError(
-            f"{base_url!r} would send pictures and signatures unencrypted; use https, or allow it: "
+            f"{quoted(base_url)} would send pictures and signatures unencrypted; use https, or allow it: "
             f"allow_insecure=True, {ALLOW_INSECURE_VARIABLE}=1 or --insecure"
         )
     return base_url.rstrip("/"), host_of(base_url)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from face_async._transports.base import Answer, Transport
 from face_async._transports.target import Verify, context_of, host_of
+from face_async.errors import quoted
 
 if TYPE_CHECKING:
     import ssl
@@ -41,7 +42,7 @@ def open_transport(http: str, given: httpx.AsyncBaseTransport | None, tls: ssl.S
         from face_async._transports.pool import AsyncioPool  # noqa: PLC0415
 
         return AsyncioPool(tls)
-    raise ValueError(f"http must be 'httpx' or 'asyncio', not {http!r}")
+    raise ValueError(f"http must be 'httpx' or 'asyncio', not {quoted(http)}")
 
 
 @cache

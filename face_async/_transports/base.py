@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from attrs import field, frozen
 
+from face_async.errors import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,7 +61,7 @@ class BadResponse(Exception):  # noqa: N818 - it becomes a ResponseError, which 
     def check_encoding(cls, encoding: str, status: int) -> None:
         """Raise this for any other encoding than the one that was asked for."""
         if encoding != "identity":
-            raise cls(f"it is encoded as {encoding[:20]!r}, although that was not asked for", status)
+            raise cls(f"it is encoded as {quoted(encoding[:20])}, although that was not asked for", status)
 
     @classmethod
     def check_size(cls, size: int, status: int) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 from attrs import frozen
 
 from face_async._transports.answers import innermost
+from face_async.errors import quoted
 
 if TYPE_CHECKING:
     import ssl
@@ -134,5 +135,5 @@ def _host(parts: SplitResult) -> str:
 
         host = idna.encode(host).decode("ascii")  # its errors are UnicodeErrors, which are ValueErrors
     if not _HOST.fullmatch(host):
-        raise ValueError(f"{host!r} is no host")
+        raise ValueError(f"{quoted(host)} is no host")
     return host

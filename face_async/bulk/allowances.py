@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from attrs import define, field, frozen
 
-from face_async.errors import FaceLimitError, GroupLimitError, LimitError, PersonLimitError, ReturnCode
+from face_async.errors import FaceLimitError, GroupLimitError, LimitError, PersonLimitError, ReturnCode, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -75,14 +75,14 @@ KINDS: Mapping[str, Kind] = {
         FaceLimitError,
         lambda limits: limits.max_faces_per_person,
         None,
-        "person {id!r} has {confirmed:,} of the {limit:,} faces that a person may have",
+        "person {id} has {confirmed:,} of the {limit:,} faces that a person may have",
         "delete faces that are no longer needed, or keep only the best pictures",
     ),
     "persons": Kind(
         PersonLimitError,
         lambda limits: limits.max_persons_per_group,
         ReturnCode.ERROR_GROUP_NOT_EXISTED,
-        "group {id!r} has {confirmed:,} of the {limit:,} persons that a group may have",
+        "group {id} has {confirmed:,} of the {limit:,} persons that a group may have",
         "put the person in another group, or delete persons that are no longer needed",
     ),
     "groups": Kind(
@@ -189,7 +189,7 @@ class Allowance:
 
     def refusal(self, need: int) -> LimitError:
         """Return the error for a request that there can be no room for."""
-        full = self.kind.full.format(id=self.key.id, confirmed=self.confirmed, limit=self.limit)
+        full = self.kind.full.format(id=quoted(self.key.id), confirmed=self.confirmed, limit=self.limit)
         return self.kind.error(f"{full}, which leaves no room for {need:,} more; {self.kind.advice}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 from attrs import evolve, field, frozen
 
 from face_async.bulk.ledger import Key, Reservation
 from face_async.bulk.limited import LimitedApi
-from face_async.bulk.lines import PersonLines, check_pair
+from face_async.bulk.lines import PersonLines, check_pair, take_pair
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import (
     ADD_FACE,
@@ -19,7 +20,7 @@ from face_async.endpoints import (
     Fields,
     searched,
 )
-from face_async.errors import LimitError
+from face_async.errors import LimitError, quoted
 from face_async.images import in_memory
 from face_async.limits import check_group_ids, check_text
 
@@ -178,7 +179,7 @@ class BulkApi(LimitedApi):
         if tag is not None:
             check_text("tag", tag, self.limits)
         lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
-        return Outcomes(lines, pairs, endpoint=ADD_FACE, **options)
+        return Outcomes(lines, pairs, endpoint=ADD_FACE, take=partial(take_pair, self, fit=fit), **options)
 
     def new_persons(
         self,
@@ -197,7 +198,7 @@ class BulkApi(LimitedApi):
             check_new_person(person)
             return await create_person(self, await fit_person(self, person) if fit else person, person.group_ids)
 
-        return Outcomes(create, persons, endpoint=NEW_PERSON, **options)
+        return Outcomes(create, persons, endpoint=NEW_PERSON, take=partial(take_person, self, fit=fit), **options)
 
     def identify_many(
         self,
@@ -212,7 +213,7 @@ class BulkApi(LimitedApi):
         async def identify(image: ImageSource) -> IdentifyResult:
             return await self.identify(group_id, await self.fit(image, IDENTIFY, searched(group_id)) if fit else image)
 
-        return Outcomes(identify, images, endpoint=IDENTIFY, **options)
+        return Outcomes(identify, images, endpoint=IDENTIFY, take=partial(self.taken, fit=fit), **options)
 
     def verify_many(
         self,
@@ -229,7 +230,7 @@ class BulkApi(LimitedApi):
                 person_id, await self.fit(image, VERIFY, {"person_id": person_id}) if fit else image
             )
 
-        return Outcomes(verify, pairs, endpoint=VERIFY, **options)
+        return Outcomes(verify, pairs, endpoint=VERIFY, take=partial(take_pair, self, fit=fit), **options)
 
     def detect_many(
         self,
@@ -246,7 +247,7 @@ class BulkApi(LimitedApi):
                 await self.fit(image, DETECT, {"mode": 1}) if fit else image, largest_only=largest_only
             )
 
-        return Outcomes(detect, images, endpoint=DETECT, **options)
+        return Outcomes(detect, images, endpoint=DETECT, take=partial(self.taken, fit=fit), **options)
 
     async def identify_in_groups(
         self,
@@ -276,13 +277,13 @@ class BulkApi(LimitedApi):
             ImageRefusedError: The picture is missing or cannot be read.
         """
         if isinstance(group_ids, str):
-            raise TypeError(f"group_ids must be a list of str, not a single str: write [{group_ids!r}]")
+            raise TypeError(f"group_ids must be a list of str, not a single str: write [{quoted(group_ids)}]")
         if not group_ids or len(set(group_ids)) != len(group_ids):
             raise ValueError("group_ids must name at least one group, and none twice")
         if top < 1:
             raise ValueError(f"top must be 1 or more, not {top}")
         if errors not in {"collect", "raise"}:
-            raise ValueError(f"errors must be 'collect' or 'raise', not {errors!r}")
+            raise ValueError(f"errors must be 'collect' or 'raise', not {quoted(errors)}")
         if fit:
             image = await self.fit(image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))})
         picture = await in_memory(image, self.limits.max_request_bytes)
@@ -311,6 +312,12 @@ def check_new_person(person: object) -> None:
     """
     if not isinstance(person, NewPerson):
         raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
+
+
+async def take_person(api: LimitedApi, person: NewPerson, *, fit: bool) -> NewPerson:
+    """Return an item of ``new_persons`` whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
+    check_new_person(person)
+    return person if person.image is None else evolve(person, image=await api.taken(person.image, fit=fit))
 
 
 async def fit_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str] = ()) -> NewPerson:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from face_async._call.wire import encode
-from face_async.bulk.fitting import fitted
+from face_async.bulk.fitting import MAX_SOURCE_BYTES, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.endpoints import ADD_FACE, Endpoint, FaceApi, Fields, Images
-from face_async.images import ImageFile
+from face_async.images import ImageFile, detached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -69,6 +69,10 @@ class LimitedApi(FaceApi):
         empty = evolve(like, source=b"")
         images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
         return self.planned_request_bytes - self.request_size(endpoint, fields, images)
+
+    async def taken(self, image: ImageSource, *, fit: bool) -> ImageSource:
+        """Return an image of an input that may go on: a file object is read, as far as a request can carry it."""
+        return await detached(image, MAX_SOURCE_BYTES if fit else self.limits.max_request_bytes)
 
     async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
         """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""

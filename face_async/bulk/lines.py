@@ -42,6 +42,12 @@ def check_pair(pair: object) -> PersonImage:
     return cast("PersonImage", pair)
 
 
+async def take_pair(api: LimitedApi, pair: PersonImage, *, fit: bool) -> PersonImage:
+    """Return a pair whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
+    person_id, image = check_pair(pair)
+    return person_id, await api.taken(image, fit=fit)
+
+
 @define(eq=False)
 class _JobPhoto(Photo):
     """An image in its person's line, and the job of the bounded map that it belongs to."""
@@ -50,7 +56,7 @@ class _JobPhoto(Photo):
 
     async def open(self, api: LimitedApi, *, fit: bool) -> None:
         """Learn what it is, make it fit, and read it if it is a file object."""
-        person_id, source = self.job.item
+        person_id, source = self.job.taken
         if fit:
             source = await api.fit(source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
         self.image = as_image(source)
@@ -141,10 +147,15 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
     async def _gather(self, line: deque[_JobPhoto]) -> None:
         """Let the last image pulled wait for the next images of its person.
 
-        It waits only while requests under way, or outcomes that wait to be taken, will make place for them.
+        It waits only while the next one is being read, or while requests under way, or outcomes that wait to be taken,
+        will make place for them.
         """
         board = self._board
-        while line is self._last and len(line) < self._patience and board.full and (self._under_way or board.ready):
+        while (
+            line is self._last
+            and len(line) < self._patience
+            and (board.taking or (board.full and (self._under_way or board.ready)))
+        ):
             self._stir = anyio.Event()
             await self._stir.wait()
             # One turn in which outcomes are taken, and one in which images are pulled into their places.

@@ -58,6 +58,7 @@ class Job(Generic[ItemT]):
 
     index: int
     item: ItemT = field(repr=False)
+    taken: ItemT = field(repr=False)  # the item for its call: what would not outlast the next pull was read
     begun: bool = False  # its call was begun, so its request may have been sent
 
 
@@ -84,6 +85,7 @@ class JobBoard(Generic[ItemT, ResultT]):
         early: Of an ordered map, the outcomes that are complete before their turn, by their index.
         taken: How many outcomes were taken.
         full: Whether the input waits because as many items are alive as may be.
+        taking: Whether an item that was pulled is being read, and will be begun next.
         failure: What ends the map.
         news: Set when there may be something to take.
     """
@@ -100,6 +102,7 @@ class JobBoard(Generic[ItemT, ResultT]):
         self.early: dict[int, Outcome[ItemT, ResultT]] = {}
         self.taken = 0
         self.full = False
+        self.taking = False
         self.failure: Exception | None = None
         self.news = anyio.Event()
         self._done = 0
@@ -166,7 +169,7 @@ class _OneByOne(JobRunner[ItemT, ResultT]):
         # The error's traceback refers to the frame that catches it. If that frame held the outcome, the two would be a
         # reference cycle, which only the garbage collector frees, late and with the item's picture.
         try:
-            return Outcome(job.index, job.item, result=await self._call(job.item))
+            return Outcome(job.index, job.item, result=await self._call(job.taken))
         except (FaceError, ValueError) as error:
             return Outcome(job.index, job.item, error=error)
 
@@ -191,6 +194,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None = None,
         endpoint: Endpoint[object] = _SOME_CALL,
+        take: Callable[[ItemT], Awaitable[ItemT]] | None = None,
     ) -> None:
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
@@ -198,6 +202,7 @@ class Outcomes(Generic[ItemT, ResultT]):
         self._runner = cast("JobRunner[ItemT, ResultT]", call if isinstance(call, JobRunner) else _OneByOne(call))
         self._items = items
         self._endpoint = endpoint
+        self._take = take  # makes an item independent of the input, before the next one is pulled
         size = len(items) if isinstance(items, Sized) else None
         self._board = JobBoard[ItemT, ResultT](size=size, ordered=ordered, progress=progress)
         self._places = anyio.Semaphore(max_at_once, fast_acquire=True)
@@ -280,7 +285,9 @@ class Outcomes(Generic[ItemT, ResultT]):
                 await self._places.acquire()
                 board.full = False
                 self._runner.item_wanted()
-                self._runner.begin(board, tasks, self._job(await source.next()))
+                job = self._job(await source.next())
+                if self._take is None or await self._taken(job, self._take):
+                    self._runner.begin(board, tasks, job)
         except StopAsyncIteration:
             self._end = self._pulled
         except Exception as error:  # noqa: BLE001 - the input's own error is raised where outcomes are taken
@@ -295,9 +302,21 @@ class Outcomes(Generic[ItemT, ResultT]):
                         board.fail(error)
 
     def _job(self, item: ItemT) -> Job[ItemT]:
-        job = self._board.jobs[self._pulled] = Job(self._pulled, item)
+        job = self._board.jobs[self._pulled] = Job(self._pulled, item, item)
         self._pulled += 1
         return job
+
+    async def _taken(self, job: Job[ItemT], take: Callable[[ItemT], Awaitable[ItemT]]) -> bool:
+        """Take an item out of its input; return whether it can go on, or has its outcome already."""
+        self._board.taking = True
+        try:
+            job.taken = await take(job.item)
+        except (FaceError, ValueError) as error:
+            self._board.put(Outcome(job.index, job.item, error=error))
+            return False
+        finally:
+            self._board.taking = False
+        return True
 
     def _finish(self) -> None:
         """Make an outcome of everything that was pulled and not taken."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 import anyio
 from attrs import evolve
 
 from face_async._call.home import Home
-from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person, fit_person
+from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person, fit_person, take_person
 from face_async.bulk.ledger import Key
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON
-from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode
+from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode, quoted
 from face_async.images import as_image
 from face_async.limits import check_id
 from face_async.models import AddGroupIdsResult
@@ -118,7 +119,8 @@ class ShardedGroup:
             check_new_person(person)
             return await self._create(await fit_person(self._session, person, [self._shard(0)]) if fit else person)
 
-        return Outcomes(create, persons, endpoint=NEW_PERSON, **options)
+        take = partial(take_person, self._session, fit=fit)
+        return Outcomes(create, persons, endpoint=NEW_PERSON, take=take, **options)
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """Delete a person of this population, with all faces and from all groups.
@@ -171,7 +173,7 @@ class ShardedGroup:
             UnsupportedError, NotFoundError, GroupLimitError: As :meth:`add_person` and :meth:`remove_person`.
         """
         if to.name == self.name:
-            raise ValueError(f"to must be another population than {self.name!r}")
+            raise ValueError(f"to must be another population than {quoted(self.name)}")
         await self._shards_of_member(person_id, DEL_GROUP_IDS)
         added = await to.add_person(person_id)
         await self.remove_person(person_id)
@@ -226,7 +228,8 @@ class ShardedGroup:
         async def identify(image: ImageSource) -> GroupsResult:
             return await self.identify(image, top=top, fit=fit, errors=errors)
 
-        return Outcomes(identify, images, endpoint=IDENTIFY, **options)
+        take = partial(self._session.taken, fit=fit)
+        return Outcomes(identify, images, endpoint=IDENTIFY, take=take, **options)
 
     def __repr__(self) -> str:
         return f"ShardedGroup({self._name!r})"
@@ -247,7 +250,7 @@ class ShardedGroup:
         numbers = await self._shards_of(person_id)
         if not numbers:
             error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=endpoint.name)
-            error.add_note(f"a person of this id exists, but in none of the shards of {self._name!r}")
+            error.add_note(f"a person of this id exists, but in none of the shards of {quoted(self._name)}")
             raise error
         return numbers
 
@@ -292,4 +295,4 @@ class ShardedGroup:
             else:
                 self._numbers.add(number)
                 return result
-        raise PersonLimitError(f"all {_MOST_SHARDS:,} shards of {self._name!r} are full")
+        raise PersonLimitError(f"all {_MOST_SHARDS:,} shards of {quoted(self._name)} are full")

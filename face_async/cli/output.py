@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from face_async.errors import printable
+from face_async.errors import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ class OneLineLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
         reason = record.exc_info[1] if record.exc_info else None
-        tell(printable(record.getMessage() + (f": {reason!r}" if reason else ""), _LONGEST_CELL))
+        tell(printable(record.getMessage() + (f": {quoted(reason)}" if reason else ""), _LONGEST_CELL))
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -7,17 +7,19 @@ when its turn comes and read only while it is sent.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
 import re
+import socket
 import stat
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_checkable
 
 from attrs import field, frozen
 
-from face_async.errors import ImageRefusedError, utf8
+from face_async.errors import ImageRefusedError, printable, quoted, utf8
 from face_async.images import threads
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
 # O_NONBLOCK: opening a pipe that nobody writes to must not hang; O_BINARY: Windows would translate line ends.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
+_NO_PATH = (
+    (re.compile(r"data:[^,]{0,200},", re.IGNORECASE), "a data URI: decode what follows the comma, and give the bytes"),
+    (
+        re.compile(r"(?:/9j/|iVBORw0KGgo|Qk[0-3]|UklGR|R0lGOD)[A-Za-z0-9+/_=\s-]{20}"),
+        "a picture in base64: decode it, and give the bytes",
+    ),
+    (re.compile(r"b['\"]\\"), "bytes that were turned into a str: give the bytes themselves"),
+    (re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE), "a URL, but only http and https URLs are fetched"),
+)
+"""How a str begins that was meant as something else than a path -> what it is instead."""
 _UNFIT_FOR_URL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _HEAD_BYTES = 16
 _MAGIC = (
@@ -139,7 +151,7 @@ class Picture:
         self._media_type = media_type
         if isinstance(source, str | os.PathLike):
             self.path = os.fspath(source)
-            self.label = f"the image {str(self.path)!r}"
+            self.label = f"the image {quoted(self.path)}"
         elif isinstance(source, bytes | bytearray | memoryview):
             self.label = "the image"
             self.keep(bytes(source))
@@ -158,6 +170,11 @@ class Picture:
     def in_file_object(self) -> bool:
         """Whether it is still to be read from a file object."""
         return self._file is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its first bytes are those of a JPEG, PNG, BMP or WebP, which is what makes a picture, not a name."""
+        return bool(self._magic[1])
 
     @property
     def media_type(self) -> str:
@@ -191,18 +208,24 @@ class Picture:
         """Read a file object, once, so that it can be sent more than once; does nothing for other sources.
 
         No more than ``max_bytes`` and one are read: a picture of that size is refused, whatever follows.
+
+        Raises:
+            ImageRefusedError: It cannot be read, or was read before, so that the picture or its beginning is missing.
+            TypeError: It gives something else than bytes.
         """
         if self._file is None:
             return
-        read = self._file.read
+        file, read = self._file, self._file.read
+        at_once = inspect.iscoroutinefunction(read) or isinstance(file, io.BytesIO)
+        began = await _position(file)
         pieces: list[bytes] = []
         left = max_bytes + 1
         while left > 0:
             try:
-                found = read(left) if inspect.iscoroutinefunction(read) else await threads.file_objects.run(read, left)
+                found = read(left) if at_once else await threads.file_objects.run(read, left)
                 piece = await found if isinstance(found, Awaitable) else found
-            except OSError as error:
-                raise ImageRefusedError(f"{self.label} cannot be read: {error.strerror or error}") from error
+            except (OSError, ValueError) as error:  # ValueError: the file is closed
+                raise ImageRefusedError(f"{self.label} cannot be read: {_reason(error)}") from error
             if not isinstance(piece, bytes | bytearray):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped files
                 raise TypeError(f"the image's file must give bytes, not {type(piece).__name__}")
             if not piece:
@@ -211,6 +234,16 @@ class Picture:
             left -= len(piece)
         self._file = None
         self.keep(b"".join(pieces))
+        if not self.content and (ended := await _position(file)) != 0:
+            was = "was" if ended else "is empty, or was"
+            raise ImageRefusedError(
+                f"{self.label}'s file gives no bytes: it {was} already read to its end; call seek(0) before it is sent"
+            )
+        if began and not self.is_known:
+            raise ImageRefusedError(
+                f"{self.label}'s file was already read up to byte {began:,}, and what follows is no picture; "
+                "call seek(0) before it is sent"
+            )
 
     def look(self, keep_up_to: int) -> None:
         """Open the file, note its size and first bytes, and keep it whole if it is small. Runs in a worker thread.
@@ -227,7 +260,7 @@ class Picture:
                 self.keep(reader.read(size))
             else:
                 self.size = size
-                self.head = reader.read(_HEAD_BYTES)
+                self.head = reader.read(min(size, _HEAD_BYTES))
 
     def opened(self) -> PictureReader:
         """Open the picture's file; blocks, so call it in a worker thread.
@@ -259,8 +292,7 @@ class PictureReader:
             status = os.fstat(self._fd)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             self.close()
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise ImageRefusedError(f"{picture.label} cannot be read: {reason}") from error
+            raise ImageRefusedError(_unreadable(picture, error)) from error
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise ImageRefusedError(f"{picture.label} is no regular file")
@@ -303,8 +335,61 @@ class PictureReader:
             self._fd = -1
 
 
+def _unreadable(picture: Picture, error: OSError | ValueError) -> str:
+    """Return why a path cannot be opened; of what was never meant as a path no character, as it may be the picture."""
+    path = str(picture.path)
+    for pattern, what in _NO_PATH:
+        if pattern.match(path):
+            return f"the image is neither a path nor a URL; this str of {len(path):,} characters looks like {what}"
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return f"the image is neither a path nor a URL, but a str of {len(path):,} characters"
+    return f"{picture.label} cannot be read: {_reason(error)}"
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or printable(str(error))
+
+
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+async def _position(file: object) -> int | None:
+    """Return how many bytes of a file object were read, None if it does not tell."""
+    # The uploads of web frameworks have no tell(), but the file that has.
+    tell = getattr(file, "tell", None) or getattr(getattr(file, "file", None), "tell", None)
+    try:
+        found: object = tell() if tell is not None else None
+        position = await found if isinstance(found, Awaitable) else found
+    except (OSError, ValueError):  # a pipe, or a closed file
+        return None
+    return position if isinstance(position, int) else None
+
+
+async def detached(source: ImageSource, max_bytes: int) -> ImageSource:
+    """Return an image that stays as it is whatever its input does next: a file object is read, all others stay.
+
+    Files in an archive share its position, and a file in a ``with`` block is closed when the next one is asked for.
+    Only pipes and sockets of their own stay unread: they depend on no other file, and may let everybody wait.
+
+    Raises:
+        ImageRefusedError: As :meth:`Picture.read_file_object`.
+    """
+    file = source.source if isinstance(source, ImageFile) else source
+    if isinstance(file, str | os.PathLike | bytes | bytearray | memoryview | ImageUrl) or _is_stream(file):
+        return source
+    picture = as_image(source)
+    if isinstance(picture, ImageUrl):
+        return source
+    await picture.read_file_object(max_bytes)
+    return source if picture.content is None else picture.as_file(picture.content)
+
+
+def _is_stream(file: object) -> bool:
+    raw: object = getattr(file, "raw", file)
+    if isinstance(raw, socket.SocketIO):
+        return True
+    return isinstance(raw, io.FileIO) and not raw.closed and not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
 
 
 async def in_memory(source: ImageSource, max_bytes: int) -> ImageSource:

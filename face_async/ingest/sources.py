@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from attrs import evolve, field, frozen
 
-from face_async.errors import LimitError
+from face_async.errors import LimitError, quoted
 from face_async.images import ImageUrl, is_url
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_text
 
@@ -281,7 +281,7 @@ def _rows(path: Path, lines: _Lines, fields_of: Callable[[str], Mapping[str, obj
 def _row(fields: Mapping[str, object], folder: str) -> Row:
     unknown = [name for name in fields if name not in _COLUMNS]
     if unknown:
-        raise ValueError(f"there is no such key as {unknown[0]!r}; the keys are {', '.join(_COLUMNS)}")
+        raise ValueError(f"there is no such key as {quoted(unknown[0])}; the keys are {', '.join(_COLUMNS)}")
     groups = fields.get("group_ids")
     if groups is not None and not isinstance(groups, list):
         raise ValueError("group_ids must be a list of str")

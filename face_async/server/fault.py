@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from attrs import field, fields, frozen
 from starlette.responses import HTMLResponse, Response
 
-from face_async.errors import CODES
+from face_async.errors import CODES, quoted
 from face_async.server.envelope import envelope
 from face_async.server.later import ALL_HANDLERS
 
@@ -32,7 +32,7 @@ def _of(*kinds: type, least: int | None = None) -> _Validator:
         # True is an int in Python, but a mistake here.
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
-            raise TypeError(f"{attribute.name} must be {names}, not {value!r}")
+            raise TypeError(f"{attribute.name} must be {names}, not {quoted(value)}")
         if least is not None and isinstance(value, int | float) and not least <= value < math.inf:
             raise ValueError(f"{attribute.name} must be {least} or more, not {value}")
 
@@ -103,9 +103,11 @@ class Fault:
     def _check_values(self) -> None:
         for text in (text for item in (self.headers or {}).items() for text in item):
             if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
-                raise TypeError(f'headers must map str to str, such as {{"Retry-After": "3"}}, not {self.headers!r}')
+                raise TypeError(
+                    f'headers must map str to str, such as {{"Retry-After": "3"}}, not {quoted(self.headers)}'
+                )
         if self.endpoint is not None and self.endpoint not in ALL_HANDLERS:
-            raise ValueError(f"endpoint must be one of {', '.join(ALL_HANDLERS)}, not {self.endpoint!r}")
+            raise ValueError(f"endpoint must be one of {', '.join(ALL_HANDLERS)}, not {quoted(self.endpoint)}")
         if self.code is not None and self.code not in CODES:
             raise ValueError(f"code must be one of the table face_async.CODES, not {self.code}")
         if self.status is not None and self.status not in _STATUSES:

@@ -12,7 +12,7 @@ import anyio
 import httpx
 from attrs import frozen
 
-from face_async.errors import ReturnCode
+from face_async.errors import ReturnCode, quoted
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class AllowedHost:
         elif entry.count(":") == 1:
             host, port = entry.split(":")
         if not host or "/" in host or (port and not (port.isdecimal() and 0 < int(port) < 65_536)):  # noqa: PLR2004
-            raise ValueError(f"{entry!r} in url_allow_list is no host name or address with an optional port")
+            raise ValueError(f"{quoted(entry)} in url_allow_list is no host name or address with an optional port")
         return cls(host.lower().rstrip("."), int(port) if port else None)
 
     def matches(self, scheme: str, host: str, port: int) -> bool:

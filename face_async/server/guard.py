@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from face_async.errors import ReturnCode
+from face_async.errors import ReturnCode, quoted
 from face_async.server.refusal import Refusal
 from face_async.server.storage.workers import reads
 from face_async.signature import MAX_LIFETIME, Credentials, Signature, parse, verify_signature
@@ -39,7 +39,7 @@ MAX_AUTHORIZATION_BYTES = 4_096
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise TypeError(f"buckets must be several names, not one str: write ({names!r},)")
+        raise TypeError(f"buckets must be several names, not one str: write ({quoted(names)},)")
     return tuple(names)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import httpx
 from attrs import define, field
 
-from face_async.errors import ReturnCode
+from face_async.errors import ReturnCode, quoted
 from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials
 from face_async.server import Faults, ServiceLimits, Store, create_app, serve_in_background
 from face_async.server.faults import AnswerLostError, ScriptedAnswer
@@ -132,7 +132,7 @@ class FaceServer:
             ValueError: There is no such endpoint.
         """
         if endpoint is not None and endpoint not in ALL_HANDLERS:
-            raise ValueError(f"endpoint must be one of {', '.join(ALL_HANDLERS)}, not {endpoint!r}")
+            raise ValueError(f"endpoint must be one of {', '.join(ALL_HANDLERS)}, not {quoted(endpoint)}")
         return [call for call in self._recorder.calls if endpoint in {None, call.endpoint}]
 
     def snapshot(self) -> bytes:

@@ -27,7 +27,7 @@ from face_async.cli.options import (
     run_with,
 )
 from face_async.cli.output import say_json, tell
-from face_async.errors import FaceError
+from face_async.errors import FaceError, quoted
 from face_async.ingest import Difference, Ingestion, RunOptions, Summary, ingest, merge_journals, retry_failed, verify
 from face_async.session import ACCOUNT_VARIABLES
 
@@ -214,7 +214,7 @@ def _conclude(work: Work, *, json: bool) -> None:
 def _shard(text: str) -> tuple[int, int]:
     rank, slash, world = text.partition("/")
     if not slash or not rank.isdecimal() or not world.isdecimal():
-        raise ValueError(f"--shard needs RANK/WORLD, such as 0/4, not {text!r}")
+        raise ValueError(f"--shard needs RANK/WORLD, such as 0/4, not {quoted(text)}")
     return int(rank), int(world)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from face_async.cli.exits import Exit, exit_code, one_line
-from face_async.errors import CODES, RequestTooLargeError, ServiceError, printable
+from face_async.errors import CODES, RequestTooLargeError, ServiceError, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ class Identification:
             case ServiceError() as error if error.code in CODES:
                 return f"{CODES[error.code].meaning} ({error.code})"
             case error:
-                return one_line(error).replace(f"the image {self.image!r}", "the file")
+                return one_line(error).replace(f"the image {quoted(self.image)}", "the file")
 
 
 @define

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from face_async.errors import quoted
 from face_async.images.decoding import MAX_PIXELS
 from face_async.limits import ALMOST_THE_SAME as DUPLICATE_SIMILARITY
 from face_async.limits import SAME_PERSON as MATCH_SIMILARITY
@@ -55,7 +56,7 @@ def recognizer(name: str = "auto") -> Recognizer:
     """
     name = _ALIASES.get(name, name)
     if name not in {"auto", *NAMES}:
-        raise ValueError(f"recognizer must be 'auto', 'faces' or 'fingerprint', not {name!r}")
+        raise ValueError(f"recognizer must be 'auto', 'faces' or 'fingerprint', not {quoted(name)}")
     if name == "fingerprint" or (name == "auto" and not networks.is_installed()):
         return FingerprintRecognizer()
     if not networks.is_installed():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.middleware.cors import CORSMiddleware
 
-from face_async.errors import ReturnCode
+from face_async.errors import ReturnCode, quoted
 from face_async.server.envelope import envelope
 from face_async.server.request.target import ROOT
 
@@ -31,7 +31,9 @@ def check_origins(origins: Iterable[str]) -> list[str]:
     allowed = list(origins)
     for origin in allowed:
         if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} is no origin: write scheme and host alone, such as 'https://example.com'")
+            raise ValueError(
+                f"{quoted(origin)} is no origin: write scheme and host alone, such as 'https://example.com'"
+            )
     return allowed
 
 
