@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_LONGEST_QUOTE = 500  # characters, so that nearly every path is seen to its end
 _LOOK_FIRST = "; the effect may have happened, look before repeating it"
 
 
@@ -371,4 +372,4 @@ def printable(text: str, limit: int = 200) -> str:
 
 def quoted(value: object) -> str:
     """Return what a user has given as messages quote it: escaped, and cut short as :func:`printable` does."""
-    return f"'{printable(value)}'" if isinstance(value, str) else printable(repr(value))
+    return f"'{printable(value, _LONGEST_QUOTE)}'" if isinstance(value, str) else printable(repr(value), _LONGEST_QUOTE)

@@ -94,8 +94,7 @@ def _smaller(picture: Picture, max_bytes: int, min_side: int) -> bytes | None:
     if picture.size < 0:
         picture.look(keep_up_to=0)
     check_image(picture.label, picture.size, picture.head)
-    if not picture.media_type.startswith("image/"):
-        raise ImageRefusedError(f"{picture.label} is no JPEG, PNG, BMP or WebP picture; convert it to one of these")
+    picture.check_known()
     if picture.size <= max_bytes:
         return None
     if picture.size > MAX_SOURCE_BYTES:

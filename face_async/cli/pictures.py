@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
+
+from face_async.images.folders import PassedOver, is_picture, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,32 +18,28 @@ if TYPE_CHECKING:
 
 PictureSource: TypeAlias = bytes | Path
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-KINDS = ", ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
-"""The file suffixes of pictures, for messages."""
 
-
-def is_picture(name: str) -> bool:
-    """Return whether a file is a picture by its name; hidden files are none."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")  # noqa: PTH122 - a name, no path
-
-
-def pictures_below(folder: Path) -> Iterator[Path]:
+def pictures_below(folder: Path, passed_over: PassedOver | None = None) -> Iterator[Path]:
     """Yield all pictures in a folder and its sub-folders, sorted by name, those of a folder before its sub-folders'.
 
-    Hidden files and folders are left out, and links to folders are not followed. Memory holds the names of one folder
-    and of its parents.
+    What a picture is, is told by its first bytes; ``passed_over`` counts the rest. What is hidden or litter is left
+    out, and links to folders are not followed. Memory holds the names of one folder and of its parents.
 
     Raises:
         OSError: A folder cannot be read.
     """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for home, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(home, name) for name in sorted(filter(is_picture, names)))
+    counts = PassedOver() if passed_over is None else passed_over
+    homes: list[Path] = []
+    for name in names_in(folder, counts.count_litter):
+        path = folder / name
+        if path.is_dir():
+            homes += [] if path.is_symlink() else [path]
+        elif is_picture(path):
+            yield path
+        else:
+            counts.count_other(str(path))
+    for home in homes:
+        yield from pictures_below(home, counts)
 
 
 @frozen

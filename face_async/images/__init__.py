@@ -39,6 +39,9 @@ _NO_PATH = (
 )
 """How a str begins that was meant as something else than a path -> what it is instead."""
 _UNFIT_FOR_URL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+KINDS = "JPEG, PNG, BMP or WebP"
+"""What a picture is, for messages."""
+
 _HEAD_BYTES = 16
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg", ".jpg"),
@@ -175,6 +178,11 @@ class Picture:
     def is_known(self) -> bool:
         """Whether its first bytes are those of a JPEG, PNG, BMP or WebP, which is what makes a picture, not a name."""
         return bool(self._magic[1])
+
+    def check_known(self) -> None:
+        """Refuse, with ``ImageRefusedError``, what is no picture by its first bytes."""
+        if not self.is_known:
+            raise ImageRefusedError(f"{self.label} is no {KINDS} picture; convert it to one of these")
 
     @property
     def media_type(self) -> str:

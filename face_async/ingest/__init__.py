@@ -11,9 +11,10 @@ from face_async.ingest.audit import verify_enrollment as verify
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.parts import Shard, merge_journals
 from face_async.ingest.report import Phase, Summary, write_failures
+from face_async.ingest.rows import BadRow, Row
 from face_async.ingest.run import Ingestion, RunOptions, ingest, retry_failed
 from face_async.ingest.schema import JournalError
-from face_async.ingest.sources import BadRow, Row, Source, read_source
+from face_async.ingest.sources import Source, read_source
 
 __all__ = [
     "BadRow",

@@ -20,6 +20,7 @@ from face_async.errors import (
     ReturnCode,
     ServiceError,
     TransportError,
+    quoted,
 )
 from face_async.images import ImageUrl, Picture, is_url, threads
 from face_async.ingest.journal import State, Unit
@@ -85,7 +86,7 @@ class UnitReader:
             read = evolve(unit, sha256=sha256(unit.source.encode()).digest())
             return UnitPhoto(ImageUrl(unit.source), unit.tag, unit=read)
         if not unit.stamp or not stamp_of(unit.source)[1]:
-            return failed_with(unit, "missing", f"{unit.source} is not there")
+            return failed_with(unit, "missing", f"{quoted(unit.source)} is not there")
         found = self._content(unit)
         return changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
 
@@ -96,7 +97,9 @@ class UnitReader:
                 if self._room is None or reader.size > MAX_SOURCE_BYTES:
                     check_request_size(reader.size, self._limits)
                 content = reader.read(reader.size)
-            check_image(picture.label, len(content), content[:16])
+            picture.keep(content)
+            check_image(picture.label, picture.size, picture.head)
+            picture.check_known()
             # The file is what is enrolled, whatever is made of it.
             read = evolve(unit, sha256=sha256(content).digest())
             sent = content if self._room is None else fit_image(content, max_bytes=self._room(unit))
@@ -116,7 +119,7 @@ def failed(unit: Unit, error: Exception) -> Unit:
 def changed(unit: Unit) -> Unit:
     """Return a unit whose file is not the one that was listed."""
     # Without its hash, so that another file that has those bytes is a unit of its own.
-    reason = f"{unit.source} has changed since it was listed; run again when it is complete"
+    reason = f"{quoted(unit.source)} has changed since it was listed; run again when it is complete"
     return failed_with(evolve(unit, sha256=None), "changed", reason)
 
 

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from face_async.images import is_url
 from face_async.ingest.journal import ListedPerson, State, Unit
-from face_async.ingest.sources import BadRow, Row
+from face_async.ingest.rows import BadRow, Row
 
 if TYPE_CHECKING:
     import sqlite3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import Counter
 from functools import partial
@@ -14,6 +13,7 @@ from attrs import frozen
 
 from face_async.ingest import queries
 from face_async.ingest.journal import Journal, State, journals
+from face_async.ingest.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
     import os
@@ -47,6 +47,7 @@ class Summary:
         added_bytes: Bytes of their files.
         seconds: Seconds since the run began, without the listing.
         away: Why the service is waited for, None while it is not.
+        passed_over: Files and folders that this run has passed over, as systems and programs leave them in folders.
     """
 
     phase: Phase
@@ -62,6 +63,7 @@ class Summary:
     added_bytes: int
     seconds: float
     away: str | None
+    passed_over: int = 0
 
     @property
     def total(self) -> int:
@@ -90,6 +92,7 @@ class Progress:
     def __init__(self) -> None:
         self.phase: Phase = "listing"
         self.listed = 0
+        self.passed_over = 0
         self._states: Counter[State] = Counter()
         self._codes: Counter[str] = Counter()
         self._bad_rows = 0
@@ -105,6 +108,11 @@ class Progress:
             self._began = time.monotonic()
         elif phase == "ended":
             self._ended = time.monotonic()
+
+    def pass_over(self, path: str) -> None:
+        """Count a file or folder that a system or a program has left in a folder."""
+        del path
+        self.passed_over += 1
 
     def recount(self, db: Connection) -> None:
         """Take the counts from the journal."""
@@ -145,14 +153,15 @@ class Progress:
             added_bytes=self._added_bytes,
             seconds=((self._ended or time.monotonic()) - self._began) if self._began else 0.0,
             away=away,
+            passed_over=self.passed_over,
         )
 
 
 async def write_failures(journal: Journal | str | os.PathLike[str], path: str | os.PathLike[str]) -> int:
-    """Write everything that failed, or is in doubt, into a CSV file, and return how many rows it has.
+    """Write everything that failed, or is in doubt, into a CSV file for spreadsheets; return how many rows it has.
 
     Its columns are ``person_id, source, code, reason``. Bad rows have no person, the file and line as their source,
-    and the code ``row``.
+    and the code ``row``. It begins with a byte order mark, and what would be a formula has an apostrophe before it.
 
     Args:
         journal: A journal's file that no run has in use, or an open journal.
@@ -169,10 +178,10 @@ async def write_failures(journal: Journal | str | os.PathLike[str], path: str | 
 
 
 def _write(db: Connection, path: Path) -> int:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(FAILURE_COLUMNS)
+    # A file's name need not be text in any encoding.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        table = SheetWriter(file, FAILURE_COLUMNS)
         count = 0
         for count, row in enumerate(queries.failures(db), 1):  # noqa: B007 - the last one is the count
-            writer.writerow(row)
+            table.write(row)
     return count

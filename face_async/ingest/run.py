@@ -19,8 +19,9 @@ from face_async.ingest.enroller import Enroller, PersonQueue
 from face_async.ingest.journal import Journal, State, journals
 from face_async.ingest.parts import Shard
 from face_async.ingest.report import Progress, write_failures
+from face_async.ingest.rows import BadRow
 from face_async.ingest.schema import JournalError, Project
-from face_async.ingest.sources import BadRow, read_source
+from face_async.ingest.sources import read_source
 from face_async.limits import check_group_ids
 
 if TYPE_CHECKING:
@@ -222,7 +223,10 @@ class Ingestion:
     async def _list(self, source: Source) -> None:
         """Note all rows of the source, some at a time."""
         await self._journal.do(queries.begin_listing)
-        rows = read_source(source, group_ids=self._settings.group_ids, limits=self._limits)
+        self._progress.passed_over = 0
+        rows = read_source(
+            source, group_ids=self._settings.group_ids, limits=self._limits, pass_over=self._progress.pass_over
+        )
         ours = (row for row in rows if isinstance(row, BadRow) or self._shard.has(row.person_id))
         listed = map(queries.look_at, ours)
         try:

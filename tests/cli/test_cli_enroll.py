@@ -142,7 +142,7 @@ class TestWhatCannotBeEnrolled:
             ("1", "same"),
         ]
         assert said.err.endswith("face-async: wrote failures.csv\n")
-        with Path("failures.csv").open(newline="", encoding="utf-8") as file:
+        with Path("failures.csv").open(newline="", encoding="utf-8-sig") as file:
             codes = [row["code"] for row in csv.DictReader(file)]
         assert sorted(codes) == ["-1102", "refused", "row"]
 

@@ -65,7 +65,8 @@ class TestAFolder:
         lines = said.out.splitlines()
         assert [line.split()[0] for line in lines] == ["failed", "failed", "unknown", "failed"] + 2 * ["recognized"]
         assert [line.rsplit(maxsplit=1)[1] for line in lines] == [f"probes/{name}" for name in _names(probes)]
-        *reasons, summary = said.err.splitlines()
+        passed_over, *reasons, summary = said.err.splitlines()
+        assert passed_over.startswith("face-async: passed over: no JPEG, PNG, BMP or WebP: 1 (probes/a/note.txt)")
         assert len(reasons) == 3
         assert "face-async: 1 failed: the file is empty: probes/empty.jpg" in reasons
         assert re.search(r"6 pictures in .* s \(.* a second\): 2 recognized, 1 unknown, 3 failed", summary)
@@ -84,7 +85,7 @@ class TestAFolder:
 
     def test_is_a_csv_with_a_row_for_each_picture_and_candidate(self, say, probes):
         say("identify", "probes", "-g", "staff", "-g", "guests", "--csv", "out.csv", "-q")
-        with Path("out.csv").open(newline="", encoding="utf-8") as file:
+        with Path("out.csv").open(newline="", encoding="utf-8-sig") as file:
             head, *rows = csv.reader(file)
         assert tuple(head) == CSV_COLUMNS
         told = [tuple(row[:4]) for row in rows if row[0] != "probes/stranger.jpg"]
@@ -130,7 +131,7 @@ class TestAFolder:
         (tmp_path / "nothing").mkdir()
         said = say("identify", "nothing", "-g", "staff", "--json")
         assert (said.code, said.out) == (2, "")
-        assert said.err.startswith("face-async: nothing has no pictures (bmp, jpeg")
+        assert said.err.startswith("face-async: nothing has no pictures (JPEG, PNG, BMP or WebP)")
 
     @pytest.mark.parametrize("group", ["nowhere", "staff"])
     def test_stops_at_what_would_be_the_same_for_every_picture(self, say, probes, group, monkeypatch):

@@ -156,7 +156,7 @@ async def test_the_same_picture_twice_is_one(store, people, run_on):
 
 async def test_almost_the_same_face_is_a_failure_of_the_second(store, people, run_on):
     """Other bytes with the same face: the server's -1312 is not lost."""
-    (people / "person0" / "04.jpg").write_bytes(b"\0another picture of person 0")  # to the toy: shot 0
+    (people / "person0" / "04.jpg").write_bytes(b"BM\0another picture of person 0")  # to the toy: shot 0
     async with serving(store) as (session, _):
         units = await outcomes(run_on(session, people))
     [failed] = [unit for unit in units if unit.state is State.FAILED]
@@ -167,7 +167,7 @@ async def test_almost_the_same_face_is_a_failure_of_the_second(store, people, ru
 
 async def test_pictures_that_cannot_be_sent_fail_alone(store, people, run_on, tmp_path):
     """A GIF, an empty file, one that is too large, one that is missing, and what the server makes nothing of."""
-    bad = {"a.gif": b"GIF89a", "b.jpg": b"", "c.jpg": b"x" * 1_600_000, "d.jpg": b"nobody", "e.jpg": b"broken"}
+    bad = {"a.gif": b"GIF89a", "b.jpg": b"", "c.jpg": b"x" * 1_600_000, "d.jpg": b"BMnobody", "e.jpg": b"BMbroken"}
     for name, content in bad.items():
         (people / "person1" / name).write_bytes(content)
     (people / "person1" / "f.jpg").symlink_to("nowhere.jpg")
@@ -179,7 +179,7 @@ async def test_pictures_that_cannot_be_sent_fail_alone(store, people, run_on, tm
             "f.jpg": "missing"} == codes  # fmt: skip
     assert (12, 6) == (run.summary.done, run.summary.failed)
     assert Counter(codes.values()) == run.summary.codes
-    with (tmp_path / "failures.csv").open(newline="") as file:
+    with (tmp_path / "failures.csv").open(newline="", encoding="utf-8-sig") as file:
         found = list(csv.DictReader(file))
     assert codes == {Path(row["source"]).name: row["code"] for row in found}
     assert rows == len(found) == 6
@@ -207,7 +207,7 @@ async def test_bad_rows_are_reported_and_not_the_end(store, people, run_on, jour
         summary = await finished(run_on(session, manifest))
         assert (1, 1, False) == (summary.done, summary.bad_rows, summary.complete)
         await write_failures(journal, tmp_path / "failures.csv")
-        assert f",{manifest}:3,row," in (tmp_path / "failures.csv").read_text()
+        assert f",{manifest}:3,row," in (tmp_path / "failures.csv").read_text("utf-8")
         manifest.write_text(manifest.read_text().replace("person 0", "person0"))
         assert (await finished(run_on(session, manifest))).complete
 

@@ -68,7 +68,7 @@ async def test_a_dry_run_knows_what_was_sent(store, people, run_on, journal):
 async def test_what_failed_is_tried_again_and_nothing_else(store, people, run_on, journal):
     """Mended files are added; what is only pending waits for a run of its own."""
     broken = people / "person1" / "02.jpg"
-    broken.write_bytes(b"broken")
+    broken.write_bytes(b"BMbroken")
     async with serving(store) as (session, network):
         async with run_on(session, people, max_at_once=1) as run:
             async for unit in run:
@@ -84,7 +84,7 @@ async def test_what_failed_is_tried_again_and_nothing_else(store, people, run_on
 
 
 async def test_what_fails_again_keeps_its_reason(store, people, run_on, journal):
-    (people / "person1" / "02.jpg").write_bytes(b"broken")
+    (people / "person1" / "02.jpg").write_bytes(b"BMbroken")
     async with serving(store) as (session, _):
         await finished(run_on(session, people))
         for _ in range(2):
@@ -109,7 +109,7 @@ async def test_what_was_added_under_its_own_name_meanwhile_is_not_tried_again(st
     async with serving(store) as (session, network):
         await finished(run_on(session, people))
         status = broken.stat()
-        broken.write_bytes(b"broken")
+        broken.write_bytes(b"BMbroken")
         assert 1 == (await finished(run_on(session, people))).failed
         broken.write_bytes(good)
         os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -161,7 +161,7 @@ async def test_merging_takes_whoever_is_further(store, people, run_on, journal, 
     """The same picture may be known to two journals; and only journals of one project are merged."""
     early, merged = tmp_path / "early.journal", tmp_path / "merged.journal"
     broken = people / "person1" / "02.jpg"
-    broken.write_bytes(b"broken")
+    broken.write_bytes(b"BMbroken")
     async with serving(store) as (session, _):
         async with run_on(session, people, max_at_once=1) as run:
             async for _ in run:

@@ -19,6 +19,7 @@ from face_async.cli.options import AsJson, RecognizerName, RecognizerOption
 from face_async.cli.output import foreign, say, say_json, say_table, tell
 from face_async.cli.progress import live_progress
 from face_async.errors import printable
+from face_async.images.folders import PassedOver
 from face_async.limits import SAME_PERSON
 from face_async.session import FaceSession
 
@@ -61,7 +62,10 @@ def demo(
             participants = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
         participants += drawn_strangers()
     else:
-        participants = photographed_people(photos)
+        passed_over = PassedOver()
+        participants = photographed_people(photos, passed_over)
+        if str(passed_over):
+            tell(f"passed over: {passed_over}")
         _remark_on(participants)
     taking_part = [person for person in participants if person.enrolled or person.is_stranger]
     result = anyio.run(perform, taking_part, recognizer.value)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from face_async.bulk.fitting import FITTING_BYTES, fit_image
-from face_async.cli.pictures import KINDS, is_picture
 from face_async.errors import LimitError
+from face_async.images import KINDS
+from face_async.images.folders import PassedOver, is_picture, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,21 +88,22 @@ def _drawn_as(number: int) -> int:
     return drawn if drawn < _STRANGERS[0] else drawn + len(_STRANGERS)
 
 
-def photographed_people(folder: Path) -> list[Participant]:
+def photographed_people(folder: Path, passed_over: PassedOver | None = None) -> list[Participant]:
     """Return the people whose names are the sub-folders' and whose pictures lie in them.
 
     Pictures called ``probe…`` are probes; without any, the last one by name is. A person's only picture is enrolled. A
-    sub-folder without pictures is a person without pictures.
+    sub-folder without pictures is a person without pictures. ``passed_over`` counts the files that are no pictures.
 
     Raises:
         ValueError: No sub-folder has a picture.
         OSError: The folder cannot be read.
     """
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    counts = PassedOver() if passed_over is None else passed_over
+    folders = [folder / name for name in names_in(folder, counts.count_litter) if (folder / name).is_dir()]
     people: list[Participant] = []
     taken: set[str] = set()
     for number, home in enumerate(folders):
-        enrolled, probes = _split(sorted(_pictures(home)))
+        enrolled, probes = _split(list(_pictures(home, counts)))
         person_id = _safe_id(home.name, number, taken)
         taken.add(person_id)
         # A name that is no UTF-8 can be on a disk, but not in a request.
@@ -110,7 +112,9 @@ def photographed_people(folder: Path) -> list[Participant]:
         sendable = [tuple(map(_sendable, part)) for part in (enrolled, probes)]
         people.append(Participant(person_id, name, group_id, sendable[0], sendable[1]))
     if not any(person.enrolled for person in people):
-        raise ValueError(f"{folder} has no sub-folders, one a person, with pictures ({KINDS}) in them")
+        raise ValueError(
+            f"{folder} has no sub-folders with pictures ({KINDS}) in them: make one a person, with the person's name"
+        )
     return people
 
 
@@ -118,8 +122,13 @@ def _group(number: int, count: int) -> str:
     return GROUPS[number * len(GROUPS) // count]
 
 
-def _pictures(home: Path) -> Iterator[Path]:
-    return (path for path in home.iterdir() if is_picture(path.name) and path.is_file())
+def _pictures(home: Path, counts: PassedOver) -> Iterator[Path]:
+    for name in names_in(home, counts.count_litter):
+        path = home / name
+        if path.is_file() and is_picture(path):
+            yield path
+        elif path.is_file():
+            counts.count_other(str(path))
 
 
 def _split(pictures: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -30,7 +30,7 @@ _MOST_DIFFERENCES = 20
 _WORDS = {
     "missing": "the file is not there",
     "changed": "the file has changed since it was listed",
-    "refused": "the file is empty, a GIF, or cannot be read",
+    "refused": "the file is empty, no JPEG, PNG, BMP or WebP, or cannot be read",
     "no-answer": "the service gave no answer",
     "bad-answer": "the service's answer could not be understood",
     "invalid": "the row has a value that no request may have",
@@ -41,6 +41,7 @@ _OTHER_ROWS = {
     "row": "a row or file that is not a picture of a person",
     "same": "the same picture as another of the person",
     "doubt": "may have been added: the next run finds out",
+    "passed": "files and folders that systems and programs leave behind, passed over",
 }
 
 
@@ -135,6 +136,7 @@ def say_summary(summary: Summary, *, dry_run: bool) -> None:
         say(said)
     rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]
     others = {"row": summary.bad_rows, "same": summary.collapsed, "doubt": summary.ambiguous}
+    others["passed"] = summary.passed_over
     rows += [(word, count, _OTHER_ROWS[word]) for word, count in others.items()]
     for code, count, meaning in sorted(rows, key=lambda row: -row[1]):
         if count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,10 +30,11 @@ from face_async.cli.options import (
     ask,
 )
 from face_async.cli.output import tell
-from face_async.cli.pictures import KINDS, pictures_below
+from face_async.cli.pictures import pictures_below
 from face_async.cli.progress import live_progress
 from face_async.errors import NotFoundError, ReturnCode, TransportError
-from face_async.images import is_url
+from face_async.images import KINDS, is_url
+from face_async.images.folders import PassedOver
 from face_async.limits import SURELY_THE_SAME
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def identify(
     """
     probes = Probes(tuple(images))
     search = Search(group_ids, threshold, at_once, fit)
-    tally = Tally()
+    tally, passed_over = Tally(), PassedOver()
     with (
         Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
         live_progress(quiet=quiet) as progress,
@@ -92,7 +94,7 @@ def identify(
             outputs.include(Csv(csv))
         if report is not None:
             outputs.include(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
-        bar = progress.add_task("recognizing", total=probes.count())
+        bar = progress.add_task("recognizing", total=probes.count(passed_over))
 
         def take(identified: Identification) -> None:
             tally.add(identified)
@@ -101,6 +103,8 @@ def identify(
 
         run = partial(search.run, probes=probes, take=take)
         ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
+    if str(passed_over) and not quiet:
+        tell(f"passed over: {passed_over}")
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
     raise typer.Exit(tally.exit)
 
@@ -143,14 +147,14 @@ class Probes:
             else:
                 yield name
 
-    def count(self) -> int:
-        """Return the number of pictures.
+    def count(self, passed_over: PassedOver) -> int:
+        """Return the number of pictures, and count what else is in folders.
 
         Raises:
             ValueError: A folder has no pictures.
             OSError: A folder cannot be read.
         """
-        return sum(map(_count, self.names))
+        return sum(_count(name, passed_over) for name in self.names)
 
 
 @frozen
@@ -200,13 +204,15 @@ class Search:
 
 
 def _is_folder(name: str) -> bool:
-    return not is_url(name) and Path(name).is_dir()
+    return not is_url(name) and os.path.isdir(name)  # noqa: PTH112 - False for what is no path at all
 
 
-def _count(name: str) -> int:
+def _count(name: str, passed_over: PassedOver) -> int:
     if not _is_folder(name):
         return 1
-    count = sum(1 for _ in pictures_below(Path(name)))
+    others = PassedOver()
+    count = sum(1 for _ in pictures_below(Path(name), others))
     if not count:
-        raise ValueError(f"{name} has no pictures ({KINDS}) in it")
+        raise ValueError(f"{name} has no pictures ({KINDS}) in it" + (f", but {others}" if str(others) else ""))
+    passed_over.include(others)
     return count

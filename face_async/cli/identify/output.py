@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import threading
 from abc import abstractmethod
@@ -17,6 +16,7 @@ from face_async.cli.exits import one_line
 from face_async.cli.identify.identification import Verdict
 from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
+from face_async.ingest.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,7 +153,7 @@ class Json(Output):
 
 
 class Csv(Output):
-    """A table for other programs: one row for each picture and candidate.
+    """A table for spreadsheets and other programs: one row for each picture and candidate.
 
     Raises:
         OSError: The file cannot be written.
@@ -162,17 +162,16 @@ class Csv(Output):
     def __init__(self, path: Path) -> None:
         # A file's name need not be text in any encoding.
         self._file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(CSV_COLUMNS)
+        self._table = SheetWriter(self._file, CSV_COLUMNS)
 
     def add(self, identified: Identification) -> None:
         """Take an identification."""
         error = "" if identified.error is None else one_line(identified.error)
         if not identified.candidates:
-            self._writer.writerow((identified.image, identified.verdict, "", "", "", "", "", error))
+            self._table.write((identified.image, identified.verdict, "", "", "", "", "", error))
         for rank, candidate in enumerate(identified.candidates, 1):
             fields = (candidate.person_id, candidate.confidence, candidate.face_id, candidate.tag)
-            self._writer.writerow((identified.image, identified.verdict, rank, *fields, error))
+            self._table.write((identified.image, identified.verdict, rank, *fields, error))
 
     def close(self, *, complete: bool) -> None:
         """Close the file."""

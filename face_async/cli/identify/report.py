@@ -17,6 +17,7 @@ from face_async.cli.identify.identification import Identification, Tally, Verdic
 from face_async.cli.identify.output import Output
 from face_async.cli.pictures import FaceBoxes, pictures_below
 from face_async.images import is_url
+from face_async.images.folders import names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,7 +124,7 @@ class Enrolled:
 
     def __init__(self, folder: Path | None) -> None:
         # By the names that are there: no id, whatever it holds, leads to another place.
-        entries = () if folder is None else folder.iterdir()
+        entries = [] if folder is None else [folder / name for name in names_in(folder)]
         self._homes = {entry.name if entry.is_dir() else entry.stem: entry for entry in entries}
         self.picture_of = lru_cache(maxsize=1_000)(self._picture_of)
 
