@@ -13,7 +13,7 @@ from attrs import frozen
 
 from face_async.ingest import queries
 from face_async.ingest.journal import Journal, State, journals
-from face_async.ingest.spreadsheets import SheetWriter
+from face_async.ingest.tables.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
     import os

@@ -19,8 +19,8 @@ from attrs import evolve
 from face_async.errors import LimitError, quoted
 from face_async.images import is_url
 from face_async.images.folders import names_in
-from face_async.ingest.manifests import read_manifest
 from face_async.ingest.rows import BadRow, Row
+from face_async.ingest.tables.manifests import read_manifest
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_text
 
 if TYPE_CHECKING:

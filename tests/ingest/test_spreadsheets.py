@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_async.ingest import BadRow, Row, read_source
-from face_async.ingest.spreadsheets import SheetWriter
+from face_async.ingest.tables.spreadsheets import SheetWriter
 
 
 def written(tmp_path, text, name="people.csv"):

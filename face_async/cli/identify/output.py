@@ -16,7 +16,7 @@ from face_async.cli.exits import one_line
 from face_async.cli.identify.identification import Verdict
 from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
-from face_async.ingest.spreadsheets import SheetWriter
+from face_async.ingest.tables.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 from face_async.errors import quoted
 from face_async.images import ImageUrl
 from face_async.ingest.rows import Row
-from face_async.ingest.spreadsheets import (
+from face_async.ingest.tables.spreadsheets import (
     cell_text,
     damage,
     has_lost_digits,

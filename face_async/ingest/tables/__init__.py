@@ -1,0 +1,1 @@
+"""Manifests, and what spreadsheets make of tables."""
