@@ -368,7 +368,7 @@ async def _position(file: object) -> int | None:
     tell = getattr(file, "tell", None) or getattr(getattr(file, "file", None), "tell", None)
     try:
         found: object = tell() if tell is not None else None
-        position = await found if isinstance(found, Awaitable) else found
+        position = await cast("Awaitable[object]", found) if isinstance(found, Awaitable) else found
     except (OSError, ValueError):  # a pipe, or a closed file
         return None
     return position if isinstance(position, int) else None

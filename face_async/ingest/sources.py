@@ -61,11 +61,16 @@ def read_source(
         check_group_ids(group_ids, limits)
     for file, line, row in _open(source, pass_over):
         if isinstance(row, str):
-            yield BadRow(file, line, row)
+            yield BadRow(_legible(file), line, row)
             continue
         wanted = row if row.group_ids or not group_ids else evolve(row, group_ids=group_ids)
         reason = _complaint(wanted, limits)
-        yield wanted if reason is None else BadRow(file, line, reason)
+        yield wanted if reason is None else BadRow(_legible(file), line, reason)
+
+
+def _legible(file: str) -> str:
+    """Return a file's name as text: on a disk it need not be any, but in a journal and a table it must."""
+    return file.encode(errors="backslashreplace").decode()
 
 
 def _open(source: Source, pass_over: PassOver) -> Iterator[Found]:

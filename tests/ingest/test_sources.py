@@ -74,6 +74,7 @@ def test_a_name_that_is_not_utf8_is_a_bad_row(tmp_path):
         pytest.skip("this file system has only UTF-8 names")
     [row] = rows_of(tmp_path)
     assert "not UTF-8" in row.reason
+    assert row.file.encode().endswith(rb"\udcff.jpg")  # so that it can be noted, and listed in a file
 
 
 def test_folders_are_walked_lazily(tmp_path, monkeypatch):
