@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from attrs.validators import ge, instance_of
 
-from face_async.ingest.schema import JournalError, Project, explained, open_journal, project_of
+from face_async.ingest.schema import (
+    JournalError,
+    Project,
+    database_of,
+    explained,
+    note_database,
+    open_journal,
+    project_of,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -74,6 +82,8 @@ def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathL
                 target.execute("BEGIN")
                 for source in sources:
                     _copy(source, target)
+                databases = {database_of(source) for source in sources}
+                note_database(target, databases.pop() if len(databases) == 1 else "")
     except BaseException:
         Path(into).unlink(missing_ok=True)
         raise

@@ -15,6 +15,7 @@ from attrs import frozen
 from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.ingest import queries
+from face_async.ingest.audit import check_server
 from face_async.ingest.enroller import Enroller, PersonQueue
 from face_async.ingest.journal import Journal, State, journals
 from face_async.ingest.parts import Shard
@@ -121,7 +122,7 @@ def ingest(
     Raises:
         TypeError, ValueError: An argument is wrong.
         JournalError: When it is entered: the journal is another project's, in use, or damaged. While it runs: the
-            disk is full.
+            disk is full, or the server does not have what the journal says that it has.
         OSError: While it runs: the source cannot be read.
         FaceError: While it runs: whatever ends it.
     """
@@ -146,6 +147,7 @@ class Ingestion:
     def __init__(self, session: FaceSession, source: Source | None, settings: _Settings) -> None:
         if settings.group_ids:
             check_group_ids(settings.group_ids, session.limits)
+        self._session = session
         self._source = source
         self._settings = settings
         self._limits = session.limits
@@ -250,6 +252,8 @@ class Ingestion:
 
     async def _turns(self) -> AsyncGenerator[_Turn]:
         """Yield all there is to do: first what a former run left in doubt, person by person."""
+        if not await self._has_its_server():
+            return
         if self._settings.retry:
             await self._journal.do(queries.reopen_failed)
         elif self._source is not None:
@@ -267,6 +271,17 @@ class Ingestion:
         async with contextlib.aclosing(self._walk(State.PENDING)) as turns:
             async for turn in turns:
                 yield turn
+
+    async def _has_its_server(self) -> bool:
+        """Check that the journal is the server's; False when the run was told to stop instead."""
+        try:
+            if not self._settings.dry_run:
+                await check_server(self._journal, self._session, self._outages)
+        except RunEndedError as ended:
+            if ended.error is not None:
+                raise ended.error from None
+            return False
+        return True
 
     async def _walk(self, state: State) -> AsyncGenerator[_Turn]:
         queue = PersonQueue(0, "")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # shown by file(1); no other kind of database has it
-_VERSION = 1
+_VERSION = 2
 _CACHE_KIB = 16_384  # one run's memory is flat, whatever the journal's size
 
 _TABLES = """
@@ -24,7 +24,8 @@ CREATE TABLE project (
     bucket TEXT NOT NULL,
     rank INTEGER NOT NULL,      -- this journal is for the persons of one part,
     world INTEGER NOT NULL,     -- of so many
-    listing INTEGER NOT NULL    -- how often a source was listed
+    listing INTEGER NOT NULL,   -- how often a source was listed
+    database TEXT NOT NULL      -- the identity of the server's database, '' where it is not known
 );
 CREATE TABLE persons (
     id INTEGER PRIMARY KEY,
@@ -145,6 +146,16 @@ def project_of(db: sqlite3.Connection) -> Project:
     return Project(*db.execute("SELECT appid, bucket, rank, world FROM project").fetchone())
 
 
+def database_of(db: sqlite3.Connection) -> str:
+    """Return the identity of the server's database that it belongs to, "" where it is not known."""
+    return str(db.execute("SELECT database FROM project").fetchone()[0])
+
+
+def note_database(db: sqlite3.Connection, database: str) -> None:
+    """Note the identity of the server's database."""
+    db.execute("UPDATE project SET database = ?", (database,))
+
+
 def _make_file(path: str) -> None:
     # Never open a file that is there: closing it again would release the lock that this process may hold on it.
     try:
@@ -169,6 +180,7 @@ def _prepare(db: sqlite3.Connection, path: str, project: Project | None) -> None
     if found != "ok":
         raise sqlite3.DatabaseError(" ".join(str(found).split()))
     _check_project(db, path, project)
+    _migrate(db)
     db.execute("UPDATE units SET state = 'ambiguous' WHERE state = 'intent'")  # its run is dead
 
 
@@ -177,17 +189,25 @@ def _create(db: sqlite3.Connection, project: Project) -> None:
         db.execute("BEGIN")
         for statement in _TABLES.split(";\n"):
             db.execute(statement)
-        db.execute("INSERT INTO project VALUES (?, ?, ?, ?, 0)", astuple(project))
+        db.execute("INSERT INTO project VALUES (?, ?, ?, ?, 0, '')", astuple(project))
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    if db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+        with db:
+            db.execute("BEGIN")
+            db.execute("ALTER TABLE project ADD COLUMN database TEXT NOT NULL DEFAULT ''")
+            db.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _check_project(db: sqlite3.Connection, path: str, project: Project | None) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise JournalError(f"{path} is no journal, but some other database; choose another name")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != _VERSION:
-        raise JournalError(f"{path} has version {version}, this program writes version {_VERSION}; begin a new journal")
+    if not 0 < version <= _VERSION:
+        raise JournalError(f"{path} has version {version}, this program writes version {_VERSION}; update face_async")
     found = project_of(db)
     if project is not None and found != project:
         raise mismatch(path, found, project)

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from face_async.server.storage.sqlite import Store
     from face_async.signature import Credentials
 
+DATABASE_HEADER = "X-Face-Database"
+"""The header of a getgroupids answer that has the identity of the database: a client that keeps a record of what it has
+enrolled learns by it that the record is another database's."""
+
 logger = logging.getLogger("face_async.server")
 
 
@@ -101,7 +105,7 @@ def create_app(
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
     finder = FaceFinder(chosen, fetcher)
-    endpoints = Endpoints(store, guard, finder, limits, faults, strict)
+    endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity())
     routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
     middleware = [Middleware(_Dated, clock=clock), Middleware(Targets)]
     if origins := tuple(allow_origins):
@@ -122,6 +126,7 @@ class Endpoints:
     limits: ServiceLimits
     faults: Faults | None
     strict: bool
+    identity: str
     failures: FailureLog = field(factory=FailureLog)
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -132,7 +137,8 @@ class Endpoints:
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
             try:
                 with self._failures_refused(name, session_id):
-                    return envelope(ReturnCode.OK, {**await self._perform(name, request, session_id), **session})
+                    found = await self._perform(name, request, session_id)
+                    return envelope(ReturnCode.OK, {**found, **session}, headers=self._facts(name))
             except Refusal as refusal:
                 wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
                 return envelope(refusal.code, {**refusal.data, **session}, headers=wait)
@@ -142,6 +148,10 @@ class Endpoints:
                 return Response(status_code=400)  # for the log; the client has gone
 
         return answer
+
+    def _facts(self, name: str) -> dict[str, str]:
+        # Old clients read no headers; and only who has signed a request gets them.
+        return {DATABASE_HEADER: self.identity} if name == "getgroupids" else {}
 
     async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.

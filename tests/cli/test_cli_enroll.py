@@ -67,7 +67,7 @@ class TestAFolder:
         assert said.out == "4 of 4 pictures would be sent, 0 are enrolled already\n"
         assert [path.name for path in tmp_path.iterdir()] == ["people"]
 
-    @pytest.mark.parametrize("other", ["--retry-failed", "--verify"])
+    @pytest.mark.parametrize("other", ["--retry-failed", "--verify", "--repair"])
     def test_is_not_sent_by_way_of_another_option(self, enroll, other):
         said = enroll("people", "--dry-run", other)
         assert (said.code, said.out) == (2, "")
@@ -105,7 +105,9 @@ class TestAFolder:
 
     def test_that_differs_from_the_service_is_told_of(self, say, enroll):
         enroll("people")
-        assert enroll("people", "--verify").code == 0
+        same = enroll("people", "--verify")
+        assert same.code == 0
+        assert "the service and the journal are the same: 4 faces of 2 people" in same.err
         say("delete", "ada", "-y")
         say("delete", "grace", "--face", say("faces", "grace").out.split()[0], "-y")
         said = enroll("people", "--verify")
@@ -114,12 +116,39 @@ class TestAFolder:
         assert "face-async: grace: 1 faces are missing" in said.err
         assert len(json.loads(enroll("people", "--verify", "--json").out)["differences"]) == 2
 
+    def test_that_differs_from_the_service_is_repaired(self, say, enroll):
+        """Then it is the same; and what is the same stays so."""
+        enroll("people")
+        say("delete", "ada", "-y")
+        repaired = enroll("people", "--repair")
+        assert repaired.code == 0
+        assert "what differed for 1 people was enrolled again" in repaired.err
+        assert "the service and the journal are the same: 4 faces of 2 people" in repaired.err
+        assert len(say("faces", "ada").out.split()) == 2
+        again = enroll("people", "--repair", "--json")
+        assert (again.code, json.loads(again.out)["added"], json.loads(again.out)["differences"]) == (0, 0, [])
+
+    def test_of_another_database_that_is_there_is_not_taken_for_done(self, say, enroll, people):
+        """Nothing is said to be enrolled, but how to enroll everybody there, too."""
+        enroll("people", "--journal", "j")
+        (people.parent / "others").mkdir()
+        (people / "ada").rename(people.parent / "others" / "zoe")
+        enroll("others", "--journal", "k", "--db", "other.db")
+        (people.parent / "others" / "zoe").rename(people / "ada")
+        said = enroll("people", "--journal", "j", "--db", "other.db")
+        assert (said.code, said.out) == (2, "")
+        assert "the server does not have them" in said.err
+        assert "--repair" in said.err
+        assert enroll("people", "--journal", "j", "--db", "other.db", "--repair").code == 0
+        assert say("persons", "staff", "--db", "other.db").out.split() == ["zoe", "ada", "grace"]
+
     def test_of_another_database_is_not_taken_for_done(self, enroll, tmp_path):
         enroll("people", "--journal", "j")
         (tmp_path / "faces.db").unlink()
         said = enroll("people", "--journal", "j")
         assert said.code == 2
         assert "delete the journal to start from the beginning" in said.err
+        assert enroll("people", "--journal", "j", "--repair").code == 0
 
 
 class TestWhatCannotBeEnrolled:

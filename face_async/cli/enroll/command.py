@@ -13,7 +13,7 @@ import typer
 from attrs import define, evolve, field
 
 from face_async._call.throttle import Throttle
-from face_async.cli.enroll.output import Display, as_json, say_summary, tell_differences
+from face_async.cli.enroll.output import Display, as_json, say_summary, tell_comparison, tell_differences
 from face_async.cli.exits import Exit, exit_code, fail, one_line
 from face_async.cli.options import (
     AsJson,
@@ -28,7 +28,17 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError, quoted
-from face_async.ingest import Difference, Ingestion, RunOptions, Summary, ingest, merge_journals, retry_failed, verify
+from face_async.ingest import (
+    Difference,
+    Ingestion,
+    JournalError,
+    RunOptions,
+    Summary,
+    ingest,
+    merge_journals,
+    retry_failed,
+    verify,
+)
 from face_async.session import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
@@ -68,6 +78,10 @@ def enroll(
     check: Annotated[
         bool, typer.Option("--verify", help="Compare the service with the journal afterwards; 1 if they differ.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Compare the service with the journal, and enroll what is missing."),
+    ] = False,
     failures: Annotated[
         Path | None, typer.Option("--failures", metavar="FILE.csv", help="Write what was not enrolled, and why.")
     ] = None,
@@ -97,10 +111,12 @@ def enroll(
     service = ServiceChoice.of(db, base_url, recognizer)
     parts = _shard(shard)
     journal = journal or _default_journal(source, service, parts)
-    if dry_run and (retry or check):
-        raise ValueError("--dry-run goes with neither --retry-failed nor --verify")
+    if dry_run and (retry or check or repair):
+        raise ValueError("--dry-run goes with neither --retry-failed, --verify nor --repair")
+    if retry and repair:
+        raise ValueError("--retry-failed enrolls only what has failed: use --repair in a run of its own")
     groups = group_ids or ()
-    _check(source, groups, service, journal, retry=retry)
+    _check(source, groups, service, journal, retry=retry, repair=repair)
     if dry_run and service.database is not None and not service.database.exists():
         service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
     elif not quiet:
@@ -108,7 +124,17 @@ def enroll(
     concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
     options: RunOptions = {"shard": parts, "fit": fit, "pack": not no_pack}
     work = Work(
-        source, journal, groups, concurrency, options, failures, dry_run=dry_run, retry=retry, check=check, quiet=quiet
+        source,
+        journal,
+        groups,
+        concurrency,
+        options,
+        failures,
+        dry_run=dry_run,
+        retry=retry,
+        check=check,
+        repair=repair,
+        quiet=quiet,
     )
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
     run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
@@ -133,7 +159,9 @@ class Work:
         summary: The counts of the run.
         error: The error that ended it early.
         signals: How often the user has pressed Ctrl-C.
+        compared: Persons and faces that were compared, None when that was not done.
         differences: The differences between the service and the journal.
+        repaired: The differences that were there before.
     """
 
     source: Path
@@ -145,14 +173,19 @@ class Work:
     dry_run: bool = field(kw_only=True)
     retry: bool = field(kw_only=True)
     check: bool = field(kw_only=True)
+    repair: bool = field(kw_only=True)
     quiet: bool = field(kw_only=True)
     summary: Summary = field(init=False)
     error: FaceError | None = field(default=None, init=False)
     signals: int = field(default=0, init=False)
+    compared: tuple[int, int] | None = field(default=None, init=False)
     differences: list[Difference] = field(factory=list[Difference], init=False)
+    repaired: list[Difference] = field(factory=list[Difference], init=False)
 
     async def run(self, session: FaceSession) -> None:
         """Enroll all pictures, or as many as is possible before a second Ctrl-C."""
+        if self.repair and self.journal.exists():
+            self.repaired = await self._compare(session, repair=True)
         with Display(lambda: session.stats.throttle, quiet=self.quiet) as display:
             async with self._begin(session, display) as run, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heed_signals, run, tasks.cancel_scope)
@@ -164,9 +197,14 @@ class Work:
                     await run.write_failures(self.failures)
                 tasks.cancel_scope.cancel()
             self.summary = run.summary
-        if self.check and not self.signals and self.error is None:
-            async with verify(session, self.journal, max_at_once=self.at_once) as differences:
-                self.differences += [difference async for difference in differences]
+        if (self.check or self.repair) and not self.signals and self.error is None:
+            self.differences = await self._compare(session, repair=False)
+
+    async def _compare(self, session: FaceSession, *, repair: bool) -> list[Difference]:
+        async with verify(session, self.journal, repair=repair, max_at_once=self.at_once) as differences:
+            found = [difference async for difference in differences]
+        self.compared = differences.persons, differences.faces
+        return found
 
     def _begin(self, session: FaceSession, display: Display) -> Ingestion:
         options: RunOptions = {**self.options, "max_at_once": self.at_once, "on_progress": display.show}
@@ -194,8 +232,10 @@ class Work:
 def _conclude(work: Work, *, json: bool) -> None:
     """Print the result, and exit."""
     summary, quiet = work.summary, work.quiet
+    if isinstance(work.error, JournalError):  # then its counts may be another database's
+        raise fail(one_line(work.error), exit_code(work.error))
     if json:
-        say_json(as_json(summary, work.differences if work.check else None))
+        say_json(as_json(summary, work.differences if work.compared is not None else None))
     elif not quiet:
         say_summary(summary, dry_run=work.dry_run)
     if work.failures is not None and not quiet:
@@ -206,6 +246,8 @@ def _conclude(work: Work, *, json: bool) -> None:
         left = summary.pending + summary.ambiguous
         line = f"stopped with {left:,} pictures left; the same command goes on with them (journal {work.journal})"
         raise fail(line, Exit.INTERRUPTED)
+    if work.compared is not None and not quiet:
+        tell_comparison(work.compared, repaired=len(work.repaired), differ=len(work.differences))
     tell_differences(work.differences)
     complete = summary.complete or (work.dry_run and not summary.failed and not summary.bad_rows)
     raise typer.Exit(Exit.OK if complete and not work.differences else Exit.NO)
@@ -230,15 +272,17 @@ def _default_journal(source: Path, service: ServiceChoice, shard: tuple[int, int
     return Path(os.path.relpath(home / f"{place.name}.{where}{part}.journal"))
 
 
-def _check(source: Path, group_ids: Sequence[str], service: ServiceChoice, journal: Path, *, retry: bool) -> None:
+def _check(
+    source: Path, group_ids: Sequence[str], service: ServiceChoice, journal: Path, *, retry: bool, repair: bool
+) -> None:
     """Refuse arguments that would enroll nobody."""
     source.stat()  # raises an error if it is not there
     if source.is_dir() and not group_ids and not retry:
         raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
     if retry and not journal.exists():
         raise ValueError(f"there is no journal {journal}, so nothing has failed yet")
-    if service.database is not None and journal.exists() and not service.database.exists():
+    if service.database is not None and journal.exists() and not service.database.exists() and not repair:
         raise ValueError(
-            f"{journal} tells of faces in a database {service.database} that is not there: "
-            "delete the journal to start from the beginning, or name the right database"
+            f"{journal} tells of faces in a database {service.database} that is not there: name the right database, "
+            "or enroll into a new one with --repair; or delete the journal to start from the beginning"
         )

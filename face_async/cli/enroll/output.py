@@ -158,6 +158,15 @@ def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[
     return told
 
 
+def tell_comparison(compared: tuple[int, int], *, repaired: int, differ: int) -> None:
+    """Print what comparing the service with the journal has shown: persons and faces, and how many persons differ."""
+    persons, faces = compared
+    if repaired:
+        tell(f"what differed for {repaired:,} people was enrolled again, where it could be")
+    result = "the service and the journal are the same" if not differ else f"{differ:,} people differ"
+    tell(f"{result}: {faces:,} faces of {persons:,} people were compared")
+
+
 def tell_differences(differences: Sequence[Difference]) -> None:
     """Print the differences between the service and the journal."""
     for difference in differences[:_MOST_DIFFERENCES]:

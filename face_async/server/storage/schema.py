@@ -47,6 +47,11 @@ CREATE TABLE changes (
 CREATE TABLE last_face (id INTEGER NOT NULL);
 INSERT INTO last_face VALUES (0)
 """,
+    # What tells this database from all others, and goes with its copies.
+    """
+CREATE TABLE identity (id TEXT NOT NULL);
+INSERT INTO identity SELECT lower(hex(randomblob(16)))
+""",
 )
 
 SCHEMA_VERSION = len(_STEPS)

@@ -322,6 +322,11 @@ class Store:
         with self._database.reading() as db:
             return dict(db.execute("SELECT recognizer, count(*) FROM faces GROUP BY recognizer"))
 
+    def identity(self) -> str:
+        """Return what tells this database from all others; copies of the file have the same."""
+        with self._database.reading() as db:
+            return str(db.execute("SELECT id FROM identity").fetchone()[0])
+
     def recognizers(self) -> set[str]:
         """Return who stored the oldest and the newest face; to ask all faces would take as long as reading them."""
         with self._database.reading() as db:
