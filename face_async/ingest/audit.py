@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from attrs import evolve, frozen
 
 from face_async.bulk.outcomes import Outcomes
 from face_async.endpoints import GET_GROUP_IDS
-from face_async.errors import LimitError, NotFoundError, ReturnCode, UnsupportedError, quoted
+from face_async.errors import CallError, LimitError, NotFoundError, ReturnCode, UnsupportedError, quoted
 from face_async.ingest.journal import Journal
 from face_async.ingest.schema import JournalError, database_of, mismatch, note_database, project_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from sqlite3 import Connection
 
     from face_async.bulk.outage import OutageHandler
     from face_async.session import FaceSession
+
+T = TypeVar("T")
 
 _READ_AT_ONCE = 500
 _NAMED = 3
@@ -30,7 +32,7 @@ _LONGEST_IDENTITY = 128
 _SAMPLES = 5  # of the first persons and of the last, who are looked for until one is found
 
 
-async def check_server(journal: Journal, session: FaceSession, outages: OutageHandler) -> None:
+async def check_server(journal: Journal, session: FaceSession, outages: OutageHandler | None) -> None:
     """Check that the server has the database that a journal tells of, before anything of the journal is trusted.
 
     Otherwise pictures would count as enrolled on a server that is new, or another one of the same account. A server
@@ -39,13 +41,13 @@ async def check_server(journal: Journal, session: FaceSession, outages: OutageHa
     Args:
         journal: The journal; an identity that is stated is noted in it.
         session: The session that asks the server.
-        outages: Makes the calls.
+        outages: Makes the calls, and waits while the service is away; None makes each once.
 
     Raises:
         JournalError: The server has no face of any of some known persons.
-        RunEndedError: As :meth:`OutageHandler.call`.
+        RunEndedError, CallError: The service cannot be asked.
     """
-    answer = await outages.call(lambda: session.request(GET_GROUP_IDS.name, {}))
+    answer = await _made(outages, lambda: session.request(GET_GROUP_IDS.name, {}))
     stated = answer.headers.get(_DATABASE_HEADER, "")[:_LONGEST_IDENTITY]
     if stated and stated == await journal.do(database_of):
         return
@@ -61,10 +63,21 @@ async def check_server(journal: Journal, session: FaceSession, outages: OutageHa
         await journal.do(partial(note_database, database=stated))
 
 
-async def _is_any_known(samples: Sequence[_Expected], session: FaceSession, outages: OutageHandler) -> bool:
+async def check_server_if_possible(journal: Journal, session: FaceSession) -> None:
+    """Check as :func:`check_server` does, if the journal tells of anything and the service answers."""
+    if await journal.do(_sampled):
+        with contextlib.suppress(CallError):
+            await check_server(journal, session, None)
+
+
+async def _made(outages: OutageHandler | None, call: Callable[[], Awaitable[T]]) -> T:
+    return await (call() if outages is None else outages.call(call))
+
+
+async def _is_any_known(samples: Sequence[_Expected], session: FaceSession, outages: OutageHandler | None) -> bool:
     for known in samples:
         try:
-            faces = await outages.call(partial(session.get_face_ids, known.person_id))
+            faces = await _made(outages, partial(session.get_face_ids, known.person_id))
         except NotFoundError:
             continue
         if set(faces) & set(known.face_ids) or (faces and None in known.face_ids):

@@ -15,7 +15,7 @@ from attrs import frozen
 from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.ingest import queries
-from face_async.ingest.audit import check_server
+from face_async.ingest.audit import check_server, check_server_if_possible
 from face_async.ingest.enroller import Enroller, PersonQueue
 from face_async.ingest.journal import Journal, State, journals
 from face_async.ingest.parts import Shard
@@ -275,7 +275,9 @@ class Ingestion:
     async def _has_its_server(self) -> bool:
         """Check that the journal is the server's; False when the run was told to stop instead."""
         try:
-            if not self._settings.dry_run:
+            if self._settings.dry_run:
+                await check_server_if_possible(self._journal, self._session.with_options(retry=SINGLE_ATTEMPT))
+            else:
                 await check_server(self._journal, self._session, self._outages)
         except RunEndedError as ended:
             if ended.error is not None:

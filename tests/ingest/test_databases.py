@@ -67,6 +67,19 @@ async def test_what_another_database_has_does_not_count(server, store, elsewhere
     assert enrolled(elsewhere).keys() == {"person0"}
 
 
+async def test_a_dry_run_takes_nothing_of_another_database_for_enrolled_either(store, elsewhere, people, run_on):
+    """But without an answer it says what the journal says, and waits for nobody."""
+    async with serving(store) as (session, _):
+        await finished(run_on(session, people))
+        assert (await finished(run_on(session, people, dry_run=True))).complete
+    async with serving(elsewhere) as (session, _):
+        with pytest.raises(JournalError, match="the server does not have them"):
+            await finished(run_on(session, people, dry_run=True))
+    async with serving(store, plan=lambda _: "refuse") as (session, network):
+        assert (await finished(run_on(session, people, dry_run=True))).complete
+    assert len(network.calls) == 1
+
+
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_journal_goes_on_with_its_own_database(server, store, people, run_on, tmp_path):
     """However the server's address and process have changed; and one person who is known is enough."""
