@@ -12,7 +12,8 @@ from face_async._call.wire import encode
 from face_async.bulk.fitting import MAX_SOURCE_BYTES, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.endpoints import ADD_FACE, Endpoint, FaceApi, Fields, Images
-from face_async.images import ImageFile, detached
+from face_async.images import ImageFile
+from face_async.images.inputs import detached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -12,7 +12,6 @@ import inspect
 import io
 import os
 import re
-import socket
 import stat
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_checkable
@@ -372,32 +371,6 @@ async def _position(file: object) -> int | None:
     except (OSError, ValueError):  # a pipe, or a closed file
         return None
     return position if isinstance(position, int) else None
-
-
-async def detached(source: ImageSource, max_bytes: int) -> ImageSource:
-    """Return an image that stays as it is whatever its input does next: a file object is read, all others stay.
-
-    Files in an archive share its position, and a file in a ``with`` block is closed when the next one is asked for.
-    Only pipes and sockets of their own stay unread: they depend on no other file, and may let everybody wait.
-
-    Raises:
-        ImageRefusedError: As :meth:`Picture.read_file_object`.
-    """
-    file = source.source if isinstance(source, ImageFile) else source
-    if isinstance(file, str | os.PathLike | bytes | bytearray | memoryview | ImageUrl) or _is_stream(file):
-        return source
-    picture = as_image(source)
-    if isinstance(picture, ImageUrl):
-        return source
-    await picture.read_file_object(max_bytes)
-    return source if picture.content is None else picture.as_file(picture.content)
-
-
-def _is_stream(file: object) -> bool:
-    raw: object = getattr(file, "raw", file)
-    if isinstance(raw, socket.SocketIO):
-        return True
-    return isinstance(raw, io.FileIO) and not raw.closed and not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
 
 
 async def in_memory(source: ImageSource, max_bytes: int) -> ImageSource:
