@@ -19,6 +19,7 @@ from face_async.ingest.schema import (
     note_database,
     open_journal,
     project_of,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathL
     if not paths:
         raise ValueError("paths must name at least one journal")
     if Path(into).exists():
-        raise JournalError(f"{os.fspath(into)} is there already; choose a new name to merge into")
+        raise JournalError(f"{shown(os.fspath(into))} is there already; choose a new name to merge into")
     try:
         with contextlib.ExitStack() as stack:
             sources = [stack.enter_context(_opened(path, None)) for path in paths]

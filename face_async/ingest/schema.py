@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from attrs import astuple, frozen
 
-from face_async.errors import FaceError
+from face_async.errors import FaceError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 _APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # shown by file(1); no other kind of database has it
 _VERSION = 2
+_LONGEST_PATH = 500  # characters in a message
 _CACHE_KIB = 16_384  # one run's memory is flat, whatever the journal's size
 
 _TABLES = """
@@ -131,13 +132,13 @@ def explained(path: str) -> Generator[None]:
     else:
         return
     if "locked" in reason:
-        message = f"{path} is in use by another run; wait for it to end, or give this one a journal of its own"
+        message = f"{shown(path)} is in use by another run; wait for it to end, or give this one a journal of its own"
     elif "full" in reason or "disk I/O" in reason:
-        message = f"{path} cannot be written: {reason}; free some space and run again, nothing is lost"
+        message = f"{shown(path)} cannot be written: {reason}; free some space and run again, nothing is lost"
     elif "readonly" in reason or "unable to open" in reason:
-        message = f"{path} cannot be opened as a journal: {reason}"
+        message = f"{shown(path)} cannot be opened as a journal: {reason}"
     else:
-        message = f"{path} is damaged, or no journal: {reason}; restore it from a copy, or begin a new one"
+        message = f"{shown(path)} is damaged, or no journal: {reason}; restore it from a copy, or begin a new one"
     raise JournalError(message)
 
 
@@ -163,7 +164,7 @@ def _make_file(path: str) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise JournalError(f"{path} cannot be made: {error.strerror}") from None
+        raise JournalError(f"{shown(path)} cannot be made: {error.strerror}") from None
 
 
 def _prepare(db: sqlite3.Connection, path: str, project: Project | None) -> None:
@@ -204,10 +205,10 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 def _check_project(db: sqlite3.Connection, path: str, project: Project | None) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise JournalError(f"{path} is no journal, but some other database; choose another name")
+        raise JournalError(f"{shown(path)} is no journal, but some other database; choose another name")
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if not 0 < version <= _VERSION:
-        raise JournalError(f"{path} has version {version}, this program writes version {_VERSION}; update face_async")
+        raise JournalError(f"{shown(path)} has version {version}, this program writes {_VERSION}; update face_async")
     found = project_of(db)
     if project is not None and found != project:
         raise mismatch(path, found, project)
@@ -215,7 +216,12 @@ def _check_project(db: sqlite3.Connection, path: str, project: Project | None) -
 
 def mismatch(path: str, found: Project, wanted: Project) -> JournalError:
     """Return the error for somebody else's journal."""
-    return JournalError(f"{path} is the journal of {found}, not of {wanted}; begin another one for that")
+    return JournalError(f"{shown(path)} is the journal of {found}, not of {wanted}; begin another one for that")
+
+
+def shown(path: str) -> str:
+    """Return a path as messages have it: as it is, unless it is no text or longer than any that there is."""
+    return printable(path, _LONGEST_PATH)
 
 
 def _quoted(path: str) -> str:

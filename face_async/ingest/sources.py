@@ -112,7 +112,8 @@ def _walk(folder: Path, pass_over: PassOver) -> Iterator[Found]:
     if names and not any((folder / name).is_dir() for name in names):
         raise ValueError(
             f"{quoted(str(folder))} has {len(names):,} files, but no sub-folders: make a sub-folder for each person, "
-            "named by the person's id, and put their pictures there; or list the pictures in a manifest"
+            "named by the person's id, and put their pictures there, or list the pictures in a manifest. If it is the "
+            "folder of one person, name the folder above it"
         )
     for name in names:
         person = folder / name

@@ -107,7 +107,7 @@ class TestAFolder:
         enroll("people")
         same = enroll("people", "--verify")
         assert same.code == 0
-        assert "the service and the journal are the same: 4 faces of 2 people" in same.err
+        assert "people 2, faces 4: they are the same\n" in same.err
         say("delete", "ada", "-y")
         say("delete", "grace", "--face", say("faces", "grace").out.split()[0], "-y")
         said = enroll("people", "--verify")
@@ -122,8 +122,7 @@ class TestAFolder:
         say("delete", "ada", "-y")
         repaired = enroll("people", "--repair")
         assert repaired.code == 0
-        assert "what differed for 1 people was enrolled again" in repaired.err
-        assert "the service and the journal are the same: 4 faces of 2 people" in repaired.err
+        assert "people 2, faces 4: they are the same, before the repair they differed for 1\n" in repaired.err
         assert len(say("faces", "ada").out.split()) == 2
         again = enroll("people", "--repair", "--json")
         assert (again.code, json.loads(again.out)["added"], json.loads(again.out)["differences"]) == (0, 0, [])

@@ -110,6 +110,10 @@ async def test_a_journal_that_cannot_be_made_says_why(tmp_path):
     with pytest.raises(JournalError, match="cannot be opened as a journal"):
         async with Journal(tmp_path / "missing.journal", None):
             pass
+    with pytest.raises(JournalError, match="cannot be made: File name too long") as caught:
+        async with Journal(tmp_path / ("x" * 100_000), OURS):
+            pass
+    assert len(str(caught.value)) < 1_000
 
 
 async def test_a_damaged_journal_is_refused(path, rng):

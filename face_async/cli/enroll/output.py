@@ -161,10 +161,9 @@ def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[
 def tell_comparison(compared: tuple[int, int], *, repaired: int, differ: int) -> None:
     """Print what comparing the service with the journal has shown: persons and faces, and how many persons differ."""
     persons, faces = compared
-    if repaired:
-        tell(f"what differed for {repaired:,} people was enrolled again, where it could be")
-    result = "the service and the journal are the same" if not differ else f"{differ:,} people differ"
-    tell(f"{result}: {faces:,} faces of {persons:,} people were compared")
+    result = f"they differ for {differ:,}" if differ else "they are the same"
+    before = f", before the repair they differed for {repaired:,}" if repaired else ""
+    tell(f"compared the service and the journal, people {persons:,}, faces {faces:,}: {result}{before}")
 
 
 def tell_differences(differences: Sequence[Difference]) -> None:
