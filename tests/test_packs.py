@@ -254,6 +254,29 @@ async def test_file_objects_are_packed_too(kind):
     assert [None] * 5 == [outcome.error for outcome in found]
 
 
+@pytest.mark.parametrize("round_", range(12))
+async def test_images_that_wait_for_a_file_that_is_read_never_wait_for_ever(round_, seed):
+    """Whosever it is, whether it can be read, however busy the service and the caller are."""
+    rng = random.Random(seed + round_)
+
+    class Slow(Album):
+        async def _add(self, person, images):
+            await anyio.sleep(rng.choice([0, 0.002, 0.006]))
+            return await super()._add(person, images)
+
+    persons = "abcdefghij"[: rng.choice([4, 6, 10])]
+    pairs = [(rng.choice(persons), SlowFile(JPEG + b"%d" % index)) for index in range(40)]
+    for _, file in pairs[:: rng.choice([7, 50])]:
+        file.read(-1)  # it was read before, and costs its own outcome
+    with anyio.fail_after(PATIENCE):
+        async with Slow().add_faces(pairs, max_at_once=rng.choice([1, 6, 7, 64])) as outcomes:
+            taken = 0
+            async for _ in outcomes:
+                taken += 1
+                await anyio.sleep(rng.choice([0, 0, 0, 0.002]))
+    assert taken == 40
+
+
 async def test_no_more_file_objects_are_read_than_may_be_alive():
     """Each is read before the next is pulled, and pulled only as outcomes are taken."""
     read, at_request = [], []

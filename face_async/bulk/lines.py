@@ -108,6 +108,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
     def begin(self, board: JobBoard[PersonImage, FaceOutcome], tasks: TaskGroup, job: Job[PersonImage]) -> None:
         """Put an image into its person's line."""
         self._board = board
+        self._stir.set()  # who has waited for this image learns whose it is, before somebody else waits
         person_id, _ = check_pair(job.item)
         try:
             check_id("person_id", person_id, self._api.limits)

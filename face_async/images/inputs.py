@@ -24,7 +24,7 @@ async def detached(source: ImageSource, max_bytes: int) -> ImageSource:
         ImageRefusedError: As :meth:`Picture.read_file_object`.
     """
     file = source.source if isinstance(source, ImageFile) else source
-    if isinstance(file, str | os.PathLike | bytes | bytearray | memoryview | ImageUrl) or _is_stream(file):
+    if not hasattr(file, "read") or _is_stream(file):
         return source
     picture = as_image(source)
     if isinstance(picture, ImageUrl):

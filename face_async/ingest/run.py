@@ -252,14 +252,14 @@ class Ingestion:
 
     async def _turns(self) -> AsyncGenerator[_Turn]:
         """Yield all there is to do: first what a former run left in doubt, person by person."""
-        if not await self._has_its_server():
-            return
         if self._settings.retry:
             await self._journal.do(queries.reopen_failed)
         elif self._source is not None:
             await self._list(self._source)
         await self._recount()
         self._enter("sending")
+        if not await self._has_its_server():
+            return
         async with contextlib.aclosing(self._walk(State.AMBIGUOUS)) as turns:
             async for turn in turns:
                 self._in_doubt += 1
