@@ -147,10 +147,12 @@ def test_ids_that_have_lost_digits_are_refused(tmp_path):
 
 def test_ids_that_have_lost_zeros_are_refused_where_it_can_be_known(tmp_path):
     """The folder of the picture still has them."""
-    text = "person_id,path\n42,people/0042/1.jpg\n42,people/42/1.jpg\n0042,people/0042/2.jpg\n1,2024/01/1.jpg\n"
-    bad, *good = read(tmp_path, text)
-    assert "lost the zeros of the folder's name, '0042'" in bad.reason
-    assert ["42", "0042", "1"] == [row.person_id for row in good]
+    rows = ["42,people/0042/1.jpg,", "42,,https://example.com/0042/1.jpg"]
+    rows += ["42,people/42/1.jpg,", "0042,people/0042/2.jpg,", "1,2024/01/1.jpg,"]
+    *bad, good, other, third = read(tmp_path, "person_id,path,url\n" + "\n".join(rows))
+    assert len(bad) == 2
+    assert all("lost the zeros of the folder's name, '0042'" in row.reason for row in bad)
+    assert ["42", "0042", "1"] == [row.person_id for row in (good, other, third)]
 
 
 def test_ids_in_json_lines_are_what_they_are(tmp_path):

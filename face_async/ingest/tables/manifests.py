@@ -282,7 +282,7 @@ class _Checks:
         groups = group_ids.split(GROUP_SEPARATOR) if group_ids is not None else None
         for name, value in (("person_id", person_id), *(("group_ids", group) for group in groups or ())):
             self._check_id(name, value)
-        if complaint := lost_zeros(person_id, found.get("path", "")):
+        if complaint := lost_zeros(person_id, found.get("path") or found.get("url", "")):
             raise ValueError(complaint)
         return {**found, "group_ids": groups}
 

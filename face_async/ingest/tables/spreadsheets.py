@@ -58,11 +58,11 @@ def lost_digits(name: str, value: str) -> str:
     )
 
 
-def lost_zeros(person_id: str, path: str) -> str | None:
+def lost_zeros(person_id: str, source: str) -> str | None:
     """Return what is wrong with an id without the zeros that its picture's folder begins with; None if nothing is."""
     if not (person_id.isascii() and person_id.isdecimal()):
         return None
-    for folder in PurePath(path).parts[:-1]:
+    for folder in PurePath(source).parts[:-1]:
         if len(folder) >= _SHORTEST_WITH_ZEROS and folder != person_id and folder.lstrip("0") == person_id:
             return f"person_id {quoted(person_id)} has lost the zeros of the folder's name, {quoted(folder)}{_MEND}"
     return None
