@@ -403,7 +403,7 @@ def insecure_is_allowed() -> bool:
     """
     value = os.environ.get(ALLOW_INSECURE_VARIABLE, "").lower()
     if value not in _MEANINGS:
-        raise ValueError(f"{ALLOW_INSECURE_VARIABLE} must be 1, true or yes, or 0, false or no, not {value!r}")
+        raise ValueError(f"{ALLOW_INSECURE_VARIABLE} must be 1, true or yes, or 0, false or no, not {quoted(value)}")
     return _MEANINGS[value]
 
 

@@ -92,7 +92,7 @@ def _context(origin: str, path: str) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: a NUL in the path
         reason = "it holds no certificates in PEM" if isinstance(error, ssl.SSLError) else innermost(error)
-        raise ValueError(f"{origin}: the certificates in {path!r} cannot be read: {reason}") from None
+        raise ValueError(f"{origin}: the certificates in {quoted(path)} cannot be read: {reason}") from None
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -345,11 +345,12 @@ class PictureReader:
 def _unreadable(picture: Picture, error: OSError | ValueError) -> str:
     """Return why a path cannot be opened; of what was never meant as a path no character, as it may be the picture."""
     path = str(picture.path)
+    no_path = f"the image cannot be read: it is neither a path nor a URL, but a str of {len(path):,} characters"
     for pattern, what in _NO_PATH:
         if pattern.match(path):
-            return f"the image is neither a path nor a URL; this str of {len(path):,} characters looks like {what}"
+            return f"{no_path} that looks like {what}"
     if getattr(error, "errno", None) == errno.ENAMETOOLONG:
-        return f"the image is neither a path nor a URL, but a str of {len(path):,} characters"
+        return no_path
     return f"{picture.label} cannot be read: {_reason(error)}"
 
 
