@@ -16,7 +16,7 @@ from face_async._call.throttle import Throttle, ThrottleState
 from face_async._transports.base import Answer
 from face_async._version import __version__
 from face_async.bulk.allowances import Key
-from face_async.bulk.api import BulkApi, GroupsResult, NewPerson
+from face_async.bulk.api import BulkApi, NewPerson
 from face_async.bulk.fitting import fit_image, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.bulk.outcomes import Outcome, Outcomes
@@ -67,6 +67,7 @@ from face_async.models import (
     FaceBox,
     FaceInfo,
     FaceOutcome,
+    GroupsResult,
     IdentifiedFace,
     IdentifyResult,
     Meta,

@@ -23,9 +23,10 @@ from face_async.endpoints import (
 from face_async.errors import LimitError, quoted
 from face_async.images import in_memory
 from face_async.limits import check_group_ids, check_text
+from face_async.models import GroupsResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Iterable, Sequence
 
     from face_async.bulk.lines import PersonImage
     from face_async.errors import FaceError
@@ -65,26 +66,6 @@ class NewPerson:
     image: ImageSource | None = field(default=None, repr=False)
     person_name: str | None = None
     tag: str | None = None
-
-
-@frozen
-class GroupsResult:
-    """The persons of several groups whom a picture may show.
-
-    Attributes:
-        candidates: The most alike persons of all groups, each once with the best confidence, the most confident first.
-        by_group: Every group's own result, in the order in which the groups were given.
-        errors: What went wrong, for the groups that have no result.
-    """
-
-    candidates: tuple[Candidate, ...]
-    by_group: Mapping[str, IdentifyResult]
-    errors: Mapping[str, FaceError | ValueError]
-
-    @property
-    def best(self) -> Candidate | None:
-        """The most confident candidate, None when there is none."""
-        return self.candidates[0] if self.candidates else None
 
 
 class BulkApi(LimitedApi):

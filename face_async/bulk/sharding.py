@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 import anyio
 from attrs import evolve
 
-from face_async._call.home import Home
-from face_async.bulk.api import GroupsResult, NewPerson, check_new_person, create_person, fit_person, take_person
+from face_async.bulk.api import NewPerson, check_new_person, create_person, fit_person
 from face_async.bulk.ledger import Key
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON
 from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode, quoted
 from face_async.images import as_image
 from face_async.limits import check_id
-from face_async.models import AddGroupIdsResult
+from face_async.models import AddGroupIdsResult, GroupsResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable

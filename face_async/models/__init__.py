@@ -1,5 +1,6 @@
 """The results: one frozen class per answer, and the strict converter that builds them from JSON."""
 
+from face_async.models.base import Model
 from face_async.models.later import (
     AddGroupIdsResult,
     DelGroupIdsResult,
@@ -17,6 +18,7 @@ from face_async.models.results import (
     DelPersonResult,
     FaceInfo,
     FaceOutcome,
+    GroupsResult,
     IdentifyResult,
     Meta,
     NewPersonResult,
@@ -41,9 +43,11 @@ __all__ = [
     "FaceBox",
     "FaceInfo",
     "FaceOutcome",
+    "GroupsResult",
     "IdentifiedFace",
     "IdentifyResult",
     "Meta",
+    "Model",
     "MultiIdentifyResult",
     "NewPersonResult",
     "PersonInfo",

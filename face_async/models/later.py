@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
+from face_async.models.base import Model
 from face_async.models.results import Candidate, Result, most_confident_first
 
 
 @frozen(kw_only=True)
-class DetectedFace:
+class DetectedFace(Model):
     """A face in a picture, which is stored nowhere.
 
     A server may describe the first faces of a picture alone, the hosted one five: the others have id and box, and None
@@ -61,7 +62,7 @@ class DetectResult(Result):
 
 
 @frozen(kw_only=True)
-class FaceBox:
+class FaceBox(Model):
     """Where a face is in its picture.
 
     Attributes:
@@ -78,7 +79,7 @@ class FaceBox:
 
 
 @frozen(kw_only=True)
-class IdentifiedFace:
+class IdentifiedFace(Model):
     """A face in a picture, and whom it may show.
 
     Attributes:

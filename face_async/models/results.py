@@ -6,14 +6,16 @@ of the request (``""`` where it sent none), and ``meta``, which takes no part in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
 
-from face_async.errors import ReturnCode, ServiceError, service_error
+from face_async.errors import FaceError, ReturnCode, ServiceError, service_error
 
 # Needed at run time: the converter resolves the annotations of AddFaceResult.
 from face_async.images import ImageSource  # noqa: TC001
+from face_async.models.base import SHOWN_AS, Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +26,7 @@ _OURS = {"ours": True}  # attributes that the wire must not set
 
 
 @frozen
-class Meta:
+class Meta(Model):
     """How an answer came.
 
     Attributes:
@@ -44,7 +46,7 @@ class Meta:
 
 
 @frozen(kw_only=True)
-class Result:
+class Result(Model):
     """What all results have: the server's identifier of the request, and how the answer came."""
 
     session_id: str = ""
@@ -84,7 +86,7 @@ class DelPersonResult(Result):
 
 
 @frozen(kw_only=True)
-class FaceOutcome:
+class FaceOutcome(Model):
     """What became of one image of an :class:`AddFaceResult`.
 
     Attributes:
@@ -246,7 +248,7 @@ class VerifyResult(Result):
 
 
 @frozen(kw_only=True)
-class Candidate:
+class Candidate(Model):
     """A person whom a picture may show (Spec: 2.12).
 
     Attributes:
@@ -276,6 +278,31 @@ class IdentifyResult(Result):
     """
 
     candidates: tuple[Candidate, ...] = field(converter=most_confident_first)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The most confident candidate, None when there is none."""
+        return self.candidates[0] if self.candidates else None
+
+
+def _as_errors(errors: Mapping[str, FaceError | ValueError | str]) -> Mapping[str, FaceError | ValueError]:
+    """Return errors, which JSON has as texts."""
+    return {name: FaceError(error) if isinstance(error, str) else error for name, error in errors.items()}
+
+
+@frozen
+class GroupsResult(Model):
+    """The persons of several groups whom a picture may show.
+
+    Attributes:
+        candidates: The most alike persons of all groups, each once with the best confidence, the most confident first.
+        by_group: Every group's own result, in the order in which the groups were given.
+        errors: What went wrong, for the groups that have no result.
+    """
+
+    candidates: tuple[Candidate, ...]
+    by_group: Mapping[str, IdentifyResult]
+    errors: Mapping[str, FaceError | ValueError] = field(converter=_as_errors, metadata={SHOWN_AS: Mapping[str, str]})
 
     @property
     def best(self) -> Candidate | None:

@@ -12,7 +12,6 @@ import typer
 from attrs import frozen
 
 from face_async._call.judgement import judge_error
-from face_async.bulk.api import GroupsResult
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
@@ -36,6 +35,7 @@ from face_async.errors import NotFoundError, ReturnCode, TransportError
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
 from face_async.limits import SURELY_THE_SAME
+from face_async.models import GroupsResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
