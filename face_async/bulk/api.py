@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, Unpack, cast
 
 from attrs import evolve, field, frozen
 
 from face_async.bulk.ledger import Key, Reservation
 from face_async.bulk.limited import LimitedApi
-from face_async.bulk.lines import PersonLines, check_pair, take_pair
+from face_async.bulk.lines import PairT, PersonLines, check_pair
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import (
     ADD_FACE,
@@ -28,7 +27,7 @@ from face_async.models import GroupsResult
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
-    from face_async.bulk.lines import PersonImage
+    from face_async.bulk.outcomes import JobRunner
     from face_async.errors import FaceError
     from face_async.images import ImageSource
     from face_async.models import (
@@ -47,6 +46,10 @@ if TYPE_CHECKING:
 
 Errors: TypeAlias = Literal["collect", "raise"]
 """What becomes of the groups that fail: their errors are collected beside the results, or the first one is raised."""
+
+
+ImageT = TypeVar("ImageT", bound="ImageSource")
+PersonT = TypeVar("PersonT", bound="NewPerson")
 
 
 @frozen
@@ -136,13 +139,13 @@ class BulkApi(LimitedApi):
 
     def add_faces(
         self,
-        pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
+        pairs: Iterable[PairT] | AsyncIterable[PairT],
         *,
         tag: str | None = None,
         pack: bool = True,
         fit: bool = False,
-        **options: Unpack[MapOptions[PersonImage, FaceOutcome]],
-    ) -> Outcomes[PersonImage, FaceOutcome]:
+        **options: Unpack[MapOptions[PairT, FaceOutcome]],
+    ) -> Outcomes[PairT, FaceOutcome]:
         """Add many faces (Spec: 2.3): one outcome per pair of person id and image.
 
         Neighboring images of one person share a request, at most 20 images and 1,500,000 bytes. A person's images are
@@ -160,22 +163,23 @@ class BulkApi(LimitedApi):
         if tag is not None:
             check_text("tag", tag, self.limits)
         lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
-        return Outcomes(lines, pairs, endpoint=ADD_FACE, take=partial(take_pair, self, fit=fit), **options)
+        # The lines hand every pair on as it is; only their own type does not say so.
+        return Outcomes(cast("JobRunner[PairT, FaceOutcome]", lines), pairs, endpoint=ADD_FACE, **options)
 
     def new_persons(
         self,
-        persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
+        persons: Iterable[PersonT] | AsyncIterable[PersonT],
         *,
         fit: bool = False,
-        **options: Unpack[MapOptions[NewPerson, NewPersonResult]],
-    ) -> Outcomes[NewPerson, NewPersonResult]:
+        **options: Unpack[MapOptions[PersonT, NewPersonResult]],
+    ) -> Outcomes[PersonT, NewPersonResult]:
         """Create many persons (Spec: 2.1): one outcome per :class:`NewPerson`.
 
         No group gets more persons, and the appid no more groups, than there is room for: they are counted first, and
         a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``.
         """
 
-        async def create(person: NewPerson) -> NewPersonResult:
+        async def create(person: PersonT) -> NewPersonResult:
             check_new_person(person)
             return await create_person(self, await fit_person(self, person) if fit else person, person.group_ids)
 
@@ -183,29 +187,29 @@ class BulkApi(LimitedApi):
 
     def identify_many(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[ImageT] | AsyncIterable[ImageT],
         group_id: str | Sequence[str],
         *,
         fit: bool = False,
-        **options: Unpack[MapOptions[ImageSource, IdentifyResult]],
-    ) -> Outcomes[ImageSource, IdentifyResult]:
+        **options: Unpack[MapOptions[ImageT, IdentifyResult]],
+    ) -> Outcomes[ImageT, IdentifyResult]:
         """Identify many pictures in a group, or in several as :meth:`identify` does: one outcome per picture."""
 
-        async def identify(image: ImageSource) -> IdentifyResult:
+        async def identify(image: ImageT) -> IdentifyResult:
             return await self.identify(group_id, await self.fit(image, IDENTIFY, searched(group_id)) if fit else image)
 
         return Outcomes(identify, images, endpoint=IDENTIFY, take=partial(self.taken, fit=fit), **options)
 
     def verify_many(
         self,
-        pairs: Iterable[PersonImage] | AsyncIterable[PersonImage],
+        pairs: Iterable[PairT] | AsyncIterable[PairT],
         *,
         fit: bool = False,
-        **options: Unpack[MapOptions[PersonImage, VerifyResult]],
-    ) -> Outcomes[PersonImage, VerifyResult]:
+        **options: Unpack[MapOptions[PairT, VerifyResult]],
+    ) -> Outcomes[PairT, VerifyResult]:
         """Verify many pictures (Spec: 2.11): one outcome per pair of person id and image."""
 
-        async def verify(pair: PersonImage) -> VerifyResult:
+        async def verify(pair: PairT) -> VerifyResult:
             person_id, image = check_pair(pair)
             return await self.verify(
                 person_id, await self.fit(image, VERIFY, {"person_id": person_id}) if fit else image
@@ -215,15 +219,15 @@ class BulkApi(LimitedApi):
 
     def detect_many(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[ImageT] | AsyncIterable[ImageT],
         *,
         largest_only: bool = False,
         fit: bool = False,
-        **options: Unpack[MapOptions[ImageSource, DetectResult]],
-    ) -> Outcomes[ImageSource, DetectResult]:
+        **options: Unpack[MapOptions[ImageT, DetectResult]],
+    ) -> Outcomes[ImageT, DetectResult]:
         """Find and describe the faces in many pictures (beyond the specification): one outcome per picture."""
 
-        async def detect(image: ImageSource) -> DetectResult:
+        async def detect(image: ImageT) -> DetectResult:
             return await self.detect(
                 await self.fit(image, DETECT, {"mode": 1}) if fit else image, largest_only=largest_only
             )

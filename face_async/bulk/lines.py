@@ -9,7 +9,7 @@ request.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from face_async.bulk.limited import LimitedApi
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
+
+PairT = TypeVar("PairT", bound=PersonImage)
 
 
 def check_pair(pair: object) -> PersonImage:

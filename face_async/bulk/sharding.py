@@ -21,7 +21,7 @@ from face_async.models import AddGroupIdsResult, GroupsResult
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
-    from face_async.bulk.api import BulkApi, Errors
+    from face_async.bulk.api import BulkApi, Errors, ImageT, PersonT
     from face_async.endpoints import Endpoint
     from face_async.images import ImageSource
     from face_async.models import DelGroupIdsResult, DelPersonResult, NewPersonResult
@@ -107,14 +107,14 @@ class ShardedGroup:
 
     def new_persons(
         self,
-        persons: Iterable[NewPerson] | AsyncIterable[NewPerson],
+        persons: Iterable[PersonT] | AsyncIterable[PersonT],
         *,
         fit: bool = False,
-        **options: Unpack[MapOptions[NewPerson, NewPersonResult]],
-    ) -> Outcomes[NewPerson, NewPersonResult]:
+        **options: Unpack[MapOptions[PersonT, NewPersonResult]],
+    ) -> Outcomes[PersonT, NewPersonResult]:
         """Create many persons, as :meth:`BulkApi.new_persons` does; their ``group_ids`` must be empty."""
 
-        async def create(person: NewPerson) -> NewPersonResult:
+        async def create(person: PersonT) -> NewPersonResult:
             check_new_person(person)
             return await self._create(await fit_person(self._session, person, [self._shard(0)]) if fit else person)
 
@@ -215,16 +215,16 @@ class ShardedGroup:
 
     def identify_many(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[ImageT] | AsyncIterable[ImageT],
         *,
         top: int = 5,
         fit: bool = False,
         errors: Errors = "raise",
-        **options: Unpack[MapOptions[ImageSource, GroupsResult]],
-    ) -> Outcomes[ImageSource, GroupsResult]:
+        **options: Unpack[MapOptions[ImageT, GroupsResult]],
+    ) -> Outcomes[ImageT, GroupsResult]:
         """Identify many pictures, each as :meth:`identify` does; ``max_at_once`` counts pictures."""
 
-        async def identify(image: ImageSource) -> GroupsResult:
+        async def identify(image: ImageT) -> GroupsResult:
             return await self.identify(image, top=top, fit=fit, errors=errors)
 
         take = partial(self._session.taken, fit=fit)

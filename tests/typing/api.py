@@ -5,7 +5,9 @@ from __future__ import annotations
 import ssl
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_type
+from typing import TYPE_CHECKING, NamedTuple, assert_type
+
+from attrs import frozen
 
 from face_async import (
     AddFaceResult,
@@ -69,15 +71,48 @@ async def bulk(session: FaceSession, images: AsyncIterator[ImageSource]) -> None
     async with session.detect_many(images) as detected:
         assert_type((await detected.collect())[0].unwrap(), DetectResult)
     async with session.add_faces([("person0", b"")]) as added:
-        assert_type(await added.collect(), list[Outcome[tuple[str, ImageSource], FaceOutcome]])
+        assert_type(await added.collect(), list[Outcome[tuple[str, bytes], FaceOutcome]])
     async with session.verify_many([("person0", Path("a.jpg"))]) as verified:
         async for one in verified:
             assert_type(one.result, VerifyResult | None)
-        assert_type(verified.untaken, tuple[Outcome[tuple[str, ImageSource], VerifyResult], ...])
+        assert_type(verified.untaken, tuple[Outcome[tuple[str, Path], VerifyResult], ...])
     assert_type(await session.identify_in_groups(b"", ["staff"], top=3, errors="raise"), GroupsResult)
     async with session.new_persons([NewPerson("person0", ["staff"], Path("a.jpg"), tag="hq")]) as created:
         assert_type(await created.collect(), list[Outcome[NewPerson, NewPersonResult]])
     assert_type(session.ledger, LimitLedger)
+
+
+class Visitor(NamedTuple):
+    person_id: str
+    photo: Path
+
+
+@frozen
+class Employee(NewPerson):
+    number: int = 0
+
+
+async def items_keep_their_types(session: FaceSession, visitors: AsyncIterator[Visitor]) -> None:
+    """An outcome's item has the type that went in, so that its own attributes can be used."""
+    async with session.identify_many([Path("a.jpg")], "staff") as found:
+        async for outcome in found:
+            assert_type(outcome.item, Path)
+    mixed: list[Path | str] = [Path("a.jpg"), "b.jpg"]
+    async with session.identify_many(mixed, "staff") as both:
+        assert_type((await anext(both)).item, Path | str)
+    async with session.detect_many(iter([BytesIO()])) as detected:
+        assert_type((await anext(detected)).item, BytesIO)
+    async with session.verify_many(visitors, progress=lambda _done, _total, one: one.item.photo) as verified:
+        assert_type((await anext(verified)).item.photo, Path)
+    async with session.add_faces(((path.name, path) for path in [Path("a.jpg")]), max_at_once=1) as added:
+        assert_type((await anext(added)).item, tuple[str, Path])
+    async with session.new_persons([Employee("person0", ["staff"], number=7)]) as created:
+        assert_type((await anext(created)).item.number, int)
+    group = ShardedGroup(session, "staff")
+    async with group.new_persons([Employee("person0", number=7)]) as created:
+        assert_type((await anext(created)).item, Employee)
+    async with group.identify_many([Path("a.jpg")]) as sharded:
+        assert_type((await anext(sharded)).item, Path)
 
 
 async def shards(session: FaceSession, images: list[ImageSource]) -> None:
