@@ -17,7 +17,7 @@ from face_async._transports.base import Answer
 from face_async._version import __version__
 from face_async.bulk.allowances import Key
 from face_async.bulk.api import BulkApi, NewPerson
-from face_async.bulk.fitting import fit_image, fitted
+from face_async.bulk.fitting import fit_image
 from face_async.bulk.ledger import LimitLedger
 from face_async.bulk.outcomes import Outcome, Outcomes
 from face_async.bulk.sharding import ShardedGroup
@@ -152,5 +152,4 @@ __all__ = [
     "VerifyResult",
     "__version__",
     "fit_image",
-    "fitted",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import itertools
 import json
@@ -32,6 +33,7 @@ from face_async import (
     RequestTooLargeError,
     ServiceError,
     ServiceLimits,
+    ShardedGroup,
     TransportError,
     VerifyResult,
     images,
@@ -568,10 +570,10 @@ async def test_candidates_of_groups_are_merged_by_person():
     assert (await session.identify_in_groups(JPEG, ["empty"])).best is None
 
 
-async def test_a_group_that_fails_does_not_fail_the_others():
-    """Errors stand beside the results, by their groups."""
+async def test_a_group_that_fails_need_not_fail_the_others():
+    """With errors="collect" they stand beside the results, by their groups."""
     session, _ = in_groups(staff=candidates(ada=70.0), gone=envelope(code=-1306))
-    found = await session.identify_in_groups(JPEG, ["gone", "staff", "bad id"])
+    found = await session.identify_in_groups(JPEG, ["gone", "staff", "bad id"], errors="collect")
     assert ["staff"] == list(found.by_group)
     assert {"gone": NotFoundError, "bad id": ValueError} == {
         group: type(error) for group, error in found.errors.items()
@@ -579,14 +581,21 @@ async def test_a_group_that_fails_does_not_fail_the_others():
     assert found.best.person_id == "ada"
 
 
-async def test_a_group_that_fails_may_fail_all():
-    """With errors="raise" the first error is raised, and nothing more is asked."""
+async def test_a_group_that_fails_fails_all():
+    """The first error is raised, and nothing more is asked."""
     session, network = in_groups(staff=candidates(ada=70.0), gone=envelope(code=-1306))
     with pytest.raises(NotFoundError):
-        await session.identify_in_groups(JPEG, ["gone", "staff"], max_at_once=1, errors="raise")
+        await session.identify_in_groups(JPEG, ["gone", "staff"], max_at_once=1)
     assert len(network.sent) == 1
-    found = await session.identify_in_groups(JPEG, ["staff"], errors="raise")
+    found = await session.identify_in_groups(JPEG, ["staff"])
     assert found.best.person_id == "ada"
+
+
+def test_errors_of_groups_are_raised_by_default_wherever_they_may_be_collected():
+    """The best candidate may be in the group that failed, so that nobody may take the rest for the whole by mistake."""
+    verbs = [verb for owner in (BulkApi, ShardedGroup) for verb in vars(owner).values() if inspect.isfunction(verb)]
+    defaults = [found.default for verb in verbs if (found := inspect.signature(verb).parameters.get("errors"))]
+    assert ["raise"] * 3 == defaults
 
 
 async def test_a_wrong_key_fails_all_groups():
@@ -629,7 +638,7 @@ async def test_a_picture_over_the_limit_is_refused_for_every_group(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(JPEG + bytes(2_000_000))
     for source in (path, io.BytesIO(path.read_bytes()), path.read_bytes()):
-        found = await session.identify_in_groups(source, ["a"])
+        found = await session.identify_in_groups(source, ["a"], errors="collect")
         assert [RequestTooLargeError] == [type(error) for error in found.errors.values()]
     assert network.sent == []
 

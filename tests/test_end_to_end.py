@@ -220,7 +220,7 @@ async def test_bulk_verbs_work_on_the_real_server():
             found = [outcome.unwrap().best.person_id async for outcome in outcomes]
         async with session.verify_many([("p0", probes[0]), ("nobody", probes[0])], ordered=True) as outcomes:
             right, wrong = await outcomes.collect()
-        merged = await session.identify_in_groups(probes[3], ["staff", "g3", "nowhere"], top=2)
+        merged = await session.identify_in_groups(probes[3], ["staff", "g3", "nowhere"], top=2, errors="collect")
 
     assert [f"p{person}" for person in people] == found
     assert right.unwrap().is_match

@@ -11,13 +11,16 @@ import time
 import zlib
 
 import anyio
+import anyio.to_thread
 import numpy as np
 import pytest
 from PIL import Image
 
+import face_async
 from face_async import ImageFile, ImageRefusedError, ImageUrl, RequestTooLargeError, ServiceLimits
 from face_async.bulk import fitting
 from face_async.bulk.fitting import FITTING_BYTES, FORM_BYTES, fit_image, fitted
+from face_async.bulk.limited import fit_into
 from face_async.endpoints import ADD_FACE, IDENTIFY
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
@@ -46,6 +49,12 @@ def difference(one, other):
 PNG = encoded(ADA, "PNG")
 PHOTO = encoded(ADA, "JPEG", quality=97)
 PHOTO_BYTES = 24_000  # what PHOTO fits into at full size, at the best quality but not at its own
+
+
+def test_there_is_one_door_to_fitting():
+    """A picture by itself is made to fit by one function; many, or all of a folder, by ``fit=True``."""
+    offered = [*face_async.__all__, *(name for name in dir(face_async.FaceSession) if not name.startswith("_"))]
+    assert ["fit_image"] == [name for name in offered if "fit" in name]
 
 
 # What fits already
@@ -109,7 +118,7 @@ async def test_the_room_for_a_picture_is_exact(endpoint, fields):
         else:
             await session.identify("staff", picture)
         assert session.limits.planned_request_bytes == session.stats.bytes_sent - before
-        assert picture is await session.fit(picture, endpoint, fields)
+        assert picture is await fit_into(session, picture, endpoint, fields)
 
 
 # What does not
@@ -387,6 +396,6 @@ async def test_a_picture_that_was_too_large_is_found_again():
     async with local_session(recognizer="fingerprint") as session:
         with pytest.raises(RequestTooLargeError):
             await session.new_person("ada", ["staff"], large)
-        await session.new_person("ada", ["staff"], await fitted(large))
+        await session.new_person("ada", ["staff"], await anyio.to_thread.run_sync(fit_image, large))
         await session.new_person("bob", ["staff"], draw_portrait(2))
         assert "ada" == (await session.identify("staff", PNG)).best.person_id

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, Unpack, cast
 from attrs import evolve, field, frozen
 
 from face_async.bulk.ledger import Key, Reservation
-from face_async.bulk.limited import LimitedApi
+from face_async.bulk.limited import LimitedApi, fit_into
 from face_async.bulk.lines import PairT, PersonLines, check_pair
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.endpoints import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
 
 Errors: TypeAlias = Literal["collect", "raise"]
-"""What becomes of the groups that fail: their errors are collected beside the results, or the first one is raised."""
+"""What becomes of groups that fail: the first error is raised (the default), or all are put beside the results."""
 
 
 ImageT = TypeVar("ImageT", bound="ImageSource")
@@ -196,7 +196,9 @@ class BulkApi(LimitedApi):
         """Identify many pictures in a group, or in several as :meth:`identify` does: one outcome per picture."""
 
         async def identify(image: ImageT) -> IdentifyResult:
-            return await self.identify(group_id, await self.fit(image, IDENTIFY, searched(group_id)) if fit else image)
+            return await self.identify(
+                group_id, await fit_into(self, image, IDENTIFY, searched(group_id)) if fit else image
+            )
 
         return Outcomes(identify, images, endpoint=IDENTIFY, take=partial(self.taken, fit=fit), **options)
 
@@ -212,7 +214,7 @@ class BulkApi(LimitedApi):
         async def verify(pair: PairT) -> VerifyResult:
             person_id, image = check_pair(pair)
             return await self.verify(
-                person_id, await self.fit(image, VERIFY, {"person_id": person_id}) if fit else image
+                person_id, await fit_into(self, image, VERIFY, {"person_id": person_id}) if fit else image
             )
 
         return Outcomes(verify, pairs, endpoint=VERIFY, take=partial(take_pair, self, fit=fit), **options)
@@ -229,7 +231,7 @@ class BulkApi(LimitedApi):
 
         async def detect(image: ImageT) -> DetectResult:
             return await self.detect(
-                await self.fit(image, DETECT, {"mode": 1}) if fit else image, largest_only=largest_only
+                await fit_into(self, image, DETECT, {"mode": 1}) if fit else image, largest_only=largest_only
             )
 
         return Outcomes(detect, images, endpoint=DETECT, take=partial(self.taken, fit=fit), **options)
@@ -242,7 +244,7 @@ class BulkApi(LimitedApi):
         top: int = 5,
         fit: bool = False,
         max_at_once: int = MAX_AT_ONCE,
-        errors: Errors = "collect",
+        errors: Errors = "raise",
     ) -> GroupsResult:
         """Find the persons of several groups who are most like the one in a picture (Spec: 2.12).
 
@@ -254,8 +256,8 @@ class BulkApi(LimitedApi):
             top: How many candidates to return at most, 1 or more; a group contributes at most five.
             fit: True makes a picture fit that is too large for a request.
             max_at_once: How many groups are asked at once, 1 or more.
-            errors: ``"collect"`` puts the errors of groups that fail beside the others' results; ``"raise"`` raises
-                the first one, and asks no further.
+            errors: ``"raise"`` raises the error of the first group that fails, since the best candidate may be in it,
+                and asks no further; ``"collect"`` puts the errors of such groups beside the others' results.
 
         Raises:
             TypeError, ValueError: No group, a group twice, ``top`` below 1, or another word for ``errors``.
@@ -270,7 +272,9 @@ class BulkApi(LimitedApi):
         if errors not in {"collect", "raise"}:
             raise ValueError(f"errors must be 'collect' or 'raise', not {quoted(errors)}")
         if fit:
-            image = await self.fit(image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))})
+            image = await fit_into(
+                self, image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))}
+            )
         picture = await in_memory(image, self.limits.max_request_bytes)
 
         async def identify(group_id: str) -> IdentifyResult:
@@ -321,7 +325,7 @@ async def fit_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str] =
         "person_name": person.person_name,
         "tag": person.tag,
     }
-    return evolve(person, image=await api.fit(person.image, NEW_PERSON, fields))
+    return evolve(person, image=await fit_into(api, person.image, NEW_PERSON, fields))
 
 
 async def create_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str]) -> NewPersonResult:

@@ -44,7 +44,10 @@ def fit_image(
 
     All pixels are kept while a good JPEG quality (75 to 90) allows it; only then the picture is scaled down, never up.
     The picture is turned upright as its EXIF data say, transparency becomes white, and all other metadata, such
-    as the place, is left out. It blocks: call it in a worker thread, or await :func:`fitted` instead.
+    as the place, is left out.
+
+    This is what ``fit=True`` of the bulk verbs and of enrollments does, with just the room that the request has. It
+    blocks; in asynchronous code: ``await anyio.to_thread.run_sync(fit_image, "large.jpg")``.
 
     Args:
         source: A path or bytes: JPEG, PNG, BMP or WebP.
@@ -65,7 +68,7 @@ def fit_image(
 
 
 async def fitted(source: ImageSource, *, max_bytes: int = FITTING_BYTES, min_side: int = 100) -> ImageSource:
-    """Return an image that fits into a request: as :func:`fit_image`, but of any source and without blocking.
+    """Return an image that fits: as :func:`fit_image` makes it, but of any source, and without blocking.
 
     What fits already is returned as it was given, a file unread; so is a URL, which the server fetches.
     """

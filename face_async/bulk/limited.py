@@ -71,11 +71,8 @@ class LimitedApi(FaceApi):
         images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
         return self.planned_request_bytes - self.request_size(endpoint, fields, images)
 
-    async def taken(self, image: ImageSource, *, fit: bool) -> ImageSource:
-        """Return an image of an input that may go on: a file object is read, as far as a request can carry it."""
-        return await detached(image, MAX_SOURCE_BYTES if fit else self.limits.max_request_bytes)
 
-    async def fit(self, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
-        """Return an image that fits into such a request: as it is, or as :func:`fit_image` makes it."""
-        like = image if isinstance(image, ImageFile) else _NAMELESS
-        return await fitted(image, max_bytes=self.room_for_image(endpoint, fields, like))
+async def fit_into(api: LimitedApi, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
+    """Return an image that fits into a request: as it is, or as :func:`fit_image` makes it."""
+    like = image if isinstance(image, ImageFile) else _NAMELESS
+    return await fitted(image, max_bytes=api.room_for_image(endpoint, fields, like))

@@ -16,6 +16,7 @@ import anyio.lowlevel
 from attrs import define, evolve, field
 
 from face_async._call.multipart import WHOLE_BYTES
+from face_async.bulk.limited import fit_into
 from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
 from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
 from face_async.endpoints import ADD_FACE
@@ -60,7 +61,7 @@ class _JobPhoto(Photo):
         """Learn what it is, make it fit, and read it if it is a file object."""
         person_id, source = self.job.taken
         if fit:
-            source = await api.fit(source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
+            source = await fit_into(api, source, ADD_FACE, {"person_id": person_id, "tag": self.tag})
         self.image = as_image(source)
         if isinstance(self.image, Picture):
             await self.image.read_file_object(api.limits.max_request_bytes)

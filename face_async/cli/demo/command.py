@@ -159,7 +159,7 @@ async def _identify_all(
                 progress.advance(bar)
 
     async def in_all_groups(place: int, person: Participant, probe: PictureSource) -> None:
-        answer = await session.identify_in_groups(probe, group_ids)
+        answer = await session.identify_in_groups(probe, group_ids, errors="collect")
         error = next(iter(answer.errors.values()), None)
         trials[place] = Trial(person, probe, "all groups", answer.candidates, error)
         progress.advance(bar)

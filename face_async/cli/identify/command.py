@@ -176,7 +176,7 @@ class Search:
         async def search(image: str) -> IdentifyResult | GroupsResult:
             if len(self.group_ids) == 1 and not self.fit:
                 return await session.identify(self.group_ids[0], image)
-            return await session.identify_in_groups(image, self.group_ids, fit=self.fit)
+            return await session.identify_in_groups(image, self.group_ids, fit=self.fit, errors="collect")
 
         unanswered = 0
         async with Outcomes(search, probes, max_at_once=self.at_once, ordered=True) as outcomes:
