@@ -421,14 +421,39 @@ async def test_leaving_early_frees_the_lanes():
 
 
 async def test_outcomes_want_their_context():
-    """Without async with, before it and after it, iterating raises RuntimeError that shows how."""
+    """Before the block, iterating raises RuntimeError that shows how; after it, one that says so."""
     outcomes = Outcomes(double, range(3), max_at_once=1)
     with pytest.raises(RuntimeError, match="async with"):
         await anext(outcomes)
     async with outcomes:
         await anext(outcomes)
-    with pytest.raises(RuntimeError, match="async with"), anyio.fail_after(PATIENCE):
+    with pytest.raises(RuntimeError, match="has ended"), anyio.fail_after(PATIENCE):
         await anext(outcomes)
+
+
+async def test_outcomes_are_entered_once():
+    """Entered again, in the block or after it, they raise, and no item is pulled twice; the block itself goes on."""
+    pulled = []
+    outcomes = Outcomes(double, (pulled.append(item) or item for item in range(3)), max_at_once=1)
+    async with outcomes:
+        with pytest.raises(RuntimeError, match="entered once"):
+            await outcomes.__aenter__()
+        assert [0, 2, 4] == [outcome.unwrap() async for outcome in outcomes]
+    with pytest.raises(RuntimeError, match="entered once"), anyio.fail_after(PATIENCE):
+        async with outcomes:
+            await outcomes.collect()
+    assert [0, 1, 2] == pulled
+
+
+@pytest.mark.parametrize("verb", ["add_faces", "new_persons", "identify_many", "verify_many", "detect_many"])
+def test_a_bulk_verb_that_is_never_entered_warns(verb):
+    """It has done nothing, which would else be seen by nobody; the warning is about the caller's line."""
+    session, network = session_on(envelope())
+    arguments = {"identify_many": ([], "staff")}.get(verb, ([],))
+    with pytest.warns(RuntimeWarning, match="never entered, so nothing was done: async with") as caught:
+        getattr(session, verb)(*arguments)
+    assert __file__ == caught[0].filename
+    assert network.sent == []
 
 
 @pytest.mark.parametrize("wrong", [0, -1])

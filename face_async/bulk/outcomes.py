@@ -12,6 +12,7 @@ import anyio
 from attrs import define, field, frozen
 
 from face_async._call.judgement import judge_error
+from face_async.bulk.once import EnteredOnce
 from face_async.endpoints import Endpoint
 from face_async.errors import FaceError, TransportError
 
@@ -174,7 +175,7 @@ class _OneByOne(JobRunner[ItemT, ResultT]):
             return Outcome(job.index, job.item, error=error)
 
 
-class Outcomes(Generic[ItemT, ResultT]):
+class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
     """The bounded map: runs a call for every item, and yields one :class:`Outcome` each.
 
     An asynchronous context manager and iterator. The input is pulled only as outcomes are taken: of all items pulled,
@@ -183,6 +184,8 @@ class Outcomes(Generic[ItemT, ResultT]):
     ``TypeError``, and an error after which no further call can succeed: codes 4-6, 9-12, 14, 16 and 24.
 
     Leaving the block, early or not, cancels what runs and closes the input; :attr:`untaken` tells what became of it.
+    A block can be entered once: entered again it raises ``RuntimeError``, and one that never was entered, so that
+    nothing was done, gives a ``RuntimeWarning``.
     """
 
     def __init__(
@@ -212,8 +215,10 @@ class Outcomes(Generic[ItemT, ResultT]):
         self._holding = False  # whether the caller has an outcome whose place is not free yet
         self._end: int | None = None  # how many items there were, once known
         self._tasks: TaskGroup | None = None
+        super().__init__(f"the run of {endpoint.name}", "async with session.identify_many(...) as outcomes:")
 
     async def __aenter__(self) -> Self:
+        self.enter_once()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._feed, self._tasks)
@@ -233,8 +238,9 @@ class Outcomes(Generic[ItemT, ResultT]):
         return self
 
     async def __anext__(self) -> Outcome[ItemT, ResultT]:
+        self.check_entered()
         if self._tasks is None:
-            raise RuntimeError("outcomes are a context manager: async with session.identify_many(...) as outcomes:")
+            raise RuntimeError(f"{self._name} has ended: take outcomes inside its block")
         board = self._board
         if self._holding:
             self._holding = False

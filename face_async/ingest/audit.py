@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from attrs import evolve, frozen
 
+from face_async.bulk.once import EnteredOnce
 from face_async.bulk.outcomes import Outcomes
 from face_async.endpoints import GET_GROUP_IDS
 from face_async.errors import CallError, LimitError, NotFoundError, ReturnCode, UnsupportedError, quoted
@@ -145,7 +146,7 @@ def verify_enrollment(
     return Verification(session, journal, repair=repair, max_at_once=max_at_once)
 
 
-class Verification:
+class Verification(EnteredOnce):
     """The persons who differ, as an asynchronous context manager and iterator.
 
     Attributes:
@@ -161,10 +162,12 @@ class Verification:
         self._repair = repair
         self._session = session
         self._journal = Journal(journal, None)
-        self._outcomes = Outcomes(self._compare, self._people(), max_at_once=max_at_once)
+        self._outcomes = self.hold(Outcomes(self._compare, self._people(), max_at_once=max_at_once))
         self._stack = contextlib.AsyncExitStack()
+        super().__init__("verify", "async with verify(...) as differences:")
 
     async def __aenter__(self) -> Self:
+        self.enter_once()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._journal)
             found = await self._journal.do(project_of)
@@ -182,6 +185,7 @@ class Verification:
         return self
 
     async def __anext__(self) -> Difference:
+        self.check_entered()
         while True:
             outcome = await anext(self._outcomes)
             difference = outcome.unwrap()

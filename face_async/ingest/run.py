@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 import anyio
 from attrs import frozen
 
+from face_async.bulk.once import EnteredOnce
 from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.ingest import queries
@@ -137,7 +138,7 @@ def retry_failed(session: FaceSession, *, journal: str | os.PathLike[str], **opt
     return Ingestion(session, None, _Settings(journal=journal, retry=True, **options))
 
 
-class Ingestion:
+class Ingestion(EnteredOnce):
     """A run, as :func:`ingest` makes it: an asynchronous context manager, and an iterator over finished units.
 
     Every unit comes once its end is in the journal: DONE, FAILED, COLLAPSED or, if it could not be told, AMBIGUOUS.
@@ -159,14 +160,16 @@ class Ingestion:
         self._enroller = Enroller(
             session, self._journal, self._outages, pack=settings.pack, fit=settings.fit, dry=settings.dry_run
         )
-        self._outcomes = Outcomes(self._take, self._turns(), max_at_once=settings.max_at_once)
+        self._outcomes = self.hold(Outcomes(self._take, self._turns(), max_at_once=settings.max_at_once))
         self._ready: deque[Unit] = deque()
         self._in_doubt = 0
         self._settled = anyio.Event()
         self._progress = Progress()
         self._stack = contextlib.AsyncExitStack()
+        super().__init__("ingest", "async with ingest(...) as run:")
 
     async def __aenter__(self) -> Self:
+        self.enter_once()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._journal)
             stack.push_async_callback(self._close)
@@ -181,6 +184,7 @@ class Ingestion:
         return self
 
     async def __anext__(self) -> Unit:
+        self.check_entered()
         while not self._ready:
             try:
                 outcome = await anext(self._outcomes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import stat
@@ -30,6 +31,26 @@ pytestmark = pytest.mark.anyio
 async def differences_of(session, journal):
     async with verify(session, journal) as differences:
         return [difference async for difference in differences]
+
+
+async def test_a_run_that_is_not_entered_warns_and_one_that_was_ends(store, people, run_on, journal):
+    """Whatever runs as a block can be forgotten, or begun twice: enrolling, and holding it against the server."""
+    async with serving(store) as (session, _):
+        run = run_on(session, people)
+        assert 12 == len(await outcomes(run))
+        for make in (run_on, verify):
+            make(session, people)
+            with pytest.warns(RuntimeWarning, match="never entered"):
+                gc.collect()
+        with pytest.raises(RuntimeError, match="entered once"):
+            await outcomes(run)
+        differences = verify(session, journal)
+        with pytest.raises(RuntimeError, match="async with verify"):
+            await anext(differences)
+        async with differences:
+            pass
+        with pytest.raises(RuntimeError, match="entered once"):
+            await differences.__aenter__()
 
 
 # A dry run
