@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
+from face_async.errors import AlreadyExistsError
 from face_async.models import (
     AddFaceResult,
     AddGroupIdsResult,
@@ -149,6 +150,7 @@ class FaceApi(ABC):
         *,
         person_name: str | None = None,
         tag: str | None = None,
+        exist_ok: bool = False,
     ) -> NewPersonResult:
         """Create a person in one or more groups, with a first face if an image is given (Spec: 2.1).
 
@@ -158,15 +160,32 @@ class FaceApi(ABC):
             image: A picture with the person's face.
             person_name: The person's name.
             tag: A remark.
+            exist_ok: True is content with a person of this id who exists, and leaves them as they are: no face is
+                added, and name, tag and groups stay. Then ``getinfo`` is asked, too, and the result has ``created``
+                False, ``suc_group`` and ``suc_face`` 0, no ``face_id``, and in ``group_ids`` the groups that the
+                person is in, which may be others.
 
         Raises:
-            AlreadyExistsError: A person of this id exists.
+            AlreadyExistsError: A person of this id exists, and ``exist_ok`` is False.
             PersonLimitError: A group is full: 10,000 persons.
             GroupLimitError: The appid has 5,000 groups already.
             ImageError: No face was found in the picture, or it cannot be decoded or fetched.
         """
         fields: Fields = {"group_ids": group_ids, "person_id": person_id, "person_name": person_name, "tag": tag}
-        return await self._call(NEW_PERSON, fields, {} if image is None else {"image": image})
+        try:
+            return await self._call(NEW_PERSON, fields, {} if image is None else {"image": image})
+        except AlreadyExistsError:
+            if not exist_ok:
+                raise
+        there = await self.get_info(person_id)
+        return NewPersonResult(
+            person_id=there.person_id,
+            suc_group=0,
+            suc_face=0,
+            group_ids=there.group_ids,
+            session_id=there.session_id,
+            meta=there.meta,
+        )
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """Delete a person with all faces, from all groups (Spec: 2.2).

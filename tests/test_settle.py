@@ -6,6 +6,7 @@ import io
 
 import anyio
 import pytest
+from attrs import evolve
 from serverkit import ToyRecognizer, picture
 from timing import PATIENCE, in_time
 
@@ -138,6 +139,35 @@ async def test_a_group_that_is_missing_is_missing_in_the_result(server, session)
     made = await session.new_person("ada", ["staff", "hq"])
 
     assert (made.suc_group, made.group_ids) == (1, ("staff",))
+
+
+async def test_a_person_who_may_exist_is_left_as_they_are(server, session):
+    """exist_ok=True creates who is missing; who is there gets no face, no group and no text, and the result says so."""
+    made = await session.new_person("ada", ["staff"], picture(1), person_name="Ada", exist_ok=True)
+    assert (made.created, made.suc_group, made.suc_face) == (True, 1, 1)
+    assert counted(server) == {"newperson": 1}
+    before = await session.get_info("ada")
+    server.faults.add("newperson", drop_request=True)  # makes no difference: nobody has changed anything
+    for _ in range(2):
+        found = await session.new_person("ada", ["hq"], picture(7), person_name="Eve", tag="t", exist_ok=True)
+        assert (found.created, found.suc_group, found.suc_face, found.face_id) == (False, 0, 0, "")
+        assert (found.person_id, found.group_ids, found.meta.status) == ("ada", ("staff",), 200)
+    assert before == evolve(await session.get_info("ada"), session_id=before.session_id)
+
+
+@pytest.mark.parametrize("fault", LOST)
+async def test_who_was_created_by_a_lost_answer_did_not_exist(server, session, fault):
+    """Also where an existing person would have done."""
+    server.faults.add("newperson", **fault)
+    made = await session.new_person("ada", ["staff"], picture(1), exist_ok=True)
+    assert (made.created, made.suc_face, made.meta.settled) == (True, 1, "the person was there already")
+
+
+async def test_only_existing_is_permitted_by_exist_ok(server, session):
+    """Every other error is raised as ever, and nothing is looked at."""
+    with pytest.raises(ImageError):
+        await session.new_person("ada", ["staff"], b"nobody is here", exist_ok=True)
+    assert counted(server) == {"newperson": 1}
 
 
 # del_person

@@ -62,7 +62,8 @@ class NewPersonResult(Result):
         suc_group: How many groups the person was put in.
         suc_face: How many faces were stored: 1 with an image, else 0.
         face_id: The id of the image's face, ``""`` without one.
-        group_ids: The groups that the person was put in, in no particular order.
+        group_ids: The groups that the person was put in, in no particular order; with ``exist_ok``, of a person who
+            existed, those that the person is in.
     """
 
     person_id: str
@@ -70,6 +71,11 @@ class NewPersonResult(Result):
     suc_face: int
     face_id: str = ""
     group_ids: tuple[str, ...]
+
+    @property
+    def created(self) -> bool:
+        """Whether the person was created, which is else because they existed, and ``exist_ok`` permitted that."""
+        return self.suc_group > 0
 
 
 @frozen(kw_only=True)
