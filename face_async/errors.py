@@ -108,9 +108,16 @@ class CallError(FaceError):
         """Return a copy whose :attr:`maybe_applied` is True, and which says so; itself if it is already."""
         if self.maybe_applied:
             return self
-        error = copy.copy(self)
+        error = self.remarked(_LOOK_FIRST)
         error.maybe_applied = True
-        error.args = (f"{self}{_LOOK_FIRST}",)
+        return error
+
+    def remarked(self, remark: str) -> Self:
+        """Return a copy whose message ends with a remark; itself if it has it already."""
+        if remark in str(self):
+            return self
+        error = copy.copy(self)
+        error.args = (f"{self}{remark}",)
         return error.with_traceback(self.__traceback__)
 
 

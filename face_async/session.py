@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 
 from face_async._call import wire
 from face_async._call.attempts import Address, CallInFlight, CallOptions, CallRunner
-from face_async._call.retry import RetryPolicy
+from face_async._call.retry import RetryPolicy, RetryQuota
 from face_async._call.settled_call import run_settled
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
 from face_async._transports import Answer, Http, Verify, context_of, host_of, open_transport
@@ -224,16 +224,17 @@ class FaceSession(BulkApi):
     ) -> Self:
         """Return a light copy with other options that shares the rest; closing one closes both.
 
-        A copy with a ``throttle`` of its own is bounded by that alone.
+        A copy with a ``throttle`` of its own is bounded by that alone, and so is one with another ``retry.quota``.
         """
         mine = self._options
-        ledger = self.ledger  # it may be made only now, and belongs to both
-        other = type(self).__new__(type(self))
-        vars(other).update(vars(self), ledger=ledger)
+        policy = mine.retry if retry is None else retry
+        other = copy.copy(self)
+        other.ledger = self.ledger  # it may have been made only now
         other._options = CallOptions(  # noqa: SLF001 - a copy of its own
             timeout=mine.timeout if timeout is None else timeout,
             deadline=mine.deadline if deadline is None else deadline,
-            retry=mine.retry if retry is None else retry,
+            retry=policy,
+            quota=mine.quota if policy.quota == mine.retry.quota else RetryQuota(policy.quota),
         )
         if throttle is not None:
             other._throttle = RunningThrottle(throttle)  # noqa: SLF001 - as above

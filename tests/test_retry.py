@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import time
 from datetime import UTC, datetime
@@ -185,16 +186,94 @@ def test_small_differences_are_no_skew():
 # The quota
 
 
-def test_a_quota_gives_out_tokens_and_gets_a_tenth_back_with_every_answer():
-    """A hundred for nothing, then one for ten answers, and never more than a hundred at once."""
-    quota = RetryQuota()
-    assert [quota.take() for _ in range(101)] == [True] * 100 + [False]
+@pytest.mark.parametrize("capacity", [0, 1, 100])
+def test_a_quota_gives_out_tokens_and_gets_them_back_with_answers(capacity):
+    """All of them for nothing, then one for ten answers or one that was a retry's, and never more than at first."""
+    quota = RetryQuota(capacity)
+    assert capacity == sum(quota.take() for _ in range(capacity + 1))
     for _ in range(10):
-        quota.refund()
-    assert [quota.take(), quota.take()] == [True, False]
+        quota.refund(token=False)
+    assert [quota.take(), quota.take()] == [capacity > 0, False]
+    quota.refund(token=True)
+    assert [quota.take(), quota.take()] == [capacity > 0, False]
     for _ in range(10_000):
-        quota.refund()
-    assert sum(quota.take() for _ in range(1_000)) == 100
+        quota.refund(token=False)
+    assert capacity == sum(quota.take() for _ in range(1_000))
+
+
+class Unreliable(Answering):
+    """Loses a part of the requests, chosen at random; of the others it answers every one."""
+
+    def __init__(self, lost, rng):
+        super().__init__((200, {}, PERSON))
+        self.lost = lost
+        self.rng = rng
+
+    async def handle_async_request(self, request):
+        answer = await super().handle_async_request(request)
+        if self.rng.random() < self.lost:
+            raise httpx.ConnectError("no")
+        return answer
+
+
+@pytest.mark.parametrize("lost", [0.12, 0.2])
+async def test_retries_that_succeed_use_nothing_up(lost, rng, full):
+    """A service that fails now and then, for ever, is retried for ever: the attempts decide, not the quota."""
+    calls = 20_000 if full else 2_000
+    policy = RetryPolicy(max_attempts=5, base_delay=0)
+    session = FaceSession("1", "b", CREDENTIALS, transport=Unreliable(lost, rng), retry=policy)
+    failures = []
+    for _ in range(calls):
+        try:
+            await session.set_info("p", tag="x")
+        except TransportError as error:
+            failures.append(error.attempts)
+    assert set(failures) <= {5}
+    assert len(failures) <= 10 * lost**5 * calls
+
+
+async def test_a_quota_that_is_used_up_is_named_in_the_error():
+    """Both where a request is not sent again, and where an effect in doubt is not looked at; and the error pickles."""
+    policy = RetryPolicy(base_delay=0, quota=3)
+    used_up = "given up early: the session's quota of 3 retries is used up"
+    session, transport = session_over(httpx.ConnectError("no"), retry=policy)
+    caught = []
+    for _ in range(3):
+        with pytest.raises(TransportError) as info:
+            await session.get_info("p")
+        caught.append((info.value.attempts, used_up in str(info.value)))
+    assert caught == [(3, False), (2, True), (1, True)]
+    transport.answers = [httpx.ReadError("gone")]
+    with pytest.raises(TransportError, match=used_up) as info:
+        await session.set_info("p", tag="x")
+    assert info.value.maybe_applied is True
+    assert str(info.value) == str(pickle.loads(pickle.dumps(info.value)))
+    assert 1 == str(info.value).count(used_up)
+
+
+async def test_a_quota_of_nothing_tries_nothing_again():
+    session, transport = session_over(httpx.ConnectError("no"), retry=RetryPolicy(base_delay=0, quota=0))
+    with pytest.raises(TransportError, match="quota of 0 retries"):
+        await session.get_info("p")
+    assert len(transport.signatures) == 1
+
+
+async def test_copies_share_a_quota_unless_theirs_is_another():
+    """A copy for one call must not be a way around the quota."""
+    session, transport = session_over(httpx.ConnectError("no"), retry=RetryPolicy(base_delay=0, quota=2))
+    for options in ({"deadline": 50}, {"retry": RetryPolicy(base_delay=0, max_attempts=9, quota=2)}):
+        with pytest.raises(TransportError):
+            await session.with_options(**options).get_info("p")
+    assert len(transport.signatures) == 2 + 2
+    with pytest.raises(TransportError):
+        await session.with_options(retry=RetryPolicy(base_delay=0, quota=1)).get_info("p")
+    assert len(transport.signatures) == 2 + 2 + 2
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "many"])
+def test_a_quota_is_a_number_of_retries(wrong):
+    with pytest.raises((TypeError, ValueError), match="quota"):
+        RetryPolicy(quota=wrong)
 
 
 @pytest.mark.parametrize("kind", ["refused", "lost", "unavailable"])
@@ -214,7 +293,7 @@ async def test_a_total_outage_is_not_answered_with_a_flood(kind, full):
         except (TransportError, UnavailableError):
             failed += 1
     assert failed == calls
-    assert len(transport.signatures) <= calls + RetryQuota.capacity
+    assert len(transport.signatures) <= calls + RetryPolicy().quota
 
 
 async def test_a_session_without_answers_for_a_while_recovers():

@@ -9,17 +9,17 @@ from random import Random
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import anyio
-from attrs import define, field, frozen
-from attrs.validators import gt, instance_of
+from attrs import Factory, define, field, frozen
+from attrs.validators import gt
 
 from face_async._call import wire
 from face_async._call.home import Home
 from face_async._call.judgement import Failure, Phase, facts_of, judge_error
-from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, clock_skew, retry_after
+from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, check_policy, clock_skew, retry_after
 from face_async._call.thread_jobs import ThreadJobs
 from face_async._transports.base import BadResponse, Reason, Timeouts, TransportFailure
 from face_async._version import __version__
-from face_async.errors import DeadlineError, FaceError, TransportError
+from face_async.errors import CallError, DeadlineError, FaceError, ResponseError, TransportError
 from face_async.models import Meta
 from face_async.signature import MAX_NONCE, Credentials, sign
 
@@ -58,7 +58,8 @@ class CallOptions:
 
     timeout: float = field(validator=gt(0))
     deadline: float = field(validator=gt(0))
-    retry: RetryPolicy = field(validator=instance_of(RetryPolicy))
+    retry: RetryPolicy = field(converter=check_policy)
+    quota: RetryQuota = Factory(lambda self: RetryQuota(self.retry.quota), takes_self=True)
 
 
 @define
@@ -75,6 +76,8 @@ class CallInFlight(Generic[T_co]):
         doubtful: Whether an attempt may have had its effect although its answer was lost.
         clock: By how many seconds the last attempt's signature was dated ahead of this machine's clock.
         clock_corrected: Whether the clock was corrected for this call.
+        token: Whether the last attempt that was a retry has taken a token of the quota.
+        out_of_quota: Whether the call is given up because the quota has no token left.
     """
 
     request: Request[T_co]
@@ -89,6 +92,8 @@ class CallInFlight(Generic[T_co]):
     doubtful: bool = False
     clock: float = 0.0
     clock_corrected: bool = False
+    token: bool = False
+    out_of_quota: bool = False
 
     @property
     def name(self) -> str:
@@ -103,6 +108,18 @@ class CallInFlight(Generic[T_co]):
     def facts(self, failure: Failure) -> CallFacts:
         """Return what the error of the present attempt is made with."""
         return facts_of(failure, self.request.endpoint, attempts=self.attempts, handed_over=self.handed_over)
+
+    def take_token(self) -> bool:
+        """Take a token of the quota for a further request, and return whether there was one."""
+        self.token = self.options.quota.take()
+        self.out_of_quota = not self.token
+        return self.token
+
+    def explain(self, error: CallError) -> CallError:
+        """Return the error that ends the call, which says so if it is given up because of the quota."""
+        if not self.out_of_quota:
+            return error
+        return error.remarked(f"; given up early: the session's quota of {self.options.retry.quota} retries is used up")
 
     def meta(self, status: int, settled: str = "") -> Meta:
         """Return how the answer came that ends the call."""
@@ -126,9 +143,6 @@ class CallRunner:
         bytes_sent: Bytes of the bodies of all requests begun.
         seconds_queued: Seconds that all calls together have waited for their throttle.
         closed: Whether no further call may be made.
-        quota: Bounds the retries of all calls together.
-        planned_bytes: The bytes of a body up to which requests are planned: less than the limit says, once less was
-            refused, and as much as was accepted since.
     """
 
     def __init__(self, address: Address, transport: Transport, limits: ServiceLimits) -> None:
@@ -139,7 +153,7 @@ class CallRunner:
         self.retries = 0
         self.bytes_sent = 0
         self.seconds_queued = 0.0
-        self.quota = RetryQuota()
+        self.closed = False
         self._address = address
         self.planned_bytes = limits.planned_request_bytes
         self._limits = limits
@@ -232,10 +246,12 @@ class CallRunner:
                 call.doubtful = call.doubtful or judgement.phase is Phase.AMBIGUOUS
                 self._adapt(judgement, call, slowdowns, answered=answer is not None)
                 pause = None if isinstance(error, DeadlineError) else self._pause(judgement, call, answer)
+                if pause is None and call.out_of_quota and isinstance(error, CallError):
+                    raise call.explain(error) from None
                 if pause is None:
                     raise
             else:
-                self.quota.refund()
+                call.options.quota.refund(token=call.token)
                 call.throttle.recover()
                 if call.request.body.length > self.planned_bytes:
                     self.planned_bytes = min(call.request.body.length, self._limits.planned_request_bytes)
@@ -274,8 +290,8 @@ class CallRunner:
             self.planned_bytes = min(self.planned_bytes, max(_LEAST_PLANNED_BYTES, call.request.body.length // 2))
         if judgement.slower:
             call.throttle.slow_down(slowdowns)
-        elif answered and judgement.phase is Phase.ANSWERED:
-            self.quota.refund()
+        elif judgement.phase is Phase.ANSWERED:
+            call.options.quota.refund(token=call.token)
             call.throttle.recover()
 
     def _pause(self, judgement: Judgement, call: CallInFlight[object], answer: Answer | None) -> float | None:
@@ -293,8 +309,8 @@ class CallRunner:
         pause = 0.0 if corrected else policy.pause(max(tries, 1), self._random, asked)
         if time.monotonic() + pause >= call.deadline:
             return None
-        # No quota for what is bounded already: too many requests by the throttle, corrections by being one a call.
-        return pause if judgement.too_many or corrected or self.quota.take() else None
+        # No quota for what is bounded already: slower requests by the throttle, corrections by being one a call.
+        return pause if judgement.slower or corrected or call.take_token() else None
 
     def _correct_clock(self, call: CallInFlight[object], answer: Answer) -> bool:
         """Take over the server's clock if that may be why a signature has expired; once a call."""

@@ -31,11 +31,16 @@ class RetryPolicy:
             deadline.
         base_delay: Seconds; the first pause is a random time up to this, and every further one may be twice as long.
         max_delay: Seconds that no pause exceeds, unless the server asks for more with Retry-After.
+        quota: Tokens, 0 or more, that all calls of a session share: each retry takes one. A retry that is answered
+            gives its token back, and any other answer a tenth of one. Where none is left, in an outage, calls fail
+            after one attempt, and their errors say so. Requests that were only told to come later, or that the clock
+            was corrected for, take none.
     """
 
     max_attempts: int = field(default=3, validator=and_(instance_of(int), ge(1)))
     base_delay: float = field(default=0.1, validator=ge(0))
     max_delay: float = field(default=5.0, validator=ge(0))
+    quota: int = field(default=100, validator=and_(instance_of(int), ge(0)))
 
     def pause(self, attempt: int, random: Random, asked: float = 0.0) -> float:
         """Return the seconds to wait after an attempt, counted from 1; at least those that the server ``asked`` for."""
@@ -43,17 +48,23 @@ class RetryPolicy:
         return max(asked, random.uniform(0, longest))
 
 
+def check_policy(policy: object) -> RetryPolicy:
+    """Return a retry policy, or raise TypeError."""
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry must be a RetryPolicy, not {type(policy).__name__}")
+    return policy
+
+
 class RetryQuota:
     """Bounds all retries of a session together, so that an outage is not answered with a flood of requests.
 
-    A token bucket: each retry takes one token, and each answer brings back a tenth of one, unless it only says that the
-    service cannot answer now. In an outage a session sends no more than ``capacity`` further requests.
+    A token bucket, as :class:`RetryPolicy` describes it: in an outage a session sends no more than ``capacity`` further
+    requests.
     """
 
-    capacity = 100
-
-    def __init__(self) -> None:
-        self._tenths = 10 * self.capacity
+    def __init__(self, capacity: int) -> None:
+        self._capacity = 10 * capacity
+        self._tenths = self._capacity
 
     def take(self) -> bool:
         """Take a token, and return whether there was one."""
@@ -62,9 +73,9 @@ class RetryQuota:
         self._tenths -= 10
         return True
 
-    def refund(self) -> None:
-        """Note that an answer came."""
-        self._tenths = min(10 * self.capacity, self._tenths + 1)
+    def refund(self, *, token: bool) -> None:
+        """Note that an answer came, to a request that has taken a token or not."""
+        self._tenths = min(self._capacity, self._tenths + (10 if token else 1))
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float:

@@ -70,7 +70,7 @@ async def _look(
     """Find out what became of an effect in doubt, within the call's deadline and the quota of retries."""
     left = call.deadline - time.monotonic()
     # Looking is more traffic, as trying again is: in an outage, where nothing is answered, it must be no flood.
-    if isinstance(ended, Result) or (left > 0 and not runner.closed and runner.quota.take()):
+    if isinstance(ended, Result) or (left > 0 and not runner.closed and call.take_token()):
         images = cast("list[ImageSource]", call.request.images)  # as pictures: file objects were read
         doubt = Doubt(call.name, call.request.fields, images, cast("Result | FaceError", ended), before)
         with anyio.move_on_after(left):
@@ -81,10 +81,10 @@ async def _look(
 def _in_doubt(call: CallInFlight[T], ended: T | FaceError) -> CallError:
     """Return the error of a call of which it cannot be found out whether it had its effect."""
     if isinstance(ended, CallError):
-        return ended.in_doubt()
+        return call.explain(ended.in_doubt())
     # A picture that changed, or could not be fetched again, before an earlier request with it was settled.
     cause = ended if isinstance(ended, FaceError) else None
     reason = cause or "the last answer does not tell what an earlier request has done"
     error = TransportError(f"{call.name}: {reason}", endpoint=call.name, maybe_applied=True, attempts=call.attempts)
     error.__cause__ = cause
-    return error
+    return call.explain(error)
