@@ -16,10 +16,11 @@ from face_async._call.throttle import Throttle, ThrottleState
 from face_async._transports.base import Answer
 from face_async._version import __version__
 from face_async.bulk.allowances import Key
-from face_async.bulk.api import BulkApi, NewPerson
+from face_async.bulk.api import BulkApi
 from face_async.bulk.fitting import fit_image
 from face_async.bulk.ledger import LimitLedger
 from face_async.bulk.outcomes import Outcome, Outcomes
+from face_async.bulk.persons import NewPerson
 from face_async.bulk.sharding import ShardedGroup
 from face_async.endpoints import FaceApi
 from face_async.errors import (

@@ -18,6 +18,7 @@ from face_async._call.settled_call import run_settled
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
 from face_async._transports import Answer, Http, Verify, context_of, host_of, open_transport
 from face_async.bulk.api import BulkApi
+from face_async.bulk.outage import SINGLE_ATTEMPT
 from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
 from face_async.errors import ResponseError, ServiceError, quoted
 from face_async.limits import ServiceLimits
@@ -280,6 +281,10 @@ class FaceSession(BulkApi):
     def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
         """As :meth:`BulkApi.request_size`, with the parameters that this session adds to every request."""
         return super().request_size(endpoint, self._signed_for(fields), images)
+
+    async def probe(self) -> None:
+        """As :meth:`BulkApi.probe`, without trying again."""
+        await self.with_options(retry=SINGLE_ATTEMPT).get_group_ids()
 
     async def __aenter__(self) -> Self:
         self._runner.home.enter()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, Unpack, cast
 
-from attrs import evolve, field, frozen
-
 from face_async.bulk.ledger import Key, Reservation
-from face_async.bulk.limited import LimitedApi, fit_into
+from face_async.bulk.limited import LimitedApi, fit_into, sendable
 from face_async.bulk.lines import PairT, PersonLines, check_pair
+from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
+from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person
 from face_async.endpoints import (
     ADD_FACE,
     DETECT,
     IDENTIFY,
     NEW_PERSON,
     VERIFY,
-    Fields,
     searched,
 )
 from face_async.errors import LimitError, quoted
@@ -27,6 +26,7 @@ from face_async.models import GroupsResult
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
+    from face_async.bulk.outage import OnOutage
     from face_async.bulk.outcomes import JobRunner
     from face_async.errors import FaceError
     from face_async.images import ImageSource
@@ -49,26 +49,7 @@ Errors: TypeAlias = Literal["collect", "raise"]
 
 
 ImageT = TypeVar("ImageT", bound="ImageSource")
-PersonT = TypeVar("PersonT", bound="NewPerson")
-
-
-@frozen
-class NewPerson:
-    """A person to be created by :meth:`BulkApi.new_persons`; the attributes are the arguments of ``new_person``.
-
-    Attributes:
-        person_id: The new person's id.
-        group_ids: The groups to put the person in; leave them empty for a :class:`ShardedGroup`, which chooses.
-        image: A picture with the person's face.
-        person_name: The person's name.
-        tag: A remark.
-    """
-
-    person_id: str
-    group_ids: Sequence[str] = ()
-    image: ImageSource | None = field(default=None, repr=False)
-    person_name: str | None = None
-    tag: str | None = None
+PersonT = TypeVar("PersonT", bound=NewPerson)
 
 
 class BulkApi(LimitedApi):
@@ -80,7 +61,11 @@ class BulkApi(LimitedApi):
     - ``fit``: True makes pictures fit that are too large for a request, see :func:`fit_image` (extra ``server``);
     - ``max_at_once``: how many items may be alive at once, 1 or more, 64 by default;
     - ``ordered``: True yields outcomes in input order, False (the default) as they are completed;
-    - ``progress``: called as ``progress(done, total_or_None, outcome)`` when an item is completed.
+    - ``progress``: called as ``progress(done, total_or_None, outcome)`` when an item is completed;
+    - ``on_outage``: ``"fail"`` (the default) lets every item fail that meets a service which is away; ``"wait"`` stops
+      pulling the input, probes the service with pauses of 1 to 60 seconds until it answers, however long that takes,
+      and makes the calls that failed again: none is lost, and none has its effect twice. A call that fails three times
+      while the service answers in between is given up.
     """
 
     async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
@@ -144,6 +129,7 @@ class BulkApi(LimitedApi):
         tag: str | None = None,
         pack: bool = True,
         fit: bool = False,
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[PairT, FaceOutcome]],
     ) -> Outcomes[PairT, FaceOutcome]:
         """Add many faces (Spec: 2.3): one outcome per pair of person id and image.
@@ -158,19 +144,24 @@ class BulkApi(LimitedApi):
             tag: A remark for all these faces.
             pack: False sends every image alone.
             fit: As above.
+            on_outage: As above.
             **options: As above.
         """
         if tag is not None:
             check_text("tag", tag, self.limits)
-        lines = PersonLines(self, tag=tag, pack=pack, fit=fit, max_at_once=options.get("max_at_once", MAX_AT_ONCE))
+        outages = BulkOutages(self.probe, on_outage)
+        most = options.get("max_at_once", MAX_AT_ONCE)
+        lines = PersonLines(self, outages, tag=tag, pack=pack, fit=fit, max_at_once=most)
         # The lines hand every pair on as it is; only their own type does not say so.
-        return Outcomes(cast("JobRunner[PairT, FaceOutcome]", lines), pairs, endpoint=ADD_FACE, **options)
+        runner = cast("JobRunner[PairT, FaceOutcome]", lines)
+        return Outcomes(runner, pairs, endpoint=ADD_FACE, outages=outages, **options)
 
     def new_persons(
         self,
         persons: Iterable[PersonT] | AsyncIterable[PersonT],
         *,
         fit: bool = False,
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[PersonT, NewPersonResult]],
     ) -> Outcomes[PersonT, NewPersonResult]:
         """Create many persons (Spec: 2.1): one outcome per :class:`NewPerson`.
@@ -178,12 +169,14 @@ class BulkApi(LimitedApi):
         No group gets more persons, and the appid no more groups, than there is room for: they are counted first, and
         a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``.
         """
+        outages = BulkOutages(self.probe, on_outage)
 
         async def create(person: PersonT) -> NewPersonResult:
             check_new_person(person)
-            return await create_person(self, await fit_person(self, person) if fit else person, person.group_ids)
+            sent = await sendable_person(self, person, fit=fit)
+            return await outages.call(NewPersonRequest(self, sent, sent.group_ids).send)
 
-        return Outcomes(create, persons, endpoint=NEW_PERSON, take=partial(take_person, self, fit=fit), **options)
+        return Outcomes(create, persons, endpoint=NEW_PERSON, outages=outages, **options)
 
     def identify_many(
         self,
@@ -191,33 +184,35 @@ class BulkApi(LimitedApi):
         group_id: str | Sequence[str],
         *,
         fit: bool = False,
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[ImageT, IdentifyResult]],
     ) -> Outcomes[ImageT, IdentifyResult]:
         """Identify many pictures in a group, or in several as :meth:`identify` does: one outcome per picture."""
+        outages = BulkOutages(self.probe, on_outage)
 
         async def identify(image: ImageT) -> IdentifyResult:
-            return await self.identify(
-                group_id, await fit_into(self, image, IDENTIFY, searched(group_id)) if fit else image
-            )
+            picture = await sendable(self, image, IDENTIFY, searched(group_id), fit=fit)
+            return await outages.call(lambda: self.identify(group_id, picture))
 
-        return Outcomes(identify, images, endpoint=IDENTIFY, take=partial(self.taken, fit=fit), **options)
+        return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, **options)
 
     def verify_many(
         self,
         pairs: Iterable[PairT] | AsyncIterable[PairT],
         *,
         fit: bool = False,
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[PairT, VerifyResult]],
     ) -> Outcomes[PairT, VerifyResult]:
         """Verify many pictures (Spec: 2.11): one outcome per pair of person id and image."""
+        outages = BulkOutages(self.probe, on_outage)
 
         async def verify(pair: PairT) -> VerifyResult:
             person_id, image = check_pair(pair)
-            return await self.verify(
-                person_id, await fit_into(self, image, VERIFY, {"person_id": person_id}) if fit else image
-            )
+            picture = await sendable(self, image, VERIFY, {"person_id": person_id}, fit=fit)
+            return await outages.call(lambda: self.verify(person_id, picture))
 
-        return Outcomes(verify, pairs, endpoint=VERIFY, take=partial(take_pair, self, fit=fit), **options)
+        return Outcomes(verify, pairs, endpoint=VERIFY, outages=outages, **options)
 
     def detect_many(
         self,
@@ -225,16 +220,17 @@ class BulkApi(LimitedApi):
         *,
         largest_only: bool = False,
         fit: bool = False,
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[ImageT, DetectResult]],
     ) -> Outcomes[ImageT, DetectResult]:
         """Find and describe the faces in many pictures (beyond the specification): one outcome per picture."""
+        outages = BulkOutages(self.probe, on_outage)
 
         async def detect(image: ImageT) -> DetectResult:
-            return await self.detect(
-                await fit_into(self, image, DETECT, {"mode": 1}) if fit else image, largest_only=largest_only
-            )
+            picture = await sendable(self, image, DETECT, {"mode": 1}, fit=fit)
+            return await outages.call(lambda: self.detect(picture, largest_only=largest_only))
 
-        return Outcomes(detect, images, endpoint=DETECT, take=partial(self.taken, fit=fit), **options)
+        return Outcomes(detect, images, endpoint=DETECT, outages=outages, **options)
 
     async def identify_in_groups(
         self,
@@ -245,6 +241,7 @@ class BulkApi(LimitedApi):
         fit: bool = False,
         max_at_once: int = MAX_AT_ONCE,
         errors: Errors = "raise",
+        on_outage: OnOutage = "fail",
     ) -> GroupsResult:
         """Find the persons of several groups who are most like the one in a picture (Spec: 2.12).
 
@@ -258,86 +255,58 @@ class BulkApi(LimitedApi):
             max_at_once: How many groups are asked at once, 1 or more.
             errors: ``"raise"`` raises the error of the first group that fails, since the best candidate may be in it,
                 and asks no further; ``"collect"`` puts the errors of such groups beside the others' results.
+            on_outage: ``"wait"`` waits while the service is away, as bulk verbs do; ``"fail"`` fails.
 
         Raises:
-            TypeError, ValueError: No group, a group twice, ``top`` below 1, or another word for ``errors``.
+            TypeError, ValueError: No group, a group twice, ``top`` below 1, or an unknown word for ``errors`` or
+                ``on_outage``.
             ImageRefusedError: The picture is missing or cannot be read.
         """
-        if isinstance(group_ids, str):
-            raise TypeError(f"group_ids must be a list of str, not a single str: write [{quoted(group_ids)}]")
-        if not group_ids or len(set(group_ids)) != len(group_ids):
-            raise ValueError("group_ids must name at least one group, and none twice")
-        if top < 1:
-            raise ValueError(f"top must be 1 or more, not {top}")
-        if errors not in {"collect", "raise"}:
-            raise ValueError(f"errors must be 'collect' or 'raise', not {quoted(errors)}")
-        if fit:
-            image = await fit_into(
-                self, image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))}
-            )
-        picture = await in_memory(image, self.limits.max_request_bytes)
-
-        async def identify(group_id: str) -> IdentifyResult:
-            return await self.identify(group_id, picture)
-
-        found: dict[str, IdentifyResult] = {}
-        failed: dict[str, FaceError | ValueError] = {}
-        async with Outcomes(identify, group_ids, max_at_once=max_at_once, endpoint=IDENTIFY) as outcomes:
-            async for outcome in outcomes:
-                if outcome.error is None or errors == "raise":
-                    found[outcome.item] = outcome.unwrap()
-                else:
-                    failed[outcome.item] = outcome.error
-        by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
-        in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
-        return GroupsResult(candidates=_best_of(by_group.values())[:top], by_group=by_group, errors=in_order)
-
-
-def check_new_person(person: object) -> None:
-    """Check an item of ``new_persons``.
-
-    Raises:
-        TypeError: It is no :class:`NewPerson`.
-    """
-    if not isinstance(person, NewPerson):
-        raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
-
-
-async def take_person(api: LimitedApi, person: NewPerson, *, fit: bool) -> NewPerson:
-    """Return an item of ``new_persons`` whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
-    check_new_person(person)
-    return person if person.image is None else evolve(person, image=await api.taken(person.image, fit=fit))
-
-
-async def fit_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str] = ()) -> NewPerson:
-    """Return a person whose picture, if there is one, fits into the request that creates them.
-
-    Args:
-        api: What the person is created with.
-        person: The person.
-        group_ids: The groups, if not those that the person names.
-    """
-    if person.image is None:
-        return person
-    fields: Fields = {
-        "group_ids": group_ids or person.group_ids,
-        "person_id": person.person_id,
-        "person_name": person.person_name,
-        "tag": person.tag,
-    }
-    return evolve(person, image=await fit_into(api, person.image, NEW_PERSON, fields))
-
-
-async def create_person(api: BulkApi, person: NewPerson, group_ids: Sequence[str]) -> NewPersonResult:
-    """Create a person in groups that the ledger says have room for one more."""
-    with await api.ledger.person(group_ids) as reservation:
-        result = await api.new_person(
-            person.person_id, group_ids, person.image, person_name=person.person_name, tag=person.tag
+        outages = BulkOutages(self.probe, on_outage)
+        return await search_groups(
+            self, image, group_ids, outages, top=top, fit=fit, max_at_once=max_at_once, errors=errors
         )
-        reservation.commit(1, result.group_ids)
-    if not result.meta.settled:  # as nearly always; then the person has no other face
-        api.ledger.learn(person.person_id, [result.face_id] if result.face_id else [])
-    return result
+
+
+async def search_groups(
+    api: BulkApi,
+    image: ImageSource,
+    group_ids: Sequence[str],
+    outages: BulkOutages,
+    *,
+    top: int,
+    fit: bool,
+    max_at_once: int,
+    errors: Errors,
+) -> GroupsResult:
+    """As :meth:`BulkApi.identify_in_groups`, by calls that ``outages`` makes."""
+    if isinstance(group_ids, str):
+        raise TypeError(f"group_ids must be a list of str, not a single str: write [{group_ids!r}]")
+    if not group_ids or len(set(group_ids)) != len(group_ids):
+        raise ValueError("group_ids must name at least one group, and none twice")
+    if top < 1:
+        raise ValueError(f"top must be 1 or more, not {top}")
+    if errors not in {"collect", "raise"}:
+        raise ValueError(f"errors must be 'collect' or 'raise', not {errors!r}")
+    if fit:
+        image = await fit_into(api, image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))})
+    picture = await in_memory(image, api.limits.max_request_bytes)
+
+    async def identify(group_id: str) -> IdentifyResult:
+        return await outages.call(lambda: api.identify(group_id, picture))
+
+    found: dict[str, IdentifyResult] = {}
+    failed: dict[str, FaceError | ValueError] = {}
+    outcomes = Outcomes(identify, group_ids, max_at_once=max_at_once, endpoint=IDENTIFY, outages=outages)
+    async with outcomes:
+        async for outcome in outcomes:
+            if outcome.error is None or errors == "raise":
+                found[outcome.item] = outcome.unwrap()
+            else:
+                failed[outcome.item] = outcome.error
+    by_group = {group_id: found[group_id] for group_id in group_ids if group_id in found}
+    in_order = {group_id: failed[group_id] for group_id in group_ids if group_id in failed}
+    return GroupsResult(candidates=_best_of(by_group.values())[:top], by_group=by_group, errors=in_order)
 
 
 def _best_of(results: Iterable[IdentifyResult]) -> tuple[Candidate, ...]:

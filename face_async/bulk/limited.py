@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import evolve
 
@@ -12,8 +12,7 @@ from face_async._call.wire import encode
 from face_async.bulk.fitting import MAX_SOURCE_BYTES, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.endpoints import ADD_FACE, Endpoint, FaceApi, Fields, Images
-from face_async.images import ImageFile
-from face_async.images.inputs import detached
+from face_async.images import ImageFile, as_image
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -33,10 +32,9 @@ class LimitedApi(FaceApi):
     def limits(self) -> ServiceLimits:
         """The service's limits, as they are enforced before anything is sent."""
 
-    @property
-    def planned_request_bytes(self) -> int:
-        """The bytes of a body up to which requests are planned."""
-        return self.limits.planned_request_bytes
+    async def probe(self) -> None:
+        """Ask the service for anything, once, and raise whatever that raises."""
+        await self.get_group_ids()
 
     @cached_property
     def ledger(self) -> LimitLedger:
@@ -76,3 +74,17 @@ async def fit_into(api: LimitedApi, image: ImageSource, endpoint: Endpoint[objec
     """Return an image that fits into a request: as it is, or as :func:`fit_image` makes it."""
     like = image if isinstance(image, ImageFile) else _NAMELESS
     return await fitted(image, max_bytes=api.room_for_image(endpoint, fields, like))
+
+
+async def sendable(
+    api: LimitedApi, image: ImageSource, endpoint: Endpoint[object], fields: Fields, *, fit: bool
+) -> ImageSource:
+    """Return an image that can be sent more than once, made to fit into its request if asked.
+
+    Raises:
+        TypeError, ValueError: It is no image.
+    """
+    if fit:
+        image = await fit_into(api, image, endpoint, fields)
+    # A file object can be read only once; a picture keeps what it has given. Only the public type does not say so.
+    return cast("ImageSource", as_image(image))

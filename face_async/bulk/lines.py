@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from face_async.bulk.ledger import Reservation
     from face_async.bulk.limited import LimitedApi
+    from face_async.bulk.outage import BulkOutages
 
 PersonImage: TypeAlias = "tuple[str, ImageSource]"
 
@@ -89,8 +90,11 @@ def _look_at(photos: Sequence[_JobPhoto]) -> list[tuple[_JobPhoto, ItemError]]:
 class PersonLines(JobRunner["PersonImage", FaceOutcome]):
     """Runs the jobs of ``add_faces``, whose options it takes."""
 
-    def __init__(self, api: LimitedApi, *, tag: str | None, pack: bool, fit: bool, max_at_once: int) -> None:
+    def __init__(
+        self, api: LimitedApi, outages: BulkOutages, *, tag: str | None, pack: bool, fit: bool, max_at_once: int
+    ) -> None:
         self._api = api
+        self._outages = outages
         self._tag = tag
         self._fit = fit
         self._packer = Packer[_JobPhoto](
@@ -188,14 +192,15 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         line.extendleft(reversed(photos))
 
     async def _reserve(self, person_id: str, count: int) -> Reservation:
-        return await self._api.ledger.faces(person_id, count, at_least=1)
+        return await self._outages.call(lambda: self._api.ledger.faces(person_id, count, at_least=1), proves=False)
 
     async def _request(self, person_id: str, pack: Sequence[_JobPhoto]) -> Sequence[FaceOutcome]:
         for photo in pack:
             photo.job.begun = True
         try:
             before = self._api.ledger.known_faces(person_id)
-            return (await AddRequest(self._api, person_id, images_of(pack), self._tag, before).send()).faces
+            request = AddRequest(self._api, person_id, images_of(pack), self._tag, before)
+            return (await self._outages.call(request.send)).faces
         except (CallError, LimitError, ValueError):
             for photo in pack:
                 photo.job.begun = False

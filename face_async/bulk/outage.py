@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 
@@ -24,7 +24,13 @@ _TRIES = 3
 _GIVEN_UP_IN_ROW = 8
 """How many calls in a row may be given up before the run ends: then the fault is the service's."""
 
+PROBE_DELAY = 1.0
+"""Seconds after which a service that is away is probed for the first time, unless the caller says otherwise."""
+
 _MAX_PROBE_DELAY = 60.0
+
+OnOutage: TypeAlias = Literal["wait", "fail"]
+"""What a bulk run does while the service is away: it waits, as long as it takes, or lets item after item fail."""
 
 
 class RunEndedError(Exception):
@@ -75,6 +81,11 @@ class OutageHandler:
         """Begin nothing new, and wait no longer for a service that is away."""
         self._stop.set()
 
+    async def wait_until_back(self) -> None:
+        """Wait while the service is away."""
+        while self.away is not None:
+            await self._back.wait()
+
     async def call(self, make: Callable[[], Awaitable[T]], *, proves: bool = False) -> T:
         """Make a call, and return its result or raise the error that it ends with.
 
@@ -86,8 +97,7 @@ class OutageHandler:
         """
         tries = 0
         while True:
-            while self.away is not None:
-                await self._back.wait()
+            await self.wait_until_back()
             if self.stopping and tries:
                 raise RunEndedError
             try:
@@ -143,3 +153,42 @@ class OutageHandler:
                 raise RunEndedError(error) from None
             return judgement.phase is Phase.ANSWERED
         return True
+
+
+class BulkOutages(OutageHandler):
+    """Makes the calls of a bulk run, which waits while the service is away, or does not.
+
+    Args:
+        probe: Asks the service for anything, once.
+        on_outage: ``"wait"`` waits; ``"fail"`` makes every call once, and nothing waits.
+        on_change: Called when :attr:`away` changes.
+
+    Attributes:
+        ended: The error after which no further call can succeed, None while there is none.
+
+    Raises:
+        ValueError: Another word for ``on_outage``.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[object]],
+        on_outage: OnOutage,
+        *,
+        on_change: Callable[[], object] = lambda: None,
+    ) -> None:
+        if on_outage not in {"wait", "fail"}:
+            raise ValueError(f"on_outage must be 'wait' or 'fail', not {on_outage!r}")
+        super().__init__(probe, probe_delay=PROBE_DELAY, on_change=on_change)
+        self.ended: FaceError | None = None
+        self._waits = on_outage == "wait"
+
+    async def call(self, make: Callable[[], Awaitable[T]], *, proves: bool = True) -> T:
+        """Make a call, and return its result or raise the error that it ends with, whichever it is."""
+        if not self._waits:
+            return await make()
+        try:
+            return await super().call(make, proves=proves)
+        except RunEndedError as ended:
+            self.ended = cast("FaceError", ended.error)  # nobody tells such a run to stop
+            raise self.ended from None

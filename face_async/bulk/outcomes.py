@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from face_async.bulk.outage import BulkOutages
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -97,6 +99,7 @@ class JobBoard(Generic[ItemT, ResultT]):
         size: int | None,
         ordered: bool,
         progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None,
+        outages: BulkOutages | None,
     ) -> None:
         self.jobs: dict[int, Job[ItemT]] = {}
         self.ready: deque[Outcome[ItemT, ResultT]] = deque()
@@ -110,6 +113,7 @@ class JobBoard(Generic[ItemT, ResultT]):
         self._size = size
         self._ordered = ordered
         self._progress = progress
+        self._outages = outages
 
     def put(self, outcome: Outcome[ItemT, ResultT]) -> None:
         """Have an outcome taken, now or in its turn."""
@@ -122,10 +126,13 @@ class JobBoard(Generic[ItemT, ResultT]):
         else:
             self.ready.append(outcome)
         self.news.set()
-        if outcome.error is not None and judge_error(outcome.error).hopeless:
+        if outcome.error is not None and (judge_error(outcome.error).hopeless or self._has_ended()):
             self.fail(outcome.error)
         if self._progress is not None:
             self._progress(self._done, self._size, outcome)
+
+    def _has_ended(self) -> bool:
+        return self._outages is not None and self._outages.ended is not None
 
     def fail(self, error: Exception) -> None:
         """End the map with an error: nothing more is begun, and it is raised instead of the next outcome."""
@@ -181,7 +188,8 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
     An asynchronous context manager and iterator. The input is pulled only as outcomes are taken: of all items pulled,
     at most ``max_at_once`` are not done with, the one that the caller holds included. An item that fails costs one
     outcome. What ends the iteration, raised where outcomes are taken, is an item of a wrong type, with its
-    ``TypeError``, and an error after which no further call can succeed: codes 4-6, 9-12, 14, 16 and 24.
+    ``TypeError``, and an error after which no further call can succeed: codes 4-6, 9-12, 14, 16 and 24, or, where the
+    run waits for a service that is away, the ninth call in a row that failed three times while the service was there.
 
     Leaving the block, early or not, cancels what runs and closes the input; :attr:`untaken` tells what became of it.
     A block can be entered once: entered again it raises ``RuntimeError``, and one that never was entered, so that
@@ -197,7 +205,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         ordered: bool = False,
         progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None = None,
         endpoint: Endpoint[object] = _SOME_CALL,
-        take: Callable[[ItemT], Awaitable[ItemT]] | None = None,
+        outages: BulkOutages | None = None,
     ) -> None:
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
@@ -207,7 +215,8 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         self._endpoint = endpoint
         self._take = take  # makes an item independent of the input, before the next one is pulled
         size = len(items) if isinstance(items, Sized) else None
-        self._board = JobBoard[ItemT, ResultT](size=size, ordered=ordered, progress=progress)
+        self._board = JobBoard[ItemT, ResultT](size=size, ordered=ordered, progress=progress, outages=outages)
+        self._outages = outages
         self._places = anyio.Semaphore(max_at_once, fast_acquire=True)
         self._collected: list[Outcome[ItemT, ResultT]] = []
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
@@ -290,6 +299,8 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
                 board.full = not self._places.value
                 await self._places.acquire()
                 board.full = False
+                if self._outages is not None:
+                    await self._outages.wait_until_back()
                 self._runner.item_wanted()
                 job = self._job(await source.next())
                 if self._take is None or await self._taken(job, self._take):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import anyio
-from attrs import evolve
 
-from face_async.bulk.api import NewPerson, check_new_person, create_person, fit_person
+from face_async.bulk.api import search_groups
 from face_async.bulk.ledger import Key
+from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
+from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person
 from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON
-from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode, quoted
-from face_async.images import as_image
+from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode
 from face_async.limits import check_id
 from face_async.models import AddGroupIdsResult, GroupsResult
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
     from face_async.bulk.api import BulkApi, Errors, ImageT, PersonT
+    from face_async.bulk.outage import OnOutage
     from face_async.endpoints import Endpoint
     from face_async.images import ImageSource
     from face_async.models import DelGroupIdsResult, DelPersonResult, NewPersonResult
@@ -103,23 +103,24 @@ class ShardedGroup:
             GroupLimitError: All shards are full, and the appid has no room for another group.
             ImageError: No face was found in the picture, or it cannot be decoded or fetched.
         """
-        return await self._create(NewPerson(person_id, (), image, person_name, tag))
+        outages = BulkOutages(self._session.probe, "fail")
+        return await self._create(NewPerson(person_id, (), image, person_name, tag), outages)
 
     def new_persons(
         self,
         persons: Iterable[PersonT] | AsyncIterable[PersonT],
         *,
         fit: bool = False,
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[PersonT, NewPersonResult]],
     ) -> Outcomes[PersonT, NewPersonResult]:
         """Create many persons, as :meth:`BulkApi.new_persons` does; their ``group_ids`` must be empty."""
+        outages = BulkOutages(self._session.probe, on_outage)
 
         async def create(person: PersonT) -> NewPersonResult:
-            check_new_person(person)
-            return await self._create(await fit_person(self._session, person, [self._shard(0)]) if fit else person)
+            return await self._create(person, outages, fit=fit)
 
-        take = partial(take_person, self._session, fit=fit)
-        return Outcomes(create, persons, endpoint=NEW_PERSON, take=take, **options)
+        return Outcomes(create, persons, endpoint=NEW_PERSON, outages=outages, **options)
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """Delete a person of this population, with all faces and from all groups.
@@ -192,6 +193,7 @@ class ShardedGroup:
         fit: bool = False,
         max_at_once: int = MAX_AT_ONCE,
         errors: Errors = "raise",
+        on_outage: OnOutage = "fail",
     ) -> GroupsResult:
         """Find the persons of all shards who are most like the one in a picture, as if they were in one group.
 
@@ -202,15 +204,22 @@ class ShardedGroup:
             max_at_once: How many shards are asked at once, 1 or more.
             errors: ``"raise"`` raises the error of a shard that fails, since the best candidate may be in it;
                 ``"collect"`` puts it beside the other shards' results.
+            on_outage: ``"wait"`` waits while the service is away; ``"fail"`` fails.
 
         Raises:
             TypeError, ValueError, ImageRefusedError: As :meth:`BulkApi.identify_in_groups`.
         """
-        shards = await self.shards()
+        outages = BulkOutages(self._session.probe, on_outage)
+        return await self._identify(image, outages, top=top, fit=fit, max_at_once=max_at_once, errors=errors)
+
+    async def _identify(
+        self, image: ImageSource, outages: BulkOutages, *, top: int, fit: bool, max_at_once: int, errors: Errors
+    ) -> GroupsResult:
+        shards = await outages.call(self.shards, proves=False)
         if not shards:
             return GroupsResult(candidates=(), by_group={}, errors={})
-        return await self._session.identify_in_groups(
-            image, shards, top=top, fit=fit, max_at_once=max_at_once, errors=errors
+        return await search_groups(
+            self._session, image, shards, outages, top=top, fit=fit, max_at_once=max_at_once, errors=errors
         )
 
     def identify_many(
@@ -220,15 +229,16 @@ class ShardedGroup:
         top: int = 5,
         fit: bool = False,
         errors: Errors = "raise",
+        on_outage: OnOutage = "fail",
         **options: Unpack[MapOptions[ImageT, GroupsResult]],
     ) -> Outcomes[ImageT, GroupsResult]:
         """Identify many pictures, each as :meth:`identify` does; ``max_at_once`` counts pictures."""
+        outages = BulkOutages(self._session.probe, on_outage)
 
         async def identify(image: ImageT) -> GroupsResult:
-            return await self.identify(image, top=top, fit=fit, errors=errors)
+            return await self._identify(image, outages, top=top, fit=fit, max_at_once=MAX_AT_ONCE, errors=errors)
 
-        take = partial(self._session.taken, fit=fit)
-        return Outcomes(identify, images, endpoint=IDENTIFY, take=take, **options)
+        return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, **options)
 
     def __repr__(self) -> str:
         return f"ShardedGroup({self._name!r})"
@@ -269,14 +279,12 @@ class ShardedGroup:
         if numbers:  # without any, everything would be forgotten
             self._session.ledger.forget(*(Key("persons", self._shard(number)) for number in numbers))
 
-    async def _create(self, person: NewPerson) -> NewPersonResult:
+    async def _create(self, person: NewPerson, outages: BulkOutages, *, fit: bool = False) -> NewPersonResult:
         check_new_person(person)
         if person.group_ids:
             raise ValueError("group_ids must be empty: a ShardedGroup chooses the group by itself")
-        if person.image is not None:
-            # A file object can be read only once, and a shard may turn out to be full.
-            person = evolve(person, image=cast("ImageSource", as_image(person.image)))
-        return await self._place(lambda shard: create_person(self._session, person, [shard]))
+        sent = await sendable_person(self._session, person, fit=fit, shard=self._shard(0))
+        return await self._place(lambda shard: outages.call(NewPersonRequest(self._session, sent, [shard]).send))
 
     async def _place(self, put: Callable[[str], Awaitable[T]]) -> T:
         """Put a person into the lowest-numbered shard that has room."""

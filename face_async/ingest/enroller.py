@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import define, evolve, field
 
-from face_async.bulk.api import NewPerson, create_person
 from face_async.bulk.ledger import Key, LimitLedger, Reservation
 from face_async.bulk.packs import AddRequest, ItemError, Packer, images_of
+from face_async.bulk.persons import NewPerson, create_person
 from face_async.endpoints import ADD_FACE
 from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError, ReturnCode
 from face_async.ingest import queries

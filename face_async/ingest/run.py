@@ -13,7 +13,7 @@ import anyio
 from attrs import frozen
 
 from face_async.bulk.once import EnteredOnce
-from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
+from face_async.bulk.outage import PROBE_DELAY, OutageHandler, RunEndedError
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.ingest import queries
 from face_async.ingest.audit import check_server, check_server_if_possible
@@ -81,7 +81,7 @@ class _Settings:
     fit: bool = False
     shard: tuple[int, int] = (0, 1)
     on_progress: Callable[[Summary], object] | None = None
-    probe_delay: float = 1.0
+    probe_delay: float = PROBE_DELAY
 
 
 def ingest(
@@ -155,8 +155,7 @@ class Ingestion(EnteredOnce):
         self._shard = Shard(*settings.shard)
         project = Project(session.appid, session.bucket, self._shard.rank, self._shard.world)
         self._journal = Journal(settings.journal, project, dry=settings.dry_run)
-        probe = session.with_options(retry=SINGLE_ATTEMPT).get_group_ids
-        self._outages = OutageHandler(probe, probe_delay=settings.probe_delay, on_change=self._tell)
+        self._outages = OutageHandler(session.probe, probe_delay=settings.probe_delay, on_change=self._tell)
         self._enroller = Enroller(
             session, self._journal, self._outages, pack=settings.pack, fit=settings.fit, dry=settings.dry_run
         )

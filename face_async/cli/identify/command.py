@@ -12,7 +12,9 @@ import typer
 from attrs import frozen
 
 from face_async._call.judgement import judge_error
-from face_async.bulk.outcomes import Outcomes
+from face_async.bulk.api import search_groups
+from face_async.bulk.outage import BulkOutages, OnOutage
+from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
 from face_async.cli.identify.report import Report
@@ -35,14 +37,13 @@ from face_async.errors import NotFoundError, ReturnCode, TransportError
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
 from face_async.limits import SURELY_THE_SAME
-from face_async.models import GroupsResult
+from face_async.models import GroupsResult, IdentifyResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from face_async.bulk.outcomes import Outcome
     from face_async.errors import FaceError
-    from face_async.models import IdentifyResult
     from face_async.session import FaceSession
 
 _MAX_UNANSWERED = 10  # pictures in a row without an answer, after which the others would have none either
@@ -73,6 +74,10 @@ def identify(
     ] = None,
     fit: FitOption = False,
     at_once: AtOnce = 16,
+    on_outage: Annotated[
+        OnOutage,
+        typer.Option("--on-outage", help="Once the service has answered: wait while it is away, or fail."),
+    ] = "wait",
     db: Db = None,
     base_url: BaseUrl = None,
     recognizer: RecognizerOption = RecognizerName.AUTO,
@@ -84,8 +89,8 @@ def identify(
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
     probes = Probes(tuple(images))
-    search = Search(group_ids, threshold, at_once, fit)
-    tally, passed_over = Tally(), PassedOver()
+    search = Search(group_ids, threshold, at_once, fit, on_outage)
+    tally = Tally()
     with (
         Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
         live_progress(quiet=quiet) as progress,
@@ -165,6 +170,7 @@ class Search:
     threshold: float
     at_once: int
     fit: bool
+    on_outage: OnOutage
 
     async def run(self, session: FaceSession, probes: Probes, take: Callable[[Identification], None]) -> None:
         """Search for the persons in all pictures, and hand on each identification, in the order of the pictures.
@@ -172,14 +178,20 @@ class Search:
         Raises:
             FaceError: An error that all other pictures would meet, too.
         """
+        waiting = BulkOutages(session.probe, self.on_outage, on_change=lambda: _tell_of(waiting))
+        failing = BulkOutages(session.probe, "fail")
+        was_there = False
 
         async def search(image: str) -> IdentifyResult | GroupsResult:
-            if len(self.group_ids) == 1 and not self.fit:
-                return await session.identify(self.group_ids[0], image)
-            return await session.identify_in_groups(image, self.group_ids, fit=self.fit, errors="collect")
+            nonlocal was_there
+            # A service that was not there from the beginning is no outage, but nearly always a wrong address.
+            found = await self._search(session, image, waiting if was_there else failing)
+            was_there = was_there or isinstance(found, IdentifyResult) or bool(found.by_group)
+            return found
 
         unanswered = 0
-        async with Outcomes(search, probes, max_at_once=self.at_once, ordered=True) as outcomes:
+        outcomes = Outcomes(search, probes, max_at_once=self.at_once, ordered=True, outages=waiting)
+        async with outcomes:
             async for outcome in outcomes:
                 identified = self._identified(outcome)
                 error = identified.error
@@ -188,6 +200,13 @@ class Search:
                     raise error
                 # For the report pictures are copied, and faces located: too slow for the event loop.
                 await anyio.to_thread.run_sync(take, identified)
+
+    async def _search(self, session: FaceSession, image: str, outages: BulkOutages) -> IdentifyResult | GroupsResult:
+        if len(self.group_ids) == 1 and not self.fit:
+            return await outages.call(lambda: session.identify(self.group_ids[0], image))
+        return await search_groups(
+            session, image, self.group_ids, outages, top=5, fit=self.fit, max_at_once=MAX_AT_ONCE, errors="collect"
+        )
 
     def _identified(self, outcome: Outcome[str, IdentifyResult | GroupsResult]) -> Identification:
         result, error = outcome.result, outcome.error
@@ -201,6 +220,11 @@ class Search:
         if isinstance(error, NotFoundError) and error.code == ReturnCode.ERROR_GROUP_NOT_EXISTED:
             return len(self.group_ids) == 1
         return judge_error(error).hopeless
+
+
+def _tell_of(outages: BulkOutages) -> None:
+    if outages.away is not None:
+        tell(f"waiting for the service: {outages.away}")
 
 
 def _is_folder(name: str) -> bool:
