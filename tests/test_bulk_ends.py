@@ -8,7 +8,7 @@ import pytest
 from serverkit import ToyRecognizer, picture
 from timing import PATIENCE
 
-from face_async import AuthError, NewPerson, PersonLimitError, RetryPolicy, ShardedGroup
+from face_async import AuthError, NewPerson, Outcomes, PersonLimitError, RetryPolicy, ShardedGroup
 from face_async.bulk.fitting import FITTING_BYTES
 from face_async.testing import FaceServer
 
@@ -46,6 +46,31 @@ async def test_what_was_collected_before_the_end_is_not_lost(server, session):
     }
     assert len(created) >= 17  # of 19, two of which may have been under way
     assert created <= set(await session.get_person_ids("staff")) <= created | doubtful
+
+
+async def test_tasks_that_share_a_run_use_up_no_places():
+    """However they take turns: as many items as ever may be under way, to the end."""
+    taken = []
+    again = anyio.Event()
+
+    async def call(item):
+        await again.wait()  # all takers wait when the first outcomes come, at once
+        return item
+
+    async def take(outcomes):
+        async for outcome in outcomes:
+            taken.append(outcome.index)
+            await anyio.lowlevel.checkpoint()  # the others take theirs
+
+    with anyio.fail_after(PATIENCE):
+        async with Outcomes(call, range(200), max_at_once=3) as outcomes, anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(take, outcomes)
+            while len(taken) < 200:
+                await anyio.wait_all_tasks_blocked()
+                again.set()
+                again = anyio.Event()
+    assert list(range(200)) == sorted(taken)
 
 
 async def test_several_tasks_may_take_the_outcomes_of_one_run(session):

@@ -20,6 +20,9 @@ PROJECT = Path(__file__).parents[1]
 VERBS = {"compare", "identify", "verify"}
 VERBS_STAND_IN = {"cli", "server"}
 
+# The session for programs without async has the names of what it stands for.
+TWINS = {"FaceSession", "Outcomes"}
+
 
 def defined(text: str) -> set[str]:
     """Return the classes and the public functions that a module defines at its top."""
@@ -39,7 +42,7 @@ def doubles() -> dict[str, list[str]]:
 
 
 def test_no_two_modules_give_one_name_to_two_things():
-    assert {name: where for name, where in doubles().items() if name not in VERBS} == {}
+    assert {name: where for name, where in doubles().items() if name not in VERBS | TWINS} == {}
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
@@ -47,6 +50,12 @@ def test_a_name_may_stand_twice_only_where_it_is_the_same_verb(name):
     """Once in a room, and only while it does stand twice."""
     assert hasattr(FaceApi, name)
     assert sorted(VERBS_STAND_IN) == [where.partition("/")[0] for where in doubles()[name]]
+
+
+@pytest.mark.parametrize("name", sorted(TWINS))
+def test_a_class_for_programs_without_async_is_called_as_its_twin(name):
+    assert 2 == len(doubles()[name])
+    assert any(where.startswith("sync/") for where in doubles()[name])
 
 
 def test_classes_and_public_functions_are_found_wherever_they_are_alike():

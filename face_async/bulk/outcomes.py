@@ -221,7 +221,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         self._collected: list[Outcome[ItemT, ResultT]] = []
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
         self._pulled = 0
-        self._holding = False  # whether the caller has an outcome whose place is not free yet
+        self._held = 0  # outcomes that callers have, and whose places are not free yet: one each, if tasks share them
         self._end: int | None = None  # how many items there were, once known
         self._tasks: TaskGroup | None = None
         super().__init__(f"the run of {endpoint.name}", "async with session.identify_many(...) as outcomes:")
@@ -251,8 +251,8 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         if self._tasks is None:
             raise RuntimeError(f"{self._name} has ended: take outcomes inside its block")
         board = self._board
-        if self._holding:
-            self._holding = False
+        if self._held:
+            self._held -= 1
             self._places.release()
         while board.failure is None and not board.ready and board.taken != self._end:
             if board.news.is_set():  # else another taker waits for it already
@@ -263,7 +263,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         if not board.ready:
             raise StopAsyncIteration
         board.taken += 1
-        self._holding = True
+        self._held += 1
         return board.ready.popleft()
 
     async def collect(self) -> list[Outcome[ItemT, ResultT]]:
