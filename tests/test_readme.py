@@ -7,6 +7,8 @@ import runpy
 import shutil
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx
 import mypy.api
 import pytest
@@ -52,7 +54,7 @@ def test_there_is_no_example_without_a_test():
         "from face_async.local import",
         "from starlette",
         "def ingest",
-        *(["def enroll", "def test_patience"] if PROGRAMS.exists() else []),
+        *(["def enroll", "from fastapi", "from face_async.sync", "def test_patience"] if PROGRAMS.exists() else []),
     ]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
@@ -157,6 +159,36 @@ async def test_the_enrollment_enrolls_every_picture_once(folder):
         assert ["ada"] == await session.get_person_ids("staff")
 
     assert [3, 0] == added
+
+
+@needs_programs
+@pytest.mark.anyio
+async def test_fastapi_says_who_it_is_and_how_it_says_so(folder, monkeypatch):
+    """The result is the answer's body, and its class the schema of it."""
+    app = names_of(example("from fastapi"))["app"]
+    with FaceServer() as server:
+        await server.session().new_person("ada", ["staff"], Path("ada-1.jpg"))
+        async with server.serve() as base_url:
+            for name, value in server.environment(base_url).items():
+                monkeypatch.setenv(name, value)
+            async with serve_in_background(app) as back_end, httpx.AsyncClient(base_url=back_end.base_url) as browser:
+                answer = await browser.post("/who", files={"picture": draw_portrait(0, shot=2)})
+    assert "ada" == answer.json()["candidates"][0]["person_id"]
+    schema = app.openapi()["paths"]["/who"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert {"$ref": "#/components/schemas/IdentifyResult"} == schema
+
+
+@needs_programs
+@pytest.mark.anyio
+async def test_a_program_without_async_finds_everybody(folder, monkeypatch, capsys):
+    with FaceServer() as server:
+        await server.session().new_person("ada", ["staff"], Path("ada-1.jpg"))
+        async with server.serve() as base_url:
+            for name, value in server.environment(base_url).items():
+                monkeypatch.setenv(name, value)
+            look_at = names_of(example("from face_async.sync"))["look_at"]
+            await anyio.to_thread.run_sync(look_at, folder)
+    assert 3 == capsys.readouterr().out.count("Candidate(person_id='ada'")
 
 
 def test_every_example_satisfies_a_strict_type_checker(tmp_path):

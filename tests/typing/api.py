@@ -35,6 +35,7 @@ from face_async import (
     ShardedGroup,
     Throttle,
     VerifyResult,
+    sync,
 )
 from face_async.local import local_session
 from face_async.testing import FaceServer
@@ -113,6 +114,18 @@ async def items_keep_their_types(session: FaceSession, visitors: AsyncIterator[V
         assert_type((await anext(created)).item, Employee)
     async with group.identify_many([Path("a.jpg")]) as sharded:
         assert_type((await anext(sharded)).item, Path)
+
+
+def without_async(credentials: Credentials) -> None:
+    with sync.FaceSession("1", "b", credentials, http="asyncio") as session:
+        assert_type(session.identify("staff", Path("a.jpg")).best, Candidate | None)
+        assert_type(session.with_options(deadline=1), sync.FaceSession)
+        with session.identify_many([Path("a.jpg")], "staff", ordered=True) as found:
+            for outcome in found:
+                assert_type(outcome, Outcome[Path, IdentifyResult])
+        with session.add_faces(((path.name, path) for path in [Path("a.jpg")]), on_outage="wait") as added:
+            assert_type(added.collect(), list[Outcome[tuple[str, Path], FaceOutcome]])
+    assert_type(sync.FaceSession.from_env(timeout=3).get_group_ids(), list[str])
 
 
 async def shards(session: FaceSession, images: list[ImageSource]) -> None:
