@@ -229,8 +229,9 @@ class FaceSession(BulkApi):
         """
         mine = self._options
         policy = mine.retry if retry is None else retry
-        other = copy.copy(self)
-        other.ledger = self.ledger  # it may have been made only now
+        ledger = self.ledger  # it may be made only now, and belongs to both
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), ledger=ledger)
         other._options = CallOptions(  # noqa: SLF001 - a copy of its own
             timeout=mine.timeout if timeout is None else timeout,
             deadline=mine.deadline if deadline is None else deadline,

@@ -19,7 +19,7 @@ from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, chec
 from face_async._call.thread_jobs import ThreadJobs
 from face_async._transports.base import BadResponse, Reason, Timeouts, TransportFailure
 from face_async._version import __version__
-from face_async.errors import CallError, DeadlineError, FaceError, ResponseError, TransportError
+from face_async.errors import CallError, DeadlineError, FaceError, TransportError
 from face_async.models import Meta
 from face_async.signature import MAX_NONCE, Credentials, sign
 
@@ -143,6 +143,8 @@ class CallRunner:
         bytes_sent: Bytes of the bodies of all requests begun.
         seconds_queued: Seconds that all calls together have waited for their throttle.
         closed: Whether no further call may be made.
+        planned_bytes: The bytes of a body up to which requests are planned: less than the limit says, once less was
+            refused, and as much as was accepted since.
     """
 
     def __init__(self, address: Address, transport: Transport, limits: ServiceLimits) -> None:
@@ -153,7 +155,6 @@ class CallRunner:
         self.retries = 0
         self.bytes_sent = 0
         self.seconds_queued = 0.0
-        self.closed = False
         self._address = address
         self.planned_bytes = limits.planned_request_bytes
         self._limits = limits
@@ -290,7 +291,7 @@ class CallRunner:
             self.planned_bytes = min(self.planned_bytes, max(_LEAST_PLANNED_BYTES, call.request.body.length // 2))
         if judgement.slower:
             call.throttle.slow_down(slowdowns)
-        elif judgement.phase is Phase.ANSWERED:
+        elif answered and judgement.phase is Phase.ANSWERED:
             call.options.quota.refund(token=call.token)
             call.throttle.recover()
 
@@ -309,8 +310,8 @@ class CallRunner:
         pause = 0.0 if corrected else policy.pause(max(tries, 1), self._random, asked)
         if time.monotonic() + pause >= call.deadline:
             return None
-        # No quota for what is bounded already: slower requests by the throttle, corrections by being one a call.
-        return pause if judgement.slower or corrected or call.take_token() else None
+        # No quota for what is bounded already: too many requests by the throttle, corrections by being one a call.
+        return pause if judgement.too_many or corrected or call.take_token() else None
 
     def _correct_clock(self, call: CallInFlight[object], answer: Answer) -> bool:
         """Take over the server's clock if that may be why a signature has expired; once a call."""

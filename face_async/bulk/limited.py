@@ -32,6 +32,11 @@ class LimitedApi(FaceApi):
     def limits(self) -> ServiceLimits:
         """The service's limits, as they are enforced before anything is sent."""
 
+    @property
+    def planned_request_bytes(self) -> int:
+        """The bytes of a body up to which requests are planned."""
+        return self.limits.planned_request_bytes
+
     async def probe(self) -> None:
         """Ask the service for anything, once, and raise whatever that raises."""
         await self.get_group_ids()

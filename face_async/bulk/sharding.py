@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import anyio
 
+from face_async._call.home import Home
 from face_async.bulk.api import search_groups
 from face_async.bulk.ledger import Key
 from face_async.bulk.outage import BulkOutages

@@ -119,6 +119,11 @@ class FaceSession:
         return self._session.limits
 
     @property
+    def planned_request_bytes(self) -> int:
+        """The bytes of a body up to which requests are planned, as there."""
+        return self._session.planned_request_bytes
+
+    @property
     def stats(self) -> Stats:
         """A snapshot of what the session, with all its copies, has done so far."""
         return self._session.stats
