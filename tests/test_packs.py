@@ -558,7 +558,8 @@ async def test_a_misspelled_option_is_a_wrong_argument():
 
 async def test_packs_are_outcomes():
     """add_faces returns what all bulk verbs return."""
-    assert isinstance(Album().add_faces([]), Outcomes)
+    async with Album().add_faces([]) as outcomes:
+        assert isinstance(outcomes, Outcomes)
 
 
 # Pictures that are too large

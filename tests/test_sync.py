@@ -222,19 +222,24 @@ def test_an_interrupted_call_is_over(server, session):
     assert session.get_group_ids() == []
 
 
+def loops():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("face_async.sync")]
+
+
 def test_a_closed_session_makes_no_more_calls(server):
     """Closing twice is fine, and so is closing what was never used; its thread is gone."""
-    before = threading.active_count()
+    before = loops()
     session = session_with(server)
     copy = session.with_options(deadline=5)
     assert copy.get_group_ids() == []
+    assert len(loops()) == len(before) + 1
     session.close()
     session.close()
     for closed in (session, copy):
         with pytest.raises(RuntimeError, match="closed"):
             closed.get_group_ids()
     session_with(server).close()
-    assert before == threading.active_count()
+    assert before == loops()
 
 
 def test_a_session_that_is_not_closed_warns(server):
