@@ -204,7 +204,7 @@ async def test_two_hundred_groups_with_a_slow_and_a_failing_one():
             return IdentifyResult(candidates=[Candidate(**person)])
 
     with anyio.fail_after(PATIENCE):
-        found = await Fan().identify_in_groups(JPEG, groups, top=3, max_at_once=50)
+        found = await Fan().identify_in_groups(JPEG, groups, top=3, max_at_once=50, errors="collect")
     assert {"g7": NotFoundError} == {group: type(error) for group, error in found.errors.items()}
     assert [group for group in groups if group != "g7"] == list(found.by_group)
     assert [99.0, 98.0, 97.0] == [each.confidence for each in found.candidates]
@@ -229,11 +229,17 @@ class Item:
 
     alive = 0
     most = 0
+    left = JPEG
 
     def __init__(self):
         Item.alive += 1
         Item.most = max(Item.most, Item.alive)
         weakref.finalize(self, Item.gone)
+
+    async def read(self, size=-1):
+        """Return the content, once."""
+        piece, self.left = self.left, b""
+        return piece
 
     @classmethod
     def gone(cls):
@@ -274,15 +280,7 @@ async def test_of_a_long_lazy_input_few_items_are_alive(full, ordered):
 async def test_of_faces_to_be_added_few_are_alive_either(full):
     """Pictures that wait in their persons' lines count as well."""
     count, Item.alive, Item.most = 100_000 if full else 3_000, 0, 0
-
-    class File(Item):
-        left = JPEG
-
-        async def read(self, size=-1):
-            piece, self.left = self.left, b""
-            return piece
-
-    async with Album().add_faces(((f"p{n // 7}", File()) for n in range(count)), max_at_once=30) as outcomes:
+    async with Album().add_faces(((f"p{n // 7}", Item()) for n in range(count)), max_at_once=30) as outcomes:
         async for outcome in outcomes:
             outcome.unwrap()
             del outcome
