@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, Unpack, cast
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack, cast
 
 from face_async.bulk.ledger import Key, Reservation
-from face_async.bulk.limited import LimitedApi, fit_into, sendable
-from face_async.bulk.lines import PairT, PersonLines, check_pair
+from face_async.bulk.limited import ImageT, LimitedApi, fit_into, sendable
+from face_async.bulk.lines import PairT, PersonLines, check_pair, take_pair
 from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
-from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person
+from face_async.bulk.persons import NewPersonRequest, PersonT, check_new_person, sendable_person, take_person
 from face_async.endpoints import (
     ADD_FACE,
     DETECT,
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
 
 Errors: TypeAlias = Literal["collect", "raise"]
 """What becomes of groups that fail: the first error is raised (the default), or all are put beside the results."""
-
-
-ImageT = TypeVar("ImageT", bound="ImageSource")
-PersonT = TypeVar("PersonT", bound=NewPerson)
 
 
 class BulkApi(LimitedApi):
@@ -154,7 +151,8 @@ class BulkApi(LimitedApi):
         lines = PersonLines(self, outages, tag=tag, pack=pack, fit=fit, max_at_once=most)
         # The lines hand every pair on as it is; only their own type does not say so.
         runner = cast("JobRunner[PairT, FaceOutcome]", lines)
-        return Outcomes(runner, pairs, endpoint=ADD_FACE, outages=outages, **options)
+        take = partial(take_pair, self, fit=fit)
+        return Outcomes(runner, pairs, endpoint=ADD_FACE, outages=outages, take=take, **options)
 
     def new_persons(
         self,
@@ -176,7 +174,8 @@ class BulkApi(LimitedApi):
             sent = await sendable_person(self, person, fit=fit)
             return await outages.call(NewPersonRequest(self, sent, sent.group_ids).send)
 
-        return Outcomes(create, persons, endpoint=NEW_PERSON, outages=outages, **options)
+        take = partial(take_person, self, fit=fit)
+        return Outcomes(create, persons, endpoint=NEW_PERSON, outages=outages, take=take, **options)
 
     def identify_many(
         self,
@@ -194,7 +193,8 @@ class BulkApi(LimitedApi):
             picture = await sendable(self, image, IDENTIFY, searched(group_id), fit=fit)
             return await outages.call(lambda: self.identify(group_id, picture))
 
-        return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, **options)
+        take = partial(self.taken, fit=fit)
+        return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, take=take, **options)
 
     def verify_many(
         self,
@@ -212,7 +212,8 @@ class BulkApi(LimitedApi):
             picture = await sendable(self, image, VERIFY, {"person_id": person_id}, fit=fit)
             return await outages.call(lambda: self.verify(person_id, picture))
 
-        return Outcomes(verify, pairs, endpoint=VERIFY, outages=outages, **options)
+        take = partial(take_pair, self, fit=fit)
+        return Outcomes(verify, pairs, endpoint=VERIFY, outages=outages, take=take, **options)
 
     def detect_many(
         self,
@@ -230,7 +231,8 @@ class BulkApi(LimitedApi):
             picture = await sendable(self, image, DETECT, {"mode": 1}, fit=fit)
             return await outages.call(lambda: self.detect(picture, largest_only=largest_only))
 
-        return Outcomes(detect, images, endpoint=DETECT, outages=outages, **options)
+        take = partial(self.taken, fit=fit)
+        return Outcomes(detect, images, endpoint=DETECT, outages=outages, take=take, **options)
 
     async def identify_in_groups(
         self,
@@ -281,13 +283,13 @@ async def search_groups(
 ) -> GroupsResult:
     """As :meth:`BulkApi.identify_in_groups`, by calls that ``outages`` makes."""
     if isinstance(group_ids, str):
-        raise TypeError(f"group_ids must be a list of str, not a single str: write [{group_ids!r}]")
+        raise TypeError(f"group_ids must be a list of str, not a single str: write [{quoted(group_ids)}]")
     if not group_ids or len(set(group_ids)) != len(group_ids):
         raise ValueError("group_ids must name at least one group, and none twice")
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     if errors not in {"collect", "raise"}:
-        raise ValueError(f"errors must be 'collect' or 'raise', not {errors!r}")
+        raise ValueError(f"errors must be 'collect' or 'raise', not {quoted(errors)}")
     if fit:
         image = await fit_into(api, image, IDENTIFY, {"group_id": max(group_ids, key=lambda name: len(name.encode()))})
     picture = await in_memory(image, api.limits.max_request_bytes)

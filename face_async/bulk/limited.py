@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from attrs import evolve
 
@@ -12,14 +12,16 @@ from face_async._call.wire import encode
 from face_async.bulk.fitting import MAX_SOURCE_BYTES, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.endpoints import ADD_FACE, Endpoint, FaceApi, Fields, Images
-from face_async.images import ImageFile, as_image
+from face_async.images import ImageFile, ImageSource, as_image
+from face_async.images.inputs import detached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from face_async.images import ImageSource
     from face_async.limits import ServiceLimits
     from face_async.models import AddFaceResult
+
+ImageT = TypeVar("ImageT", bound=ImageSource)
 
 _NAMELESS = ImageFile(b"")
 
@@ -73,6 +75,10 @@ class LimitedApi(FaceApi):
         empty = evolve(like, source=b"")
         images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
         return self.planned_request_bytes - self.request_size(endpoint, fields, images)
+
+    async def taken(self, image: ImageT, *, fit: bool) -> ImageT:
+        """Return an image of an input that may go on: a file object is read, as far as a request can carry it."""
+        return cast("ImageT", await detached(image, MAX_SOURCE_BYTES if fit else self.limits.max_request_bytes))
 
 
 async def fit_into(api: LimitedApi, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:

@@ -46,10 +46,10 @@ def check_pair(pair: object) -> PersonImage:
     return cast("PersonImage", pair)
 
 
-async def take_pair(api: LimitedApi, pair: PersonImage, *, fit: bool) -> PersonImage:
+async def take_pair(api: LimitedApi, pair: PairT, *, fit: bool) -> PairT:
     """Return a pair whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
     person_id, image = check_pair(pair)
-    return person_id, await api.taken(image, fit=fit)
+    return cast("PairT", (person_id, await api.taken(image, fit=fit)))
 
 
 @define(eq=False)

@@ -206,6 +206,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None = None,
         endpoint: Endpoint[object] = _SOME_CALL,
         outages: BulkOutages | None = None,
+        take: Callable[[ItemT], Awaitable[ItemT]] | None = None,
     ) -> None:
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve, field, frozen
 
@@ -41,6 +41,9 @@ class NewPerson:
     tag: str | None = None
 
 
+PersonT = TypeVar("PersonT", bound=NewPerson)
+
+
 def check_new_person(person: object) -> None:
     """Check an item of ``new_persons``.
 
@@ -49,6 +52,12 @@ def check_new_person(person: object) -> None:
     """
     if not isinstance(person, NewPerson):
         raise TypeError(f"every item must be a NewPerson, not {type(person).__name__}")
+
+
+async def take_person(api: LimitedApi, person: PersonT, *, fit: bool) -> PersonT:
+    """Return an item of ``new_persons`` whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
+    check_new_person(person)
+    return person if person.image is None else evolve(person, image=await api.taken(person.image, fit=fit))
 
 
 async def sendable_person(api: LimitedApi, person: NewPerson, *, fit: bool, shard: str = "") -> NewPerson:

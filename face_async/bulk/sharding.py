@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import anyio
@@ -12,17 +13,19 @@ from face_async.bulk.api import search_groups
 from face_async.bulk.ledger import Key
 from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
-from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person
+from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person, take_person
 from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON
-from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode
+from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode, quoted
 from face_async.limits import check_id
 from face_async.models import AddGroupIdsResult, GroupsResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
-    from face_async.bulk.api import BulkApi, Errors, ImageT, PersonT
+    from face_async.bulk.api import BulkApi, Errors
+    from face_async.bulk.limited import ImageT
     from face_async.bulk.outage import OnOutage
+    from face_async.bulk.persons import PersonT
     from face_async.endpoints import Endpoint
     from face_async.images import ImageSource
     from face_async.models import DelGroupIdsResult, DelPersonResult, NewPersonResult
@@ -121,7 +124,8 @@ class ShardedGroup:
         async def create(person: PersonT) -> NewPersonResult:
             return await self._create(person, outages, fit=fit)
 
-        return Outcomes(create, persons, endpoint=NEW_PERSON, outages=outages, **options)
+        take = partial(take_person, self._session, fit=fit)
+        return Outcomes(create, persons, endpoint=NEW_PERSON, outages=outages, take=take, **options)
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """Delete a person of this population, with all faces and from all groups.
@@ -239,7 +243,8 @@ class ShardedGroup:
         async def identify(image: ImageT) -> GroupsResult:
             return await self._identify(image, outages, top=top, fit=fit, max_at_once=MAX_AT_ONCE, errors=errors)
 
-        return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, **options)
+        take = partial(self._session.taken, fit=fit)
+        return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, take=take, **options)
 
     def __repr__(self) -> str:
         return f"ShardedGroup({self._name!r})"

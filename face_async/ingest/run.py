@@ -13,7 +13,7 @@ import anyio
 from attrs import frozen
 
 from face_async.bulk.once import EnteredOnce
-from face_async.bulk.outage import PROBE_DELAY, OutageHandler, RunEndedError
+from face_async.bulk.outage import PROBE_DELAY, SINGLE_ATTEMPT, OutageHandler, RunEndedError
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.ingest import queries
 from face_async.ingest.audit import check_server, check_server_if_possible

@@ -38,10 +38,12 @@ if TYPE_CHECKING:
         Throttle,
         VerifyResult,
     )
-    from face_async.bulk.api import Errors, ImageT, PersonT
+    from face_async.bulk.api import Errors
+    from face_async.bulk.limited import ImageT
     from face_async.bulk.lines import PairT
     from face_async.bulk.outage import OnOutage
     from face_async.bulk.outcomes import MapOptions
+    from face_async.bulk.persons import PersonT
     from face_async.endpoints import Fields, Images
     from face_async.session import SessionOptions
 

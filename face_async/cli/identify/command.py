@@ -90,7 +90,7 @@ def identify(
     """
     probes = Probes(tuple(images))
     search = Search(group_ids, threshold, at_once, fit, on_outage)
-    tally = Tally()
+    tally, passed_over = Tally(), PassedOver()
     with (
         Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
         live_progress(quiet=quiet) as progress,
