@@ -26,7 +26,7 @@ from face_async._transports.base import (
 from face_async._transports.given import HttpxTransport
 from face_async._transports.idle import IdleStack
 from face_async._transports.link import on_asyncio
-from face_async._transports.network import AsyncioNetwork
+from face_async._transports.network import AsyncioNetwork, SocketStream
 from face_async.errors import FaceError
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class HttpxLanes(Transport):
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self._idle: IdleStack[httpcore.AsyncHTTPConnection] = IdleStack()
-        self._busy: dict[httpcore.AsyncHTTPConnection, anyio.CancelScope] = {}
+        self._idle: IdleStack[_Lane] = IdleStack()
+        self._busy: dict[_Lane, anyio.CancelScope | SocketStream] = {}
         self._mock: _Mock | None = None
         self._closed = False
 
@@ -62,10 +62,10 @@ class HttpxLanes(Transport):
         if _is_mocked():
             self._mock = self._mock or _Mock(self._tls or target.trusted_authorities())
             return await self._mock.send(url, headers, body, timeouts)
-        where = _url(url)
-        lane = await self._take(where.origin)
+        where, origin = _url(url)
+        lane = await self._take(origin)
         reusable = False
-        with anyio.move_on_after(timeouts.whole) as scope:
+        with lane.until(timeouts.whole, body) as scope:
             self._busy[lane] = scope
             try:
                 answer = await _exchange(lane, where, headers, body, timeouts.step)
@@ -91,27 +91,40 @@ class HttpxLanes(Transport):
     def connections(self) -> int:
         return len(self._idle) + len(self._busy)
 
-    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+    async def _take(self, origin: httpcore.Origin) -> _Lane:
         """Return an idle lane that is fit for use, or one that is not yet open."""
         while self._idle:
             lane = self._idle.pop()[0]
             if lane.is_available() and not lane.has_expired() and lane.can_handle_request(origin):
                 return lane
             await _close(lane)
-        return httpcore.AsyncHTTPConnection(
+        return _Lane(origin, self._tls)
+
+
+class _Lane(httpcore.AsyncHTTPConnection):
+    """A connection of httpcore's, on asyncio over a stream of ours."""
+
+    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
+        self._stream = SocketStream() if on_asyncio() else None
+        super().__init__(
             origin,
-            ssl_context=(self._tls or target.trusted_authorities()) if origin.scheme == b"https" else None,
+            ssl_context=(tls or target.trusted_authorities()) if origin.scheme == b"https" else None,
             keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=AsyncioNetwork() if on_asyncio() else None,
+            network_backend=AsyncioNetwork(self._stream) if self._stream is not None else None,
         )
+
+    def until(self, seconds: float, body: RequestBody) -> anyio.CancelScope | SocketStream:
+        """Return what bounds a call on it: the stream by itself if nothing else has to be waited for."""
+        if self._stream is not None and self._stream.is_open and body.in_memory:
+            return self._stream.until(seconds)
+        return anyio.move_on_after(seconds)
 
 
 async def _exchange(
-    lane: httpcore.AsyncHTTPConnection, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
+    lane: _Lane, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
 ) -> Answer:
-    steps = {"connect": timeout, "read": timeout, "write": timeout}
     try:
-        request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions={"timeout": steps})
+        request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions=_steps(timeout))
         response = await lane.handle_async_request(request)
         stream = cast("AsyncIterable[bytes]", response.stream)
         return await read_answer(response.status, merged(response.headers), stream, response.aclose)
@@ -123,12 +136,12 @@ async def _exchange(
     raise TransportFailure(reason, unsent=unsent)
 
 
-async def _close(lane: httpcore.AsyncHTTPConnection) -> None:
+async def _close(lane: _Lane) -> None:
     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
         await lane.aclose()
 
 
-def _is_clean(lane: httpcore.AsyncHTTPConnection) -> bool:
+def _is_clean(lane: _Lane) -> bool:
     """Return whether a lane's connection is open, and nothing has come on it after the answer.
 
     httpcore would take what has come, say a second answer, for the answer to the next request. It has no public name
@@ -150,10 +163,16 @@ def _warn_of_other_httpcore() -> None:
 
 
 @lru_cache(maxsize=256)
-def _url(url: str) -> httpcore.URL:
+def _url(url: str) -> tuple[httpcore.URL, httpcore.Origin]:
     where = target.target_of(url)
     scheme = b"https" if where.secure else b"http"
-    return httpcore.URL(scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode())
+    found = httpcore.URL(scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode())
+    return found, found.origin
+
+
+@lru_cache(maxsize=64)
+def _steps(timeout: float) -> dict[str, dict[str, float]]:
+    return {"timeout": {"connect": timeout, "read": timeout, "write": timeout}}
 
 
 class _Mock(HttpxTransport):
