@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from face_async._transports.base import RequestBody
 
-_trailing_data = attrgetter("_connection._h11_state.trailing_data")
+_trailing_data = attrgetter("_h11_state.trailing_data")
 
 
 class HttpxLanes(Transport):
@@ -69,12 +69,12 @@ class HttpxLanes(Transport):
             self._busy[lane] = scope
             try:
                 answer = await _exchange(lane, where, headers, body, timeouts.step)
-                reusable = _is_clean(lane) and not self._closed
+                reusable = lane.is_clean() and not self._closed
             finally:
                 del self._busy[lane]
                 over = self._idle.push(lane) if reusable else lane
                 if over is not None:
-                    await _close(over)
+                    await over.aclose()
             return answer
         raise cut_short(closed=self._closed)
 
@@ -83,7 +83,7 @@ class HttpxLanes(Transport):
         for scope in self._busy.values():
             scope.cancel()  # whoever is busy on a lane closes it, even one that is only connecting
         while self._idle:
-            await _close(self._idle.pop()[0])
+            await self._idle.pop()[0].aclose()
         if self._mock is not None:
             await self._mock.aclose()
 
@@ -95,23 +95,34 @@ class HttpxLanes(Transport):
         """Return an idle lane that is fit for use, or one that is not yet open."""
         while self._idle:
             lane = self._idle.pop()[0]
-            if lane.is_available() and not lane.has_expired() and lane.can_handle_request(origin):
+            if lane.serves(origin):
                 return lane
-            await _close(lane)
+            await lane.aclose()
         return _Lane(origin, self._tls)
 
 
-class _Lane(httpcore.AsyncHTTPConnection):
-    """A connection of httpcore's, on asyncio over a stream of ours."""
+class _Lane:
+    """A connection of httpcore's, before and after it is open; on asyncio over a stream of ours."""
 
     def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
+        self._origin = origin
+        self._tls = tls
         self._stream = SocketStream() if on_asyncio() else None
-        super().__init__(
-            origin,
-            ssl_context=(tls or target.trusted_authorities()) if origin.scheme == b"https" else None,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=AsyncioNetwork(self._stream) if self._stream is not None else None,
-        )
+        self._http: httpcore.AsyncHTTP11Connection | None = None
+
+    async def send(self, request: httpcore.Request, timeout: float) -> httpcore.Response:
+        """Send a request, and connect before if it is the first one."""
+        if self._http is None:
+            stream = await self._connect(self._origin.host.decode("ascii"), timeout)
+            self._http = httpcore.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
+        return await self._http.handle_async_request(request)
+
+    async def _connect(self, host: str, timeout: float) -> httpcore.AsyncNetworkStream:
+        network = httpcore.TrioBackend() if self._stream is None else AsyncioNetwork(self._stream)
+        stream = await network.connect_tcp(host, self._origin.port, timeout)
+        if self._origin.scheme != b"https":
+            return stream
+        return await stream.start_tls(self._tls or target.trusted_authorities(), host, timeout)
 
     def until(self, seconds: float, body: RequestBody) -> anyio.CancelScope | SocketStream:
         """Return what bounds a call on it: the stream by itself if nothing else has to be waited for."""
@@ -119,13 +130,36 @@ class _Lane(httpcore.AsyncHTTPConnection):
             return self._stream.until(seconds)
         return anyio.move_on_after(seconds)
 
+    def serves(self, origin: httpcore.Origin) -> bool:
+        """Return whether it is open, idle and leads there."""
+        http = self._http
+        return http is not None and http.is_available() and not http.has_expired() and http.can_handle_request(origin)
+
+    def is_clean(self) -> bool:
+        """Return whether the connection is open, and nothing has come on it after the answer.
+
+        httpcore would take what has come, say a second answer, for the answer to the next request. It has no public
+        name for that; should the private ones change, connections are not reused, and the log says so once.
+        """
+        try:
+            return self._http is not None and self._http.is_available() and not _trailing_data(self._http)[0]
+        except (AttributeError, LookupError, TypeError):
+            _warn_of_other_httpcore()
+            return False
+
+    async def aclose(self) -> None:
+        """Close it, if it is open."""
+        if self._http is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await self._http.aclose()
+
 
 async def _exchange(
     lane: _Lane, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
 ) -> Answer:
     try:
         request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions=_steps(timeout))
-        response = await lane.handle_async_request(request)
+        response = await lane.send(request, timeout)
         stream = cast("AsyncIterable[bytes]", response.stream)
         return await read_answer(response.status, merged(response.headers), stream, response.aclose)
     except (FaceError, BadResponse):
@@ -134,24 +168,6 @@ async def _exchange(
         reason, unsent = explain(error)
     # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
     raise TransportFailure(reason, unsent=unsent)
-
-
-async def _close(lane: _Lane) -> None:
-    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-        await lane.aclose()
-
-
-def _is_clean(lane: _Lane) -> bool:
-    """Return whether a lane's connection is open, and nothing has come on it after the answer.
-
-    httpcore would take what has come, say a second answer, for the answer to the next request. It has no public name
-    for that; should the private ones change, connections are not reused, and the log says so once.
-    """
-    try:
-        return lane.is_available() and not _trailing_data(lane)[0]
-    except (AttributeError, LookupError, TypeError):
-        _warn_of_other_httpcore()
-        return False
 
 
 @cache
@@ -188,7 +204,9 @@ class _Mock(HttpxTransport):
         await self._pool.aclose()
 
 
-_ENTRANCES = httpcore.AsyncHTTPConnection, httpcore.AsyncConnectionPool, httpx.AsyncHTTPTransport
+_ENTRANCES = (
+    httpcore.AsyncHTTP11Connection, httpcore.AsyncHTTPConnection, httpcore.AsyncConnectionPool, httpx.AsyncHTTPTransport
+)  # fmt: skip
 
 
 def _is_mocked() -> bool:
