@@ -214,6 +214,7 @@ class Ticket:
     wake: Callable[[], object] = lambda: None
     granted: Mapping[Allowance, int] = field(factory=dict[Allowance, int])
     failure: FaceError | None = None
+    _unready: dict[Allowance, None] = field(factory=dict, init=False)  # of them, those that keep it waiting
 
     @property
     def decided(self) -> bool:
@@ -233,27 +234,34 @@ class Ticket:
         self.failure = None  # or it would hang on itself: by its traceback on the task that holds the ticket
         self._leave()
 
-    def decide(self) -> bool:
-        """Grant it or let it fail as far as the counts allow, and return whether that was possible."""
-        for allowance in self.allowances:
+    def decide(self, *changed: Allowance) -> bool:
+        """Grant it or let it fail as far as the counts allow, and return whether that was possible.
+
+        Args:
+            *changed: What has changed since it was last asked; all of them without arguments.
+        """
+        for allowance in changed or self.allowances:
             if allowance.listed and allowance.confirmed + self._need(allowance) > allowance.limit:
-                if allowance.outdated:
-                    allowance.forget()
-                    continue
-                self.fail(allowance.refusal(self._need(allowance)))
+                if not allowance.outdated:
+                    self.fail(allowance.refusal(self._need(allowance)))
+                    return True
+                allowance.forget()
+            if self._is_ready(allowance):
+                self._unready.pop(allowance, None)
+            else:
+                self._unready[allowance] = None
+        if not self._unready:  # but what was ready may have been forgotten since
+            self._unready = {allowance: None for allowance in self.allowances if not self._is_ready(allowance)}
+            if not self._unready:
+                self._grant()
                 return True
-        if all(
-            allowance.first is self and not allowance.listing and self._fits(allowance) for allowance in self.allowances
-        ):
-            self._grant()
-            return True
         if self.to_list() is not None:
             self.wake()
         return False
 
     def to_list(self) -> Allowance | None:
         """Return an allowance that it must have listed, being the first in line there, before it can go on."""
-        for allowance in self.allowances:
+        for allowance in self._unready:
             # While something is in flight a list is not certain, and its end may be all that is needed.
             if allowance.first is self and not (allowance.listing or allowance.reserved or self._fits(allowance)):
                 return allowance
@@ -283,6 +291,9 @@ class Ticket:
     def _need(self, allowance: Allowance) -> int:
         """Return the least that will do; a group costs nothing once it exists."""
         return len(self.groups - allowance.ids) if allowance.key == GROUPS else self.at_least
+
+    def _is_ready(self, allowance: Allowance) -> bool:
+        return allowance.first is self and not allowance.listing and self._fits(allowance)
 
     def _fits(self, allowance: Allowance) -> bool:
         return allowance.listed and allowance.free >= self._need(allowance)
