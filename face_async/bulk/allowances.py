@@ -214,7 +214,9 @@ class Ticket:
     wake: Callable[[], object] = lambda: None
     granted: Mapping[Allowance, int] = field(factory=dict[Allowance, int])
     failure: FaceError | None = None
-    _unready: dict[Allowance, None] = field(factory=dict, init=False)  # of them, those that keep it waiting
+    # Of them, those that keep it waiting, and of these those that it must have listed, when it was last asked.
+    _unready: dict[Allowance, None] = field(factory=dict[Allowance, None], init=False)
+    _unlisted: dict[Allowance, None] = field(factory=dict[Allowance, None], init=False)
 
     @property
     def decided(self) -> bool:
@@ -246,12 +248,10 @@ class Ticket:
                     self.fail(allowance.refusal(self._need(allowance)))
                     return True
                 allowance.forget()
-            if self._is_ready(allowance):
-                self._unready.pop(allowance, None)
-            else:
-                self._unready[allowance] = None
-        if not self._unready:  # but what was ready may have been forgotten since
-            self._unready = {allowance: None for allowance in self.allowances if not self._is_ready(allowance)}
+            self._look_at(allowance)
+        if not self._unready:
+            for allowance in self.allowances:  # what was ready may have been forgotten since
+                self._look_at(allowance)
             if not self._unready:
                 self._grant()
                 return True
@@ -261,11 +261,24 @@ class Ticket:
 
     def to_list(self) -> Allowance | None:
         """Return an allowance that it must have listed, being the first in line there, before it can go on."""
-        for allowance in self._unready:
-            # While something is in flight a list is not certain, and its end may be all that is needed.
-            if allowance.first is self and not (allowance.listing or allowance.reserved or self._fits(allowance)):
+        while self._unlisted:
+            allowance = next(iter(self._unlisted))
+            if self._must_list(allowance):
                 return allowance
+            del self._unlisted[allowance]
         return None
+
+    def _look_at(self, allowance: Allowance) -> None:
+        is_ready = allowance.first is self and not allowance.listing and self._fits(allowance)
+        for kept, holds in ((self._unready, not is_ready), (self._unlisted, self._must_list(allowance))):
+            if holds:
+                kept[allowance] = None
+            else:
+                kept.pop(allowance, None)
+
+    def _must_list(self, allowance: Allowance) -> bool:
+        # While something is in flight a list is not certain, and its end may be all that is needed.
+        return allowance.first is self and not (allowance.listing or allowance.reserved or self._fits(allowance))
 
     def fail(self, failure: FaceError) -> None:
         """Leave with an error."""
@@ -291,9 +304,6 @@ class Ticket:
     def _need(self, allowance: Allowance) -> int:
         """Return the least that will do; a group costs nothing once it exists."""
         return len(self.groups - allowance.ids) if allowance.key == GROUPS else self.at_least
-
-    def _is_ready(self, allowance: Allowance) -> bool:
-        return allowance.first is self and not allowance.listing and self._fits(allowance)
 
     def _fits(self, allowance: Allowance) -> bool:
         return allowance.listed and allowance.free >= self._need(allowance)
