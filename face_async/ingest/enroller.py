@@ -80,7 +80,7 @@ class PersonQueue:
 
     person: ListedPerson
     waiting: deque[tuple[Unit, ...]] = field(factory=deque[tuple[Unit, ...]])
-    turn: anyio.Lock = field(factory=anyio.Lock)
+    turn: anyio.Lock = field(factory=partial(anyio.Lock, fast_acquire=True))
     exists: bool = False
     in_doubt: bool = False
     resent_before: tuple[str, ...] | None = None

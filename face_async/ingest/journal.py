@@ -123,7 +123,7 @@ class Journal:
         self._dry = dry
         self._db: sqlite3.Connection | None = None
         self._using = threading.Lock()
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._jobs: list[_Job[object]] = []
         self._failure: JournalError | None = None
 

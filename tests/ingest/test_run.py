@@ -59,7 +59,7 @@ async def test_a_person_whose_only_picture_is_refused_is_created_without(store, 
     """And the unit has the service's reason."""
     people = write_people(tmp_path / "people", 1, 0)
     (people / "person0" / "0.jpg").write_bytes(b"nobody")
-    async with serving(store) as (session, network):
+    async with serving(store) as (session, _):
         [unit] = await outcomes(run_on(session, people))
         assert ["staff"] == list((await session.get_info("person0")).group_ids)
     assert ("failed", "-1101") == (unit.state.value, unit.code)
