@@ -21,7 +21,7 @@ from face_async._transports.base import BadResponse, Reason, Timeouts, Transport
 from face_async._version import __version__
 from face_async.errors import DeadlineError, FaceError, TransportError
 from face_async.models import Meta
-from face_async.signature import MAX_NONCE, Credentials, sign
+from face_async.signature import MAX_NONCE, Credentials, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +146,13 @@ class CallRunner:
         self._limits = limits
         self._jobs = ThreadJobs()
         self._clock_skew = 0.0
+        self._signer = Signer(address.credentials, appid=address.appid, bucket=address.bucket)
+        self._same_headers = {
+            "Host": address.host,
+            "User-Agent": f"face_async/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
 
     @cached_property
     def _random(self) -> Random:
@@ -341,20 +348,12 @@ class CallRunner:
         raise TransportError(f"{call.name}: {base_url}: {reason}", **facts)
 
     def _headers(self, call: CallInFlight[object]) -> dict[str, str]:
-        address, body = self._address, call.request.body
+        body = call.request.body
         call.clock = self._clock_skew
+        now, nonce = int(time.time() + call.clock), int(self._random.random() * (MAX_NONCE + 1))
         return {
-            "Host": address.host,
-            "User-Agent": f"face_async/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
+            **self._same_headers,
             "Content-Type": body.content_type,
             "Content-Length": str(body.length),
-            "Authorization": sign(
-                address.credentials,
-                appid=address.appid,
-                bucket=address.bucket,
-                now=int(time.time() + call.clock),
-                nonce=self._random.randint(0, MAX_NONCE),
-            ),
+            "Authorization": self._signer.sign(now=now, nonce=nonce),
         }
