@@ -184,9 +184,7 @@ class CallRunner:
                 return ended
             await anyio.sleep(ended.seconds)
 
-    async def _run_in_turn(
-        self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]
-    ) -> T | _PutOff:
+    async def _run_in_turn(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T | _PutOff:
         """Wait for the throttle and make attempts; returns no result when the call is to come again, in a new turn."""
         throttle, body = call.throttle, call.request.body
         if not throttle.places.acquire_now(1):

@@ -118,7 +118,10 @@ class _Lane:
         return await self._http.handle_async_request(request)
 
     async def _connect(self, host: str, timeout: float) -> httpcore.AsyncNetworkStream:
-        network = httpcore.TrioBackend() if self._stream is None else AsyncioNetwork(self._stream)
+        if self._stream is not None:
+            network: httpcore.AsyncNetworkBackend = AsyncioNetwork(self._stream)
+        else:
+            network = cast("httpcore.AsyncNetworkBackend", httpcore.TrioBackend())  # a stub where trio is missing
         stream = await network.connect_tcp(host, self._origin.port, timeout)
         if self._origin.scheme != b"https":
             return stream
