@@ -24,7 +24,7 @@ from typing import Any
 from goals import judge_all
 from peers import all_clients
 from report import goals_table, summarize, tables, tenth
-from workloads import IMPORTS, SETS, Workload, write_pictures
+from workloads import IMPORTS, OVERHEAD, SETS, Workload, write_pictures
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = "face_async", "httpx", "httptools", "uvloop", "aiohttp", "httpx2", "ry", "wreq", "qcloud_image", "requests"
@@ -61,7 +61,8 @@ class Bench:
 
     Attributes:
         samples: Every slice, by workload, calls in flight, client and whether it was pinned.
-        failures: Why a client could not go on, by its name.
+        imports: The CPU seconds of imports.
+        overhead: What this package costs by itself, by whether it was pinned.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,6 +71,7 @@ class Bench:
         self.server_core, self.client_core = (cores[0], cores[-1]) if len(cores) > 1 else (-1, -1)
         self.samples: dict[tuple[str, int, str, bool], list[dict[str, Any]]] = {}
         self.imports: dict[str, list[float]] = {name: [] for name in IMPORTED}
+        self.overhead: dict[bool, dict[str, float]] = {}
         self._servers: dict[tuple[float, bool], tuple[Child, str]] = {}
 
     def server(self, workload: Workload) -> str:
@@ -140,6 +142,15 @@ class Bench:
             )
             self.imports[names].append(float(done.stdout))
 
+    def measure_overhead(self, slices: int) -> None:
+        """Measure what this package costs by itself."""
+        child = Child("overhead.py")
+        try:
+            for core in (-1, self.client_core):
+                self.overhead[core >= 0] = json.loads(child.ask(json.dumps({"core": core, "slices": slices})))
+        finally:
+            child.close()
+
     def close(self) -> None:
         """End all servers."""
         for child, _ in self._servers.values():
@@ -178,6 +189,8 @@ def _measure_all(bench: Bench, size: str, options: argparse.Namespace, missing: 
             if names and in_flight in (options.in_flight or [in_flight]):
                 bench.compare(workload, in_flight, names)
                 print(f"{time.monotonic() - started:5.0f} s  {workload.name}, {in_flight} in flight", file=sys.stderr)
+    if not options.only or "overhead" in options.only:
+        bench.measure_overhead(OVERHEAD[size])
     if not options.only or "import" in options.only:
         for _ in range(1 + IMPORTS[size]):
             bench.time_imports()
@@ -188,7 +201,7 @@ def _measure_all(bench: Bench, size: str, options: argparse.Namespace, missing: 
 def _report(bench: Bench, missing: dict[str, str], size: str, out: Path) -> None:
     rows = summarize(bench.samples)
     imports = {name: tenth(times) for name, times in bench.imports.items() if times}
-    goals = judge_all(rows, imports)
+    goals = judge_all(rows, imports, bench.overhead)
     packages = {name: found for name in PACKAGES if (found := _version(name))}
     results = {
         "size": size,
@@ -199,6 +212,7 @@ def _report(bench: Bench, missing: dict[str, str], size: str, out: Path) -> None
         "not_available": missing,
         "rows": list(rows.values()),
         "imports": imports,
+        "overhead": {"pinned" if pinned else "unpinned": found for pinned, found in bench.overhead.items()},
         "goals": goals,
     }  # fmt: skip
     (out / "results.json").write_text(json.dumps(results, indent=1))
@@ -233,7 +247,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under two minutes instead of fifteen")
     parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--only", metavar="WORKLOAD", help="workloads whose name contains this; 'import' for that alone"
+        "--only", metavar="WORKLOAD", help="workloads whose name contains this; 'import' or 'overhead' for that alone"
     )
     parser.add_argument("--clients", type=listed, metavar="A,B", help="clients by name: " + ", ".join(all_clients()))
     parser.add_argument("--in-flight", type=numbers, metavar="16,64", help="calls in flight")

@@ -81,6 +81,8 @@ SETS = {
 }
 IMPORTS = {"full": 25, "quick": 10, "smoke": 1}
 """How often each import is timed."""
+OVERHEAD = {"full": 25, "quick": 10, "smoke": 1}
+"""In how many slices what this package costs by itself is measured."""
 
 
 def write_pictures(folder: Path, workload: Workload) -> list[str]:

@@ -26,7 +26,7 @@ from face_async.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Collection, Mapping, Sequence
 
     from face_async.images import ImageSource
 
@@ -133,7 +133,7 @@ class FaceApi(ABC):
     """
 
     @abstractmethod
-    async def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> T:
+    def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> Awaitable[T]:
         """Send one request, as often as it takes, and return its result.
 
         Args:

@@ -25,7 +25,7 @@ from face_async.limits import ServiceLimits
 from face_async.signature import Credentials, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
     from types import TracebackType
 
     import httpx
@@ -337,7 +337,7 @@ class FaceSession(BulkApi):
         call = CallInFlight(request, self._options, self._throttle, settles=False)
         kept: dict[CallError, Answer] = {}
 
-        def keep(answer: Answer) -> Answer:
+        def keep(call: CallInFlight[object], answer: Answer) -> Answer:
             error = wire.decode_error(answer.status, answer.content, call.facts)
             if error is not None:
                 kept[error] = answer
@@ -351,9 +351,6 @@ class FaceSession(BulkApi):
                 raise  # an answer that must not be read
             return kept[error]
 
-    async def _call(self, endpoint: Endpoint[T], fields: Fields, images: Images | None = None) -> T:
-        return await self._run(endpoint, fields, images or {})
-
     async def _add_face(
         self,
         person_id: str,
@@ -363,15 +360,19 @@ class FaceSession(BulkApi):
         before: Collection[str] | None = None,
     ) -> AddFaceResult:
         fields: Fields = {"person_id": person_id, "tag": tag}
-        result = await self._run(ADD_FACE, fields, {"images": images}, before)
+        result = await self._call(ADD_FACE, fields, {"images": images}, before)
         return evolve(result, images=tuple(images))
 
-    async def _run(
-        self, endpoint: Endpoint[T], fields: Fields, images: Images, before: Collection[str] | None = None
-    ) -> T:
-        request = wire.encode(endpoint, self._signed_for(fields), images, self._limits)
+    def _call(
+        self,
+        endpoint: Endpoint[T],
+        fields: Fields,
+        images: Images | None = None,
+        before: Collection[str] | None = None,
+    ) -> Awaitable[T]:
+        request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         call = CallInFlight(request, self._options, self._throttle, settles=self._options.retry.max_attempts > 1)
-        return await run_settled(self._runner, call, lambda seconds: self.with_options(deadline=seconds), before)
+        return run_settled(self._runner, call, self, before)
 
     def _signed_for(self, fields: Fields) -> Fields:
         return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}

@@ -43,7 +43,7 @@ class Chunks:
         self._chunks = iter(chunks)
         self._before = before
 
-    def in_one_piece(self):
+    def in_one_go(self):
         return None
 
     def __aiter__(self):

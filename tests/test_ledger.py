@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 
@@ -23,7 +24,7 @@ from face_async import (
     ServiceLimits,
     TransportError,
 )
-from face_async.bulk.allowances import Ticket
+from face_async.bulk.allowances import Allowance, Ticket
 from face_async.bulk.ledger import GROUPS, Balance, Key, LimitLedger
 from face_async.endpoints import FaceApi
 from face_async.errors import service_error
@@ -746,10 +747,10 @@ async def test_a_thousand_waiters_cost_no_more_each_than_a_few(monkeypatch):
     looked_at = 0
     decide = Ticket.decide
 
-    def counted(ticket):
+    def counted(ticket, *changed):
         nonlocal looked_at
         looked_at += 1
-        return decide(ticket)
+        return decide(ticket, *changed)
 
     monkeypatch.setattr(Ticket, "decide", counted)
     ledger = LimitLedger(Service(faces=range(19)))
@@ -762,6 +763,50 @@ async def test_a_thousand_waiters_cost_no_more_each_than_a_few(monkeypatch):
         for _ in range(1_000):
             tasks.start_soon(add)
     assert looked_at < 5 * 1_000
+
+
+async def test_a_thousand_groups_cost_no_more_each_than_a_few(monkeypatch):
+    """What is looked at grows with their number, not with its square: for a person alone, and for one who waits."""
+    looked_at = 0
+    is_first = Allowance.first.fget
+
+    def counted(allowance):
+        nonlocal looked_at
+        looked_at += 1
+        return is_first(allowance)
+
+    monkeypatch.setattr(Allowance, "first", property(counted))
+    groups = [f"group{index}" for index in range(1_000)]
+    ledger = LimitLedger(Service(**dict.fromkeys(groups, ())), ServiceLimits(max_persons_per_group=1))
+
+    async def put_in_all():
+        with contextlib.suppress(PersonLimitError), await ledger.person(groups) as reservation:
+            await anyio.lowlevel.checkpoint()
+            reservation.commit(1, groups)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(put_in_all)
+        tasks.start_soon(put_in_all)
+    assert looked_at < 40 * 1_000
+
+
+async def test_a_group_that_is_distrusted_while_a_person_waits_for_others_is_counted_anew():
+    """Although there was room in it when the person entered its line."""
+    service = Service(full=["bob"], free=[])
+    ledger = LimitLedger(service, ServiceLimits(max_persons_per_group=2))
+    held = await ledger.person(["full"])
+    (await ledger.person(["free"])).release()
+    async with anyio.create_task_group() as tasks:
+
+        async def put_in_both():
+            (await ledger.person(["free", "full"])).release()
+
+        tasks.start_soon(put_in_both)
+        await anyio.wait_all_tasks_blocked()
+        service.asked.clear()
+        ledger.forget(Key("persons", "free"))
+        held.release()
+    assert ["getpersonids free"] == service.asked
 
 
 async def test_keys_that_nobody_uses_are_dropped_the_longest_unused_first():

@@ -417,7 +417,7 @@ async def test_a_json_body_is_handed_over_in_one_chunk():
 
 
 @pytest.mark.anyio
-async def test_a_small_body_in_memory_can_be_had_in_one_piece(tmp_path):
+async def test_a_small_body_in_memory_can_be_had_in_one_go(tmp_path):
     """It is the same bytes as in chunks, and handed over with that; files and large bodies come in chunks only."""
     path = tmp_path / "picture"
     path.write_bytes(JPEG)
@@ -425,14 +425,14 @@ async def test_a_small_body_in_memory_can_be_had_in_one_piece(tmp_path):
         _, content = await sent_by(body)
         attempt = body.attempt()
         assert not attempt.handed_over
-        assert content == attempt.in_one_piece()
+        assert content == b"".join(attempt.in_one_go())
         assert attempt.handed_over
     path.write_bytes(JPEG + bytes(WHOLE_BYTES))
     for source in (path, path.read_bytes()):
         body = MultipartBody([], [("image", Picture(source))])
         await body.load(ROOMY, ThreadJobs())
         attempt = body.attempt()
-        assert attempt.in_one_piece() is None
+        assert attempt.in_one_go() is None
         assert not attempt.handed_over
         assert body.length == len(b"".join([chunk async for chunk in attempt]))
 

@@ -21,7 +21,7 @@ from face_async._transports.base import BadResponse, Reason, Timeouts, Transport
 from face_async._version import __version__
 from face_async.errors import CallError, DeadlineError, FaceError, TransportError
 from face_async.models import Meta
-from face_async.signature import MAX_NONCE, Credentials, sign
+from face_async.signature import MAX_NONCE, Credentials, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _LEAST_PLANNED_BYTES = 32 * 1024
 """A server that has refused even less takes hardly a picture: there is nothing to plan for."""
 
+R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -160,6 +161,13 @@ class CallRunner:
         self._limits = limits
         self._jobs = ThreadJobs()
         self._clock_skew = 0.0
+        self._signer = Signer(address.credentials, appid=address.appid, bucket=address.bucket)
+        self._same_headers = {
+            "Host": address.host,
+            "User-Agent": f"face_async/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
 
     @cached_property
     def _random(self) -> Random:
@@ -177,10 +185,10 @@ class CallRunner:
             hint = "use 'async with', or await aclose() at the end"
             warnings.warn(f"a FaceSession was not closed: {hint}", ResourceWarning, source=self, stacklevel=2)
 
-    async def run(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T:
+    async def run(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T:
         """Take a call through the throttle, its attempts and its deadline, and return its result.
 
-        ``read`` returns the result that an answer has, or raises the error that the answer stands for.
+        ``read(call, answer)`` returns the result that an answer has, or raises the error that the answer stands for.
         """
         self.home.enter()
         if self.closed:
@@ -191,13 +199,18 @@ class CallRunner:
                 return ended
             await anyio.sleep(ended.seconds)
 
-    async def _run_in_turn(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T | _PutOff:
+    async def _run_in_turn(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T | _PutOff:
         """Wait for the throttle and make attempts; returns no result when the call is to come again, in a new turn."""
         throttle, body = call.throttle, call.request.body
-        await self._acquire(throttle.places, 1, call)
+        if not throttle.places.acquire_now(1):
+            await self._acquire(throttle.places, 1, call)
         try:
-            await self._load(call)
-            await self._acquire(throttle.bytes, body.length, call)
+            if body.waits:
+                await self._load(call)
+            else:
+                body.prepare(self._limits)
+            if not throttle.bytes.acquire_now(body.length):
+                await self._acquire(throttle.bytes, body.length, call)
             try:
                 return await self._try(call, read)
             finally:
@@ -207,8 +220,6 @@ class CallRunner:
 
     async def _acquire(self, limiter: WeightedLimiter, amount: int, call: CallInFlight[object]) -> None:
         """Wait for a part of the throttle, no longer than the deadline."""
-        if limiter.acquire_now(amount):
-            return
         began = time.monotonic()
         try:
             with anyio.move_on_after(call.deadline - began):
@@ -220,28 +231,25 @@ class CallRunner:
 
     async def _load(self, call: CallInFlight[object]) -> None:
         """Learn the body's length, for which files and file objects must be read."""
-        body = call.request.body
-        if not body.waits:
-            await body.load(self._limits, self._jobs)
-            return
         with anyio.move_on_after(call.deadline - time.monotonic()):
-            await body.load(self._limits, self._jobs)
+            await call.request.body.load(self._limits, self._jobs)
             return
         raise self._too_late(call)
 
-    async def _try(self, call: CallInFlight[object], read: Callable[[Answer], T]) -> T | _PutOff:
+    async def _try(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T | _PutOff:
         while True:
             if self.closed:
                 message = f"{call.name}: the session was closed"
                 raise TransportError(message, endpoint=call.name, maybe_applied=call.doubtful, attempts=call.attempts)
-            await self._pace(call)
+            if wait := call.throttle.seconds_to_wait():
+                await self._pace(call, wait)
             call.attempts += 1
             slowdowns = call.throttle.slowdowns
             body = call.request.body.attempt()
             answer = None
             try:
                 answer = await self._send(call, body)
-                result = read(answer)
+                result = read(call, answer)
             except FaceError as error:
                 judgement = judge_error(error)
                 call.doubtful = call.doubtful or judgement.phase is Phase.AMBIGUOUS
@@ -264,11 +272,8 @@ class CallRunner:
                 return _PutOff(pause)  # with its place kept, it would be no slower
             await anyio.sleep(pause)
 
-    async def _pace(self, call: CallInFlight[object]) -> None:
-        """Wait until the rate allows another request."""
-        pause = call.throttle.seconds_to_wait()
-        if not pause:
-            return
+    async def _pace(self, call: CallInFlight[object], pause: float) -> None:
+        """Wait until the rate allows another request, which is counted already."""
         began = time.monotonic()
         if began + pause >= call.deadline:
             call.throttle.unsend()
@@ -358,20 +363,12 @@ class CallRunner:
         raise TransportError(f"{call.name}: {base_url}: {reason}", **facts)
 
     def _headers(self, call: CallInFlight[object]) -> dict[str, str]:
-        address, body = self._address, call.request.body
+        body = call.request.body
         call.clock = self._clock_skew
+        now, nonce = int(time.time() + call.clock), int(self._random.random() * (MAX_NONCE + 1))
         return {
-            "Host": address.host,
-            "User-Agent": f"face_async/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
+            **self._same_headers,
             "Content-Type": body.content_type,
             "Content-Length": str(body.length),
-            "Authorization": sign(
-                address.credentials,
-                appid=address.appid,
-                bucket=address.bucket,
-                now=int(time.time() + call.clock),
-                nonce=self._random.randint(0, MAX_NONCE),
-            ),
+            "Authorization": self._signer.sign(now=now, nonce=nonce),
         }

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from functools import partial
 from hashlib import blake2b
 from itertools import count
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from face_async.errors import LimitError
 from face_async.images import threads
@@ -43,15 +43,17 @@ class Body(ABC):
 
     Attributes:
         content_type: The value of the Content-Type header.
-        length: The bytes of the whole body; known once :meth:`load` has returned.
-        segments: The body in its order, bytes and pictures that are in files; known once :meth:`load` has returned.
-        waits: Whether :meth:`load` reads from a file or a file object, which may take any time.
+        length: The bytes of the whole body; known once it is prepared.
+        segments: The body in its order, bytes and pictures that are in files; known once it is prepared.
+        in_memory: Whether no segment is in a file; known once it is prepared.
+        waits: Whether it must be loaded from files or file objects, which may take any time, before it is prepared.
     """
 
     content_type: str
     length: int
     segments: Sequence[bytes | Picture]
-    waits: bool
+    in_memory = True
+    waits = False
 
     @property
     @abstractmethod
@@ -59,8 +61,12 @@ class Body(ABC):
         """The bytes of the whole body, exact once the sizes of all its pictures are known; no file is read for it."""
 
     @abstractmethod
-    async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:
+    def prepare(self, limits: ServiceLimits) -> None:
         """Learn the length; raises a ``LimitError`` for what cannot be sent."""
+
+    async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:  # noqa: ARG002 - most bodies are in memory
+        """Look at files, read file objects, and prepare it."""
+        self.prepare(limits)
 
     def attempt(self) -> Attempt:
         """Return the body for one attempt; close it afterwards, whatever happened."""
@@ -71,13 +77,12 @@ class JsonBody(Body):
     """A JSON document, in memory."""
 
     content_type = "application/json"
-    waits = False
 
     def __init__(self, content: bytes) -> None:
         self.segments = (content,)
         self.length = len(content)
 
-    async def load(self, limits: ServiceLimits, jobs: ThreadJobs) -> None:  # noqa: ARG002 - it has no file to look at
+    def prepare(self, limits: ServiceLimits) -> None:
         check_request_size(self.length, limits)
 
     @property
@@ -106,9 +111,13 @@ class MultipartBody(Body):
             await picture.read_file_object(limits.max_request_bytes)
         if any(picture.size < 0 for picture in pictures):
             await jobs.run(partial(_look, pictures))
-        for picture in pictures:
+        self.prepare(limits)
+
+    def prepare(self, limits: ServiceLimits) -> None:
+        for _, picture in self._pictures:
             check_image(picture.label, picture.size, picture.head)
         self.segments = tuple(self._assemble())
+        self.in_memory = all(isinstance(segment, bytes) for segment in self.segments)
         self.length = sum(map(_size, self.segments))
         check_request_size(self.length, limits)
 
@@ -141,29 +150,30 @@ class Attempt:
         handed_over: Whether the last chunk was given away, so that the server may have a whole request.
         failure: Why the body cannot be read to its end, if it cannot.
         length: The bytes of the whole body.
+        in_memory: Whether no file has to be read for it.
     """
 
     def __init__(self, body: Body) -> None:
         self.handed_over = False
         self.failure: LimitError | None = None
         self.length = body.length
-        self._body = body
+        self.in_memory = body.in_memory
+        self._segments = body.segments
         self._left = body.length
-        self._segments = iter(body.segments)
+        self._place = 0
         self._segment: bytes | Picture = b""
         self._segment_left = 0
         self._reader: PictureReader | None = None
-        self._reading = threading.Lock()
+        self._reading: threading.Lock | None = None  # made when the first file is read
         self._closed = False
 
-    def in_one_piece(self) -> bytes | None:
-        """Return a small body, which is in memory, as handed over; None, with nothing handed over, for any other."""
-        segments = [segment for segment in self._body.segments if isinstance(segment, bytes)]
-        if self.length > WHOLE_BYTES or len(segments) < len(self._body.segments):
+    def in_one_go(self) -> Sequence[bytes] | None:
+        """Return a small body's segments, all in memory, as handed over; None, with nothing handed over, for others."""
+        if self.length > WHOLE_BYTES or not self.in_memory:
             return None
         self._left = 0
         self.handed_over = True
-        return b"".join(segments)
+        return cast("Sequence[bytes]", self._segments)
 
     def __aiter__(self) -> Self:
         return self
@@ -171,14 +181,15 @@ class Attempt:
     async def __anext__(self) -> bytes:
         if not self._left:
             raise StopAsyncIteration
-        if (whole := self.in_one_piece()) is not None:
-            return whole
+        if (whole := self.in_one_go()) is not None:
+            return b"".join(whole)
         room = min(CHUNK_BYTES, self._left)
         self._left -= room
         pieces: list[bytes] = []
         while room:
             if not self._segment_left:
-                self._segment = next(self._segments)
+                self._segment = self._segments[self._place]
+                self._place += 1
                 self._segment_left = _size(self._segment)
             size = min(room, self._segment_left)
             pieces.append(await self._piece(size))
@@ -192,16 +203,17 @@ class Attempt:
         if isinstance(self._segment, bytes):
             start = len(self._segment) - self._segment_left
             return self._segment[start : start + size]
+        self._reading = self._reading or threading.Lock()
         try:
-            return await threads.pictures.run(self._read, self._segment, size)
+            return await threads.pictures.run(self._read, self._segment, size, self._reading)
         except LimitError as error:
             self.failure = error
             raise
 
-    def _read(self, picture: Picture, size: int) -> bytes:
+    def _read(self, picture: Picture, size: int, reading: threading.Lock) -> bytes:
         """Read from a picture's file; open it first and close it at its end. Runs in a worker thread."""
         try:
-            with self._reading:
+            with reading:
                 if self._closed:
                     return b""
                 if self._reader is None:
@@ -221,7 +233,7 @@ class Attempt:
         A thread that still reads, since asyncio's own cancellation does not wait for threads, closes it afterwards.
         """
         self._closed = True
-        if self._reading.acquire(blocking=False):
+        if self._reading is not None and self._reading.acquire(blocking=False):
             try:
                 if self._reader is not None:
                     self._reader.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import anyio
 
@@ -13,7 +13,7 @@ from face_async.errors import CallError, FaceError, TransportError
 from face_async.models import Result, with_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from face_async._call.attempts import CallInFlight, CallRunner
     from face_async._transports.base import Answer
@@ -23,25 +23,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class _Session(Protocol):
+    """What other endpoints are asked with."""
+
+    def with_options(self, *, deadline: float) -> FaceApi: ...
+
+
 async def run_settled(
-    runner: CallRunner, call: CallInFlight[T], api: Callable[[float], FaceApi], before: Collection[str] | None
+    runner: CallRunner, call: CallInFlight[T], session: _Session, before: Collection[str] | None
 ) -> T:
     """Make a call, settle its effect if an attempt leaves it in doubt, and return its result.
 
     Args:
         runner: What makes the call.
         call: The call.
-        api: Returns what other endpoints are asked with, each call within that many seconds.
+        session: What other endpoints are asked with.
         before: The person's faces before the call, None when they are not known.
     """
-
-    def read(answer: Answer) -> T:
-        result = wire.decode_answer(call.request, answer.status, answer.content, call.facts, answer.headers)
-        return with_meta(result, call.meta(answer.status))
-
     ended: T | FaceError
     try:
-        result = ended = await runner.run(call, read)
+        result = ended = await runner.run(call, _read)
     except FaceError as error:
         if not (call.doubtful and call.settles):
             raise
@@ -49,7 +50,7 @@ async def run_settled(
     else:
         if not call.doubtful:
             return result  # as nearly always
-    finding = await _look(runner, call, ended, api, before)
+    finding = await _look(runner, call, ended, session, before)
     if finding.result is not None:
         status = ended.meta.status if isinstance(ended, Result) else 0
         return cast("T", with_meta(finding.result, call.meta(status, finding.how)))
@@ -60,11 +61,16 @@ async def run_settled(
     return ended
 
 
+def _read(call: CallInFlight[T], answer: Answer) -> T:
+    result = wire.decode_answer(call.request, answer.status, answer.content, call.facts, answer.headers)
+    return with_meta(result, call.meta(answer.status))
+
+
 async def _look(
     runner: CallRunner,
     call: CallInFlight[T],
     ended: T | FaceError,
-    api: Callable[[float], FaceApi],
+    session: _Session,
     before: Collection[str] | None,
 ) -> Finding:
     """Find out what became of an effect in doubt, within the call's deadline and the quota of retries."""
@@ -74,7 +80,7 @@ async def _look(
         images = cast("list[ImageSource]", call.request.images)  # as pictures: file objects were read
         doubt = Doubt(call.name, call.request.fields, images, cast("Result | FaceError", ended), before)
         with anyio.move_on_after(left):
-            return await settle(api(max(left, 0.001)), doubt)
+            return await settle(session.with_options(deadline=max(left, 0.001)), doubt)
     return Finding(certain=False)
 
 

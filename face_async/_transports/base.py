@@ -15,7 +15,7 @@ from attrs import field, frozen
 from face_async.errors import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -103,8 +103,11 @@ class RequestBody(Protocol):
     length: int
     """The bytes of the whole body."""
 
-    def in_one_piece(self) -> bytes | None:
-        """Hand over the whole body if it is in memory; otherwise return None and hand over nothing."""
+    in_memory: bool
+    """Whether its next chunk is always there at once."""
+
+    def in_one_go(self) -> Sequence[bytes] | None:
+        """Hand over all segments of a small body that is in memory; return None, and hand over nothing, of others."""
         ...
 
     def __aiter__(self) -> Self: ...

@@ -97,11 +97,11 @@ class Connection(Link):
             FaceError: Whatever reading the body raised.
         """
         over = cast("asyncio.Future[None]", self._over)
-        content = body.in_one_piece()
-        if content is None:
+        segments = body.in_one_go()
+        if segments is None:
             await self._upload(head, body, over)
         else:
-            self._write(head + content)
+            self._write(b"".join((head, *segments)))
             self._uploaded = True
         if not over.done():
             await over

@@ -26,7 +26,7 @@ from face_async._transports.base import (
 from face_async._transports.given import HttpxTransport
 from face_async._transports.idle import IdleStack
 from face_async._transports.link import on_asyncio
-from face_async._transports.network import AsyncioNetwork
+from face_async._transports.network import AsyncioNetwork, SocketStream
 from face_async.errors import FaceError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from face_async._transports.base import RequestBody
 
-_trailing_data = attrgetter("_connection._h11_state.trailing_data")
+_trailing_data = attrgetter("_h11_state.trailing_data")
 
 
 class HttpxLanes(Transport):
@@ -51,8 +51,8 @@ class HttpxLanes(Transport):
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self._idle: IdleStack[httpcore.AsyncHTTPConnection] = IdleStack()
-        self._busy: dict[httpcore.AsyncHTTPConnection, anyio.CancelScope] = {}
+        self._idle: IdleStack[_Lane] = IdleStack()
+        self._busy: dict[_Lane, anyio.CancelScope | SocketStream] = {}
         self._mock: _Mock | None = None
         self._closed = False
 
@@ -62,19 +62,19 @@ class HttpxLanes(Transport):
         if _is_mocked():
             self._mock = self._mock or _Mock(self._tls or target.trusted_authorities())
             return await self._mock.send(url, headers, body, timeouts)
-        where = _url(url)
-        lane = await self._take(where.origin)
+        where, origin = _url(url)
+        lane = await self._take(origin)
         reusable = False
-        with anyio.move_on_after(timeouts.whole) as scope:
+        with lane.until(timeouts.whole, body) as scope:
             self._busy[lane] = scope
             try:
                 answer = await _exchange(lane, where, headers, body, timeouts.step)
-                reusable = _is_clean(lane) and not self._closed
+                reusable = lane.is_clean() and not self._closed
             finally:
                 del self._busy[lane]
                 over = self._idle.push(lane) if reusable else lane
                 if over is not None:
-                    await _close(over)
+                    await over.aclose()
             return answer
         raise cut_short(closed=self._closed)
 
@@ -83,7 +83,7 @@ class HttpxLanes(Transport):
         for scope in self._busy.values():
             scope.cancel()  # whoever is busy on a lane closes it, even one that is only connecting
         while self._idle:
-            await _close(self._idle.pop()[0])
+            await self._idle.pop()[0].aclose()
         if self._mock is not None:
             await self._mock.aclose()
 
@@ -91,28 +91,78 @@ class HttpxLanes(Transport):
     def connections(self) -> int:
         return len(self._idle) + len(self._busy)
 
-    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+    async def _take(self, origin: httpcore.Origin) -> _Lane:
         """Return an idle lane that is fit for use, or one that is not yet open."""
         while self._idle:
             lane = self._idle.pop()[0]
-            if lane.is_available() and not lane.has_expired() and lane.can_handle_request(origin):
+            if lane.serves(origin):
                 return lane
-            await _close(lane)
-        return httpcore.AsyncHTTPConnection(
-            origin,
-            ssl_context=(self._tls or target.trusted_authorities()) if origin.scheme == b"https" else None,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=AsyncioNetwork() if on_asyncio() else None,
-        )
+            await lane.aclose()
+        return _Lane(origin, self._tls)
+
+
+class _Lane:
+    """A connection of httpcore's, before and after it is open; on asyncio over a stream of ours."""
+
+    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._stream = SocketStream() if on_asyncio() else None
+        self._http: httpcore.AsyncHTTP11Connection | None = None
+
+    async def send(self, request: httpcore.Request, timeout: float) -> httpcore.Response:
+        """Send a request, and connect before if it is the first one."""
+        if self._http is None:
+            stream = await self._connect(self._origin.host.decode("ascii"), timeout)
+            self._http = httpcore.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
+        return await self._http.handle_async_request(request)
+
+    async def _connect(self, host: str, timeout: float) -> httpcore.AsyncNetworkStream:
+        if self._stream is not None:
+            network: httpcore.AsyncNetworkBackend = AsyncioNetwork(self._stream)
+        else:
+            network = cast("httpcore.AsyncNetworkBackend", httpcore.TrioBackend())  # a stub where trio is missing
+        stream = await network.connect_tcp(host, self._origin.port, timeout)
+        if self._origin.scheme != b"https":
+            return stream
+        return await stream.start_tls(self._tls or target.trusted_authorities(), host, timeout)
+
+    def until(self, seconds: float, body: RequestBody) -> anyio.CancelScope | SocketStream:
+        """Return what bounds a call on it: the stream by itself if nothing else has to be waited for."""
+        if self._stream is not None and self._stream.is_open and body.in_memory:
+            return self._stream.until(seconds)
+        return anyio.move_on_after(seconds)
+
+    def serves(self, origin: httpcore.Origin) -> bool:
+        """Return whether it is open, idle and leads there."""
+        http = self._http
+        return http is not None and http.is_available() and not http.has_expired() and http.can_handle_request(origin)
+
+    def is_clean(self) -> bool:
+        """Return whether the connection is open, and nothing has come on it after the answer.
+
+        httpcore would take what has come, say a second answer, for the answer to the next request. It has no public
+        name for that; should the private ones change, connections are not reused, and the log says so once.
+        """
+        try:
+            return self._http is not None and self._http.is_available() and not _trailing_data(self._http)[0]
+        except (AttributeError, LookupError, TypeError):
+            _warn_of_other_httpcore()
+            return False
+
+    async def aclose(self) -> None:
+        """Close it, if it is open."""
+        if self._http is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await self._http.aclose()
 
 
 async def _exchange(
-    lane: httpcore.AsyncHTTPConnection, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
+    lane: _Lane, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
 ) -> Answer:
-    steps = {"connect": timeout, "read": timeout, "write": timeout}
     try:
-        request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions={"timeout": steps})
-        response = await lane.handle_async_request(request)
+        request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions=_steps(timeout))
+        response = await lane.send(request, timeout)
         stream = cast("AsyncIterable[bytes]", response.stream)
         return await read_answer(response.status, merged(response.headers), stream, response.aclose)
     except (FaceError, BadResponse):
@@ -121,24 +171,6 @@ async def _exchange(
         reason, unsent = explain(error)
     # Raised out here, so that no foreign exception, which may quote a header, hangs on it as its context.
     raise TransportFailure(reason, unsent=unsent)
-
-
-async def _close(lane: httpcore.AsyncHTTPConnection) -> None:
-    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-        await lane.aclose()
-
-
-def _is_clean(lane: httpcore.AsyncHTTPConnection) -> bool:
-    """Return whether a lane's connection is open, and nothing has come on it after the answer.
-
-    httpcore would take what has come, say a second answer, for the answer to the next request. It has no public name
-    for that; should the private ones change, connections are not reused, and the log says so once.
-    """
-    try:
-        return lane.is_available() and not _trailing_data(lane)[0]
-    except (AttributeError, LookupError, TypeError):
-        _warn_of_other_httpcore()
-        return False
 
 
 @cache
@@ -150,10 +182,16 @@ def _warn_of_other_httpcore() -> None:
 
 
 @lru_cache(maxsize=256)
-def _url(url: str) -> httpcore.URL:
+def _url(url: str) -> tuple[httpcore.URL, httpcore.Origin]:
     where = target.target_of(url)
     scheme = b"https" if where.secure else b"http"
-    return httpcore.URL(scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode())
+    found = httpcore.URL(scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode())
+    return found, found.origin
+
+
+@lru_cache(maxsize=64)
+def _steps(timeout: float) -> dict[str, dict[str, float]]:
+    return {"timeout": {"connect": timeout, "read": timeout, "write": timeout}}
 
 
 class _Mock(HttpxTransport):
@@ -169,7 +207,9 @@ class _Mock(HttpxTransport):
         await self._pool.aclose()
 
 
-_ENTRANCES = httpcore.AsyncHTTPConnection, httpcore.AsyncConnectionPool, httpx.AsyncHTTPTransport
+_ENTRANCES = (
+    httpcore.AsyncHTTP11Connection, httpcore.AsyncHTTPConnection, httpcore.AsyncConnectionPool, httpx.AsyncHTTPTransport
+)  # fmt: skip
 
 
 def _is_mocked() -> bool:

@@ -25,25 +25,28 @@ class Link(asyncio.Protocol):
 
     Attributes:
         is_open: Whether it is open in both directions.
-        has_news: Says whether there is anything to read, or an error, at this moment, known to the event loop or not.
         paused: Whether something written is not yet on its way.
     """
 
     is_open = False
     paused = False
-    has_news: Callable[[], object]
     _transport: asyncio.Transport | None = None
     _timer: asyncio.TimerHandle | None = None
     _due = 0.0
+    _poll: Callable[[float], object]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.has_news = _poll(transport.get_extra_info("socket"))
+        self._poll = _poll(transport.get_extra_info("socket"))
         self.is_open = True
         self._stand_on(cast("asyncio.Transport", transport))
 
     def _stand_on(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(1, 0)
+
+    def has_news(self) -> bool:
+        """Return whether there is anything to read, or an error, at this moment, known to the event loop or not."""
+        return bool(self._poll(0))
 
     def send(self, data: bytes | memoryview) -> None:
         """Begin to send; :attr:`paused` says whether it goes on."""
@@ -118,9 +121,9 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _poll(sock: socket.socket) -> Callable[[], object]:
+def _poll(sock: socket.socket) -> Callable[[float], object]:
     if not hasattr(select, "poll"):  # Windows
-        return lambda: select.select([sock], [], [], 0)[0]
+        return lambda timeout: select.select([sock], [], [], timeout)[0]
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
-    return partial(poll.poll, 0)
+    return poll.poll

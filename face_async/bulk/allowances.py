@@ -214,6 +214,9 @@ class Ticket:
     wake: Callable[[], object] = lambda: None
     granted: Mapping[Allowance, int] = field(factory=dict[Allowance, int])
     failure: FaceError | None = None
+    # Of them, those that keep it waiting, and of these those that it must have listed, when it was last asked.
+    _unready: dict[Allowance, None] = field(factory=dict[Allowance, None], init=False)
+    _unlisted: dict[Allowance, None] = field(factory=dict[Allowance, None], init=False)
 
     @property
     def decided(self) -> bool:
@@ -233,31 +236,49 @@ class Ticket:
         self.failure = None  # or it would hang on itself: by its traceback on the task that holds the ticket
         self._leave()
 
-    def decide(self) -> bool:
-        """Grant it or let it fail as far as the counts allow, and return whether that was possible."""
-        for allowance in self.allowances:
+    def decide(self, *changed: Allowance) -> bool:
+        """Grant it or let it fail as far as the counts allow, and return whether that was possible.
+
+        Args:
+            *changed: What has changed since it was last asked; all of them without arguments.
+        """
+        for allowance in changed or self.allowances:
             if allowance.listed and allowance.confirmed + self._need(allowance) > allowance.limit:
-                if allowance.outdated:
-                    allowance.forget()
-                    continue
-                self.fail(allowance.refusal(self._need(allowance)))
+                if not allowance.outdated:
+                    self.fail(allowance.refusal(self._need(allowance)))
+                    return True
+                allowance.forget()
+            self._look_at(allowance)
+        if not self._unready:
+            for allowance in self.allowances:  # what was ready may have been forgotten since
+                self._look_at(allowance)
+            if not self._unready:
+                self._grant()
                 return True
-        if all(
-            allowance.first is self and not allowance.listing and self._fits(allowance) for allowance in self.allowances
-        ):
-            self._grant()
-            return True
         if self.to_list() is not None:
             self.wake()
         return False
 
     def to_list(self) -> Allowance | None:
         """Return an allowance that it must have listed, being the first in line there, before it can go on."""
-        for allowance in self.allowances:
-            # While something is in flight a list is not certain, and its end may be all that is needed.
-            if allowance.first is self and not (allowance.listing or allowance.reserved or self._fits(allowance)):
+        while self._unlisted:
+            allowance = next(iter(self._unlisted))
+            if self._must_list(allowance):
                 return allowance
+            del self._unlisted[allowance]
         return None
+
+    def _look_at(self, allowance: Allowance) -> None:
+        is_ready = allowance.first is self and not allowance.listing and self._fits(allowance)
+        for kept, holds in ((self._unready, not is_ready), (self._unlisted, self._must_list(allowance))):
+            if holds:
+                kept[allowance] = None
+            else:
+                kept.pop(allowance, None)
+
+    def _must_list(self, allowance: Allowance) -> bool:
+        # While something is in flight a list is not certain, and its end may be all that is needed.
+        return allowance.first is self and not (allowance.listing or allowance.reserved or self._fits(allowance))
 
     def fail(self, failure: FaceError) -> None:
         """Leave with an error."""

@@ -342,7 +342,7 @@ class LimitLedger:
             allowance = changed.pop()
             ticket = allowance.first
             if ticket is not None:
-                if ticket.decide():
+                if ticket.decide(allowance):
                     changed += ticket.allowances
             elif allowance.idle:
                 self._put_aside(allowance)

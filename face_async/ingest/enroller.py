@@ -14,7 +14,16 @@ from face_async.bulk.ledger import Key, LimitLedger, Reservation
 from face_async.bulk.packs import AddRequest, ItemError, Packer, images_of
 from face_async.bulk.persons import NewPerson, create_person
 from face_async.endpoints import ADD_FACE
-from face_async.errors import AlreadyExistsError, CallError, LimitError, NotFoundError, ReturnCode
+from face_async.errors import (
+    AlreadyExistsError,
+    CallError,
+    ImageError,
+    ImageRefusedError,
+    LimitError,
+    NotFoundError,
+    RequestTooLargeError,
+    ReturnCode,
+)
 from face_async.ingest import queries
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.pictures import UnitPhoto, UnitReader, failed
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
 
     from face_async.bulk.outage import OutageHandler
     from face_async.ingest.journal import Journal, ListedPerson
+    from face_async.models import NewPersonResult
     from face_async.session import FaceSession
 
 _DUPLICATE = FaceOutcome(code=ReturnCode.ERROR_SAME_FACE_ADDED, face_id=None)
@@ -32,11 +42,33 @@ _ADDED = FaceOutcome(code=0, face_id=None)
 
 
 @define(eq=False)
+class CreateRequest:
+    """One newperson request that can be sent again after an outage.
+
+    Attributes:
+        in_doubt: Whether it was sent before, and may have had its effect.
+    """
+
+    session: FaceSession
+    person: NewPerson
+    group_ids: Sequence[str]
+    in_doubt: bool = False
+
+    async def send(self) -> NewPersonResult:
+        """Send it; raises what ``new_person`` raises."""
+        try:
+            return await create_person(self.session, self.person, self.group_ids)
+        except CallError as error:
+            self.in_doubt = self.in_doubt or error.maybe_applied
+            raise
+
+
+@define(eq=False)
 class PersonQueue:
     """The pictures of one person that wait to be sent, in turns of which one is under way at a time.
 
     Attributes:
-        number: The person's number in the journal.
+        person: The person, as the journal knew them when the run came to them.
         waiting: The units of each turn that waits, in order.
         turn: Held by the turn that is under way: only if no other request for the person was under way can it be told
             exactly what a lost request has done.
@@ -46,14 +78,23 @@ class PersonQueue:
         ended: The units that have come to an end in this turn.
     """
 
-    number: int
-    person_id: str
+    person: ListedPerson
     waiting: deque[tuple[Unit, ...]] = field(factory=deque[tuple[Unit, ...]])
-    turn: anyio.Lock = field(factory=anyio.Lock)
+    turn: anyio.Lock = field(factory=partial(anyio.Lock, fast_acquire=True))
     exists: bool = False
     in_doubt: bool = False
     resent_before: tuple[str, ...] | None = None
     ended: list[Unit] = field(factory=list[Unit])
+
+    @property
+    def number(self) -> int:
+        """The person's number in the journal."""
+        return self.person.number
+
+    @property
+    def person_id(self) -> str:
+        """The person's id."""
+        return self.person.person_id
 
 
 class Enroller:
@@ -90,11 +131,13 @@ class Enroller:
         """
         async with self._turn(queue) as turn:
             units = deque(turn)
-            try:
-                await self._prepare(queue)
-            except (CallError, LimitError, ValueError) as error:
-                return await self._record([failed(unit, error) for unit in units])
             photos: deque[UnitPhoto] = deque()
+            try:
+                await self._prepare(queue, units, photos)
+            except (CallError, LimitError, ValueError) as error:
+                left = [*(photo.unit for photo in photos), *units]
+                queue.ended += await self._record([failed(unit, error) for unit in left]) if left else []
+                return queue.ended
             # What is in doubt can be told only from what was there before.
             while (units or photos) and not (queue.in_doubt or self._outages.stopping):
                 await self._read(queue, units, photos)
@@ -112,7 +155,7 @@ class Enroller:
             if self._dry:
                 return list(units)
             person = await self._journal.do(partial(queries.person, number=queue.number))
-            before = person.before or ()
+            before = person.before
             photos, unread = await self._reader.read(units, again=True)
             try:
                 faces = await self._list_faces(queue.person_id)
@@ -123,13 +166,15 @@ class Enroller:
                 return await self._record([evolve(failed(unit, error), state=State.AMBIGUOUS) for unit in units])
             self._ledger.forget(Key("faces", queue.person_id))
             if photos:
-                queue.resent_before = before
+                queue.resent_before = before or ()
                 # The room that they take was reserved by the former run.
                 await self._packer.submit(queue.person_id, photos, Reservation.of_nothing(len(photos)))
-            explained = {*before, *(unit.face_id for unit in queue.ended)}
+            explained = {*(before or ()), *(unit.face_id for unit in queue.ended)}
             if not queue.in_doubt:
                 theirs = [face_id for face_id in faces if face_id not in explained]
-                queue.ended += await self._record(_account_for(unread, theirs, units))
+                # Whoever has created the person, this journal does not know: they may have faces that are not ours.
+                told = before is not None
+                queue.ended += await self._record(_account_for(unread, theirs, units, told=told))
             return queue.ended
 
     @contextlib.asynccontextmanager
@@ -147,19 +192,20 @@ class Enroller:
 
     # The person
 
-    async def _prepare(self, queue: PersonQueue) -> None:
+    async def _prepare(self, queue: PersonQueue, units: deque[Unit], photos: deque[UnitPhoto]) -> None:
         """Create a person if need be, and learn the faces; a person in doubt is left alone."""
         if queue.exists:
             return
-        person = await self._journal.do(partial(queries.person, number=queue.number))
+        person = queue.person
         queue.in_doubt = person.in_doubt
         if self._dry:
             self._ledger.learn(person.person_id, person.before or ())
         elif not queue.in_doubt:
-            await self._find_or_create(person)
+            await self._find_or_create(queue, units, photos)
         queue.exists = not queue.in_doubt
 
-    async def _find_or_create(self, person: ListedPerson) -> None:
+    async def _find_or_create(self, queue: PersonQueue, units: deque[Unit], photos: deque[UnitPhoto]) -> None:
+        person = queue.person
         if person.before is not None or not person.group_ids:
             try:
                 await self._learn(person.person_id)
@@ -169,10 +215,38 @@ class Enroller:
             else:
                 return
         new = NewPerson(person.person_id, person_name=person.person_name, tag=person.tag)
+        only = len(units) == 1 and units[0].tag == person.tag  # of several, the others would need a request as well
+        if only:
+            await self._read(queue, units, photos)
         try:
-            await self._outages.call(lambda: create_person(self._session, new, person.group_ids))
+            if not (only and photos and await self._create_with(queue, new, photos)):
+                await self._outages.call(lambda: create_person(self._session, new, person.group_ids))
         except AlreadyExistsError:
             await self._learn(person.person_id)
+
+    async def _create_with(self, queue: PersonQueue, new: NewPerson, photos: deque[UnitPhoto]) -> bool:
+        """Create a person with their only picture, and return whether it was not the picture that forbids that."""
+        [photo], [image] = photos, images_of(photos)
+        intend = partial(queries.intend, number=queue.number, before=None, units=[photo.unit])
+        [photo.unit] = await self._journal.do(intend)
+        request = CreateRequest(self._session, evolve(new, image=image), queue.person.group_ids)
+        try:
+            result = await self._outages.call(request.send, proves=True)
+        except (AlreadyExistsError, ImageError, ImageRefusedError, RequestTooLargeError) as error:
+            # If an earlier sending has created the person, the face tells it once the picture is sent again.
+            queue.resent_before = () if request.in_doubt else None
+            if isinstance(error, AlreadyExistsError):
+                raise
+            return False
+        except (CallError, LimitError, ValueError) as error:
+            photos.clear()
+            await self._end([photo], error)
+            raise
+        if result.suc_face:
+            photos.clear()
+            created = partial(queries.record_created, number=queue.number, units=[_done(photo.unit, result.face_id)])
+            queue.ended += await self._journal.do(created)
+        return True
 
     async def _learn(self, person_id: str) -> None:
         self._ledger.learn(person_id, await self._list_faces(person_id))
@@ -247,9 +321,9 @@ class Enroller:
         return _done(unit, face.face_id) if face.error is None else failed(unit, face.error)
 
 
-def _account_for(unread: Sequence[Unit], face_ids: Sequence[str], units: Sequence[Unit]) -> list[Unit]:
+def _account_for(unread: Sequence[Unit], face_ids: Sequence[str], units: Sequence[Unit], *, told: bool) -> list[Unit]:
     """Return what became of pictures that cannot be read again: they have the faces that no other one explains."""
-    if not face_ids or len(face_ids) != len(unread):
+    if not told or not face_ids or len(face_ids) != len(unread):
         hint = "; it may have been added by the former run" if face_ids else ""
         # Without their hashes, so that other files that have those bytes are units of their own.
         return [evolve(unit, sha256=None, reason=f"{unit.reason}{hint}") for unit in unread]
@@ -259,4 +333,4 @@ def _account_for(unread: Sequence[Unit], face_ids: Sequence[str], units: Sequenc
 
 
 def _done(unit: Unit, face_id: str | None) -> Unit:
-    return evolve(unit, state=State.DONE, face_id=face_id, code=None, reason=None)
+    return evolve(unit, state=State.DONE, face_id=face_id or None, code=None, reason=None)

@@ -88,10 +88,13 @@ class ListedPerson:
     """A person to be enrolled.
 
     Attributes:
-        before: The person's faces before the latest request, and those added since; None before the first request.
+        number: The person's number in the journal.
+        before: The person's faces before the latest request, and those added since; None before the first request, and
+            while that is to create the person.
         in_doubt: Whether some of the person's units may have been added or not.
     """
 
+    number: int
     person_id: str
     group_ids: tuple[str, ...]
     person_name: str | None
@@ -120,7 +123,7 @@ class Journal:
         self._dry = dry
         self._db: sqlite3.Connection | None = None
         self._using = threading.Lock()
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._jobs: list[_Job[object]] = []
         self._failure: JournalError | None = None
 

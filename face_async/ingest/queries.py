@@ -131,16 +131,37 @@ def person(db: sqlite3.Connection, number: int) -> ListedPerson:
         known = (*json.loads(before), *(face_id for (face_id,) in added if face_id))
     query = f"SELECT EXISTS (SELECT 1 FROM units WHERE {_UNFINISHED} AND person = ? AND state <> 'pending')"  # noqa: S608
     (in_doubt,) = db.execute(query, (number,)).fetchone()
-    return ListedPerson(person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
+    return ListedPerson(number, person_id, tuple(json.loads(group_ids)), name, tag, known, bool(in_doubt))
 
 
-def intend(db: sqlite3.Connection, number: int, before: Iterable[str], units: Iterable[Unit]) -> list[Unit]:
+def turns_of(
+    db: sqlite3.Connection, state: State, after: tuple[int, int], limit: int, *, failed_only: bool = False
+) -> list[tuple[ListedPerson, Unit]]:
+    """Return the next units, as :func:`unfinished`, each with its person."""
+    units = unfinished(db, state, after, limit, failed_only=failed_only)
+    persons = {number: person(db, number) for number in dict.fromkeys(unit.person for unit in units)}
+    return [(persons[unit.person], unit) for unit in units]
+
+
+def intend(db: sqlite3.Connection, number: int, before: Iterable[str] | None, units: Iterable[Unit]) -> list[Unit]:
     """Note that a person's units are about to be sent, and return them as they are then: INTENT, or COLLAPSED.
 
-    ``number`` is the person's, and ``before`` are the person's faces as they are now; every unit must have its sha256.
+    ``number`` is the person's, and ``before`` are the person's faces as they are now, None if the same request is to
+    create the person; every unit must have its sha256.
     """
-    db.execute("UPDATE persons SET before = ? WHERE id = ?", (json.dumps(list(before)), number))
+    if before is not None:
+        _set_before(db, number, before)
     return record(db, [evolve(unit, state=State.INTENT) for unit in units])
+
+
+def record_created(db: sqlite3.Connection, number: int, units: Iterable[Unit]) -> list[Unit]:
+    """As :func:`record`, for units with which their person was created, who had no faces before."""
+    _set_before(db, number, ())
+    return record(db, units)
+
+
+def _set_before(db: sqlite3.Connection, number: int, before: Iterable[str]) -> None:
+    db.execute("UPDATE persons SET before = ? WHERE id = ?", (json.dumps(list(before)), number))
 
 
 def record(db: sqlite3.Connection, units: Iterable[Unit]) -> list[Unit]:

@@ -6,7 +6,7 @@ import contextlib
 from collections import deque
 from functools import partial
 from itertools import groupby, islice
-from operator import attrgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import anyio
@@ -289,21 +289,23 @@ class Ingestion(EnteredOnce):
         return True
 
     async def _walk(self, state: State) -> AsyncGenerator[_Turn]:
-        queue = PersonQueue(0, "")
+        queue: PersonQueue | None = None
         after = (0, 0)
         failed_only = self._settings.retry and state is State.PENDING
         while not self._outages.stopping:
-            query = partial(queries.unfinished, state=state, after=after, limit=_READ_AT_ONCE, failed_only=failed_only)
-            units = await self._journal.do(query)
-            if not units:
+            query = partial(queries.turns_of, state=state, after=after, limit=_READ_AT_ONCE, failed_only=failed_only)
+            found = await self._journal.do(query)
+            if not found:
                 return
-            if len(units) == _READ_AT_ONCE and units[0].person != units[-1].person:
-                units = [unit for unit in units if unit.person != units[-1].person]  # who may have more units
-            after = (units[-1].person, units[-1].id)
-            for (number, person_id), theirs in groupby(units, attrgetter("person", "person_id")):
-                if queue.number != number:
-                    queue = PersonQueue(number, person_id)
-                while some := tuple(islice(theirs, self._limits.max_faces_per_person)):
+            last = found[-1][1]
+            if len(found) == _READ_AT_ONCE and found[0][1].person != last.person:
+                found = [(person, unit) for person, unit in found if unit.person != last.person]  # may have more units
+            after = (found[-1][1].person, found[-1][1].id)
+            for person, pairs in groupby(found, itemgetter(0)):
+                if queue is None or queue.person_id != person.person_id:
+                    queue = PersonQueue(person)
+                units = (unit for _, unit in pairs)
+                while some := tuple(islice(units, self._limits.max_faces_per_person)):
                     queue.waiting.append(some)
                     yield queue, state is State.AMBIGUOUS
 

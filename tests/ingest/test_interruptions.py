@@ -63,9 +63,12 @@ async def test_an_outage_costs_time_and_no_picture(store, people, run_on):
 
 
 @pytest.mark.parametrize("fault", [213, "lose"])
-async def test_effects_that_may_have_happened_are_settled(store, people, run_on, fault):
+@pytest.mark.parametrize("shots", [1, 4])
+async def test_effects_that_may_have_happened_are_settled(store, tmp_path, run_on, fault, shots):
     """Every second effect fails, before or after it is applied: nothing is lost, nothing is there twice."""
     effects = []
+    people = write_people(tmp_path / "people", 3, shots)
+    everybody = {f"person{person}": set(range(shots)) for person in range(3)}
 
     def plan(name):
         if name in {"addface", "newperson"}:
@@ -74,7 +77,7 @@ async def test_effects_that_may_have_happened_are_settled(store, people, run_on,
         return ""
 
     async with serving(store, plan=plan) as (session, _):
-        assert EVERYBODY == await shots_of(session, store, run_on(session, people))
+        assert everybody == await shots_of(session, store, run_on(session, people))
 
 
 async def test_a_request_that_always_fails_is_given_up(store, people, run_on, journal):
@@ -95,7 +98,7 @@ async def test_a_request_that_always_fails_is_given_up(store, people, run_on, jo
 async def test_a_service_that_does_nothing_right_ends_the_run(store, tmp_path, run_on, journal):
     """It answers, but fails every effect: only a few pictures fail, not all."""
     people = write_people(tmp_path / "people", 40, 1)
-    async with serving(store, plan=after(0, 107, "addface")) as (session, network):
+    async with serving(store, plan=after(0, 107, "newperson")) as (session, network):
         with pytest.raises(UnavailableError):
             await finished(run_on(session, people, max_at_once=4))
         network.plan = lambda name: ""
@@ -133,7 +136,7 @@ async def test_a_run_that_is_stopped_ends_what_is_under_way(store, tmp_path, run
         assert 1 <= run.summary.done <= 4
         assert run.summary.done == sum(map(len, enrolled(store).values()))
         assert 30 == (await finished(run_on(session, people))).done
-    assert 30 == network.calls.count("addface")
+    assert 30 == network.calls.count("newperson")
 
 
 async def test_a_run_that_waits_can_be_stopped(store, people, run_on):

@@ -39,6 +39,40 @@ async def test_a_folder_is_enrolled(store, people, run_on):
     assert summary.faces_per_second == pytest.approx(12 / summary.seconds)
 
 
+async def test_a_person_is_created_with_their_only_picture(store, tmp_path, run_on):
+    """One request a person, and two turns of the journal for all who come together; later pictures are added."""
+    people = write_people(tmp_path / "people", 30, 1)
+    async with serving(store) as (session, network):
+        summary = await finished(run_on(session, people))
+        assert (30, 0) == (summary.done, summary.failed)
+        assert {"newperson": 30, "getpersonids": 1, "getgroupids": 1} == Counter(network.calls)
+        write_people(tmp_path / "more", 30, 2)
+        network.calls.clear()
+        await finished(run_on(session, tmp_path / "more"))
+    assert 0 == network.calls.count("newperson")
+    assert {f"person{person}": {0, 1} for person in range(30)} == {
+        person: set(shots) for person, shots in enrolled(store).items()
+    }
+
+
+async def test_a_person_whose_only_picture_is_refused_is_created_without(store, tmp_path, run_on):
+    """And the unit has the service's reason."""
+    people = write_people(tmp_path / "people", 1, 0)
+    (people / "person0" / "0.jpg").write_bytes(b"nobody")
+    async with serving(store) as (session, _):
+        [unit] = await outcomes(run_on(session, people))
+        assert ["staff"] == list((await session.get_info("person0")).group_ids)
+    assert ("failed", "-1101") == (unit.state.value, unit.code)
+
+
+async def test_a_person_who_exists_gets_the_only_picture(store, tmp_path, run_on):
+    people = write_people(tmp_path / "people", 1, 1)
+    async with serving(store) as (session, _):
+        await session.new_person("person0", ["others"], picture(0, 40))
+        assert 1 == (await finished(run_on(session, people))).done
+    assert {0, 40} == set(enrolled(store)["person0"])
+
+
 async def test_a_second_run_sends_nothing(store, people, run_on):
     """Nor does it read a picture: dates and sizes tell that nothing has changed. It asks which database it is."""
     async with serving(store) as (session, network):

@@ -25,13 +25,13 @@ def ada(tmp_path):
     return lambda shots: write_people(tmp_path / "people", 1, shots)
 
 
-async def crash(network, run, how):
-    """Cancel a run while it does not know what became of its first addface, whose request or answer was lost."""
+async def crash(network, run, how, effect="addface"):
+    """Cancel a run while it does not know what became of its first such effect, whose request or answer was lost."""
     with anyio.CancelScope() as scope:
         sent = []
 
         def plan(name):
-            if name == "addface":
+            if name == effect:
                 sent.append(name)
                 return how
             if sent:
@@ -69,6 +69,7 @@ async def test_pictures_that_are_gone_are_told_by_the_faces(store, ada, run_on, 
     shots, how, *end = case
     people = ada(shots)
     async with serving(store, **ONCE) as (session, network):
+        await session.new_person("person0", ["staff"])
         await crash(network, run_on(session, people), how)
         for path in people.rglob("*.jpg"):
             path.unlink()
@@ -98,6 +99,7 @@ async def test_a_picture_that_changed_meanwhile_is_another_one(store, ada, run_o
     """The old one is told by its face, the new one is added."""
     people = ada(1)
     async with serving(store, **ONCE) as (session, network):
+        await session.new_person("person0", ["staff"])
         await crash(network, run_on(session, people), "lose")
         (people / "person0" / "00.jpg").write_bytes(picture(0, 55))
         summary = await finished(run_on(session, people))
@@ -162,6 +164,7 @@ async def test_nobody_guesses_when_others_have_filled_the_person(store, ada, run
     """The request is refused as a whole, and none of the faces is known to be the picture's."""
     people = ada(1)
     async with serving(store, **ONCE) as (session, network):
+        await session.new_person("person0", ["staff"])
         await crash(network, run_on(session, people), "refuse")
         await session.add_face("person0", [picture(0, shot) for shot in range(40, 60)])
         units = await outcomes(run_on(session, people))
@@ -186,9 +189,64 @@ async def test_a_picture_that_is_refused_now_was_refused_before(store, ada, run_
     """What the service makes nothing of cannot have been added by the lost request."""
     people = ada(1)
     async with serving(store, **ONCE) as (session, network):
+        await session.new_person("person0", ["staff"])
         await crash(network, run_on(session, people), "refuse")
         network.plan = lambda name: -1102 if name == "addface" else ""
         assert {"00.jpg": ("failed", "-1102")} == ends(await outcomes(run_on(session, people)))
+
+
+# Persons who are created with their only picture
+
+
+@pytest.mark.parametrize("how", ["refuse", "lose"])
+async def test_whether_a_person_was_created_is_found_out(store, ada, run_on, journal, how):
+    """With the picture, if it was; the unit has the id of its face."""
+    people = ada(1)
+    async with serving(store, **ONCE) as (session, network):
+        await crash(network, run_on(session, people), how, "newperson")
+        assert (how == "lose") == bool(enrolled(store))
+        [unit] = [unit for unit in await outcomes(run_on(session, people)) if unit.state is State.DONE]
+        assert {"person0": {0: unit.face_id}} == enrolled(store)
+        async with verify(session, journal) as differences:
+            assert [] == [difference async for difference in differences]
+
+
+@pytest.mark.parametrize("how", ["refuse", "lose"])
+async def test_whose_person_it_is_cannot_be_told_without_the_picture(store, ada, run_on, how):
+    """Somebody else may have created the person: nothing is guessed, and the reason says so."""
+    people = ada(1)
+    async with serving(store, **ONCE) as (session, network):
+        await crash(network, run_on(session, people), how, "newperson")
+        (people / "person0" / "00.jpg").unlink()
+        if how == "refuse":
+            await session.new_person("person0", ["staff"], picture(0, 40))
+        [unit] = await outcomes(run_on(session, people))
+    assert ("failed", "missing") == (unit.state.value, unit.code)
+    assert "may have been added" in unit.reason
+
+
+async def test_a_person_whom_somebody_else_creates_meanwhile_gets_the_picture(store, ada, run_on):
+    """The creation was refused or lost; the other one's face is not taken for the picture's."""
+    people = ada(1)
+    async with serving(store, **ONCE) as (session, network):
+        await crash(network, run_on(session, people), "refuse", "newperson")
+        other = (await session.new_person("person0", ["staff"], picture(0, 40))).face_id
+        [unit] = await outcomes(run_on(session, people))
+    assert {"person0": {40: other, 0: unit.face_id}} == enrolled(store)
+
+
+async def test_a_lost_creation_is_told_from_that_of_somebody_else(store, ada, run_on):
+    """In the same run, after an outage: the face is the picture's, and is not added again."""
+    people = ada(1)
+
+    def plan(name):
+        away = name == "newperson" and network.calls.count("newperson") == 1
+        return "lose" if away or (name != "newperson" and network.calls.count("getgroupids") < 3) else ""
+
+    async with serving(store, plan=plan, **ONCE) as (session, network):
+        [unit] = await outcomes(run_on(session, people))
+    assert 2 == network.calls.count("newperson")
+    assert {"person0": {0: unit.face_id}} == enrolled(store)
 
 
 async def test_a_dry_run_leaves_doubts_as_they_are(store, ada, run_on):
