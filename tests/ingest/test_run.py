@@ -45,7 +45,7 @@ async def test_a_person_is_created_with_their_only_picture(store, tmp_path, run_
     async with serving(store) as (session, network):
         summary = await finished(run_on(session, people))
         assert (30, 0) == (summary.done, summary.failed)
-        assert {"newperson": 30, "getpersonids": 1, "getgroupids": 1} == Counter(network.calls)
+        assert {"newperson": 30, "getpersonids": 1, "getgroupids": 2} == Counter(network.calls)
         write_people(tmp_path / "more", 30, 2)
         network.calls.clear()
         await finished(run_on(session, tmp_path / "more"))
