@@ -9,7 +9,7 @@
     identify/      identify: one picture, some, or folders of them
     enroll/        enroll, merge-journals
     doctor/        doctor, and its checks
-    demo/          demo, and the people in it
+    demo/          demo, draw, and the people in them
     html/          the pages of reports
     pictures.py    pictures in folders, smaller copies of them, and the faces in them
     options.py     options that commands share, and the session that they lead to

@@ -9,6 +9,7 @@ import typer
 
 from face_async._version import __version__
 from face_async.cli.demo.command import demo
+from face_async.cli.demo.draw import draw
 from face_async.cli.doctor.command import doctor
 from face_async.cli.enroll.command import enroll, merge_journals_command
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start here": (demo, serve_command, doctor),
+    "Start here": (demo, draw, serve_command, doctor),
     "Enroll": (enroll, merge_journals_command),
     "Recognize": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),

@@ -28,6 +28,15 @@ def verify(
     person_id: PersonId,
     image: Image,
     *,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=0,
+            max=100,
+            help=f"The confidence from which on it is the person; without it the service decides: {SAME_PERSON:g}.",
+        ),
+    ] = None,
     db: Db = None,
     base_url: BaseUrl = None,
     recognizer: RecognizerOption = RecognizerName.AUTO,
@@ -35,12 +44,14 @@ def verify(
 ) -> None:
     """Tell whether a picture shows a person; the exit code is 1 if it does not."""
     result = ask(lambda session: session.verify(person_id, image), db=db, base_url=base_url, recognizer=recognizer)
+    matches = result.is_match if threshold is None else result.confidence >= threshold
     if as_json:
-        say_json({"person_id": person_id, "image": image, **fields_of(result)})
+        say_json({"person_id": person_id, "image": image, **fields_of(result), "same_person": matches})
     else:
-        said = "yes: {} shows {}" if result.is_match else "no: {} does not show {}"
-        say(f"{said.format(printable(image), printable(person_id))}, confidence {result.confidence:.1f} of 100")
-    raise typer.Exit(Exit.OK if result.is_match else Exit.NO)
+        said = "yes: {} shows {}" if matches else "no: {} does not show {}"
+        bound = "" if threshold is None else f" (from {threshold:g} on it is)"
+        say(f"{said.format(printable(image), printable(person_id))}, confidence {result.confidence:.1f} of 100{bound}")
+    raise typer.Exit(Exit.OK if matches else Exit.NO)
 
 
 def compare(

@@ -82,6 +82,15 @@ def test_verify_says_yes_and_no(say, ada, nobody):
     assert (no.code, no.out[:3]) == (1, "no:")
 
 
+def test_verify_decides_by_a_threshold_of_ones_own(say, nobody):
+    """The service's own verdict stays in the JSON; words and exit code follow the threshold."""
+    said = say("verify", "ada", nobody, "--threshold", "0", "--json")
+    told = json.loads(said.out)
+    assert (said.code, told["is_match"], told["same_person"]) == (0, False, True)
+    assert say("verify", "ada", nobody, "--threshold", "0").out.startswith("yes: ")
+    assert say("verify", "ada", nobody, "--threshold", "99").out.endswith("(from 99 on it is)\n")
+
+
 def test_compare_tells_the_same_person_from_two(say, ada, nobody):
     same, two = say("compare", ada, ada), say("compare", ada, nobody, "--threshold", "90")
     assert (same.code, same.out) == (0, "the same person: similarity 100.0 of 100\n")

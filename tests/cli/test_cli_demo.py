@@ -132,3 +132,29 @@ def test_the_map_of_the_command_line_names_every_file_and_folder_that_there_is()
     files = {path.name for path in home.glob("*.py")} - {"__init__.py"}
     folders = {f"{path.parent.name}/" for path in home.glob("*/__init__.py")}
     assert set(re.findall(r"^    (\S+)", cli.__doc__ or "", re.MULTILINE)) == files | folders
+
+
+def test_what_was_drawn_can_be_enrolled_and_recognized_and_strangers_are_nobody(say, tmp_path, monkeypatch):
+    """The commands of the README, as they stand there, after ``draw``."""
+    monkeypatch.chdir(tmp_path)
+    assert say("draw", ".", "--people", "3").out.splitlines() == [
+        "drew 11 pictures: 3 people in people to enroll,",
+        "and a new picture of each, and of two strangers, in probes to recognize",
+    ]
+    for command, *more in (["enroll people/"], ["identify probes/ --report who.html", "--threshold", "75"]):
+        said = say(*command.split(), "--group", "staff", "--recognizer", "fingerprint", *more)
+    assert "3 recognized, 2 unknown, 0 failed" in said.err
+    said = say("identify", "probes/ada.jpg", "probes/stranger-1.jpg", "-g", "staff", "--recognizer", "fingerprint")
+    ada, stranger, *_ = said.out.splitlines()
+    assert re.fullmatch(r"probes/ada\.jpg: ada, confidence 9\d\.\d of 100", ada)
+    assert re.match(r"probes/stranger-1\.jpg: nobody; the nearest is \w+, .* below the threshold of 90", stranger)
+
+
+def test_drawing_again_changes_nothing_and_replaces_nobodys_file(say, tmp_path):
+    say("draw", tmp_path, "--people", "1", "--faces", "1")
+    assert say("draw", tmp_path, "--people", "1", "--faces", "1").out.startswith("drew 0 pictures, 4 were there")
+    own = tmp_path / "people" / "ada" / "1.jpg"
+    own.write_bytes(b"mine")
+    said = say("draw", tmp_path, "--people", "1", "--faces", "1")
+    assert (said.code, own.read_bytes()) == (2, b"mine")
+    assert said.err == f"face-async: {own} exists and is another file; choose another folder\n"

@@ -75,15 +75,16 @@ class Outputs(Output):
 
 
 class Table(Output):
-    """A table of all candidates at the end, for a few pictures."""
+    """Who is in each picture, and a table of all candidates, at the end: for a few pictures."""
 
     def __init__(self) -> None:
+        self._verdicts: list[str] = []
         self._rows: list[tuple[str | Text, ...]] = []
 
     def add(self, identified: Identification) -> None:
         """Take an identification."""
-        if not identified.candidates and identified.error is None:
-            self._rows.append((identified.image, Text("nobody", "dim"), "", "", ""))
+        if identified.error is None:
+            self._verdicts.append(f"{printable(identified.image, _LONGEST_PATH)}: {_who(identified)}")
         for place, candidate in enumerate(identified.candidates):
             style = "dim" if candidate.confidence < identified.threshold else "bold green" if place == 0 else ""
             image = identified.image if place == 0 else ""
@@ -91,8 +92,10 @@ class Table(Output):
             self._rows.append((image, person, confidence, candidate.face_id, candidate.tag))
 
     def close(self, *, complete: bool) -> None:
-        """Print the table."""
+        """Print who is in each picture, and the table."""
         del complete  # the error says that the table is not complete
+        for verdict in self._verdicts:
+            say(verdict)
         if self._rows:
             say_table(("picture", "person", "confidence", "face", "tag"), self._rows)
 
@@ -177,6 +180,17 @@ class Csv(Output):
         """Close the file."""
         del complete  # a CSV has no end to write
         self._file.close()
+
+
+def _who(identified: Identification) -> str:
+    """Return who is in a picture that was searched for everywhere, and why."""
+    if not identified.candidates:
+        return "nobody; no face in these groups is like it"
+    best = identified.candidates[0]
+    near = f"{printable(best.person_id)}, confidence {best.confidence:.1f} of 100"
+    if identified.verdict is Verdict.RECOGNIZED:
+        return near
+    return f"nobody; the nearest is {near}, below the threshold of {identified.threshold:g}"
 
 
 def _fields(identified: Identification) -> dict[str, object]:

@@ -1,0 +1,66 @@
+"""``draw``: pictures of drawn people in folders, to try all other commands with."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from face_async.cli.demo.people import drawn_people, drawn_strangers
+from face_async.cli.exits import fail
+from face_async.cli.output import say
+from face_async.cli.progress import live_progress
+from face_async.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from face_async.cli.demo.people import Participant
+    from face_async.cli.pictures import PictureSource
+
+
+def draw(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two folders are made; . is here.")],
+    *,
+    people: Annotated[int, typer.Option("--people", min=1, max=1_000, help="How many people to draw.")] = 12,
+    faces: Annotated[int, typer.Option("--faces", min=1, max=20, help="How many pictures to enroll of each.")] = 2,
+) -> None:
+    """Draw pictures of people to try things with: FOLDER/people to enroll, FOLDER/probes to recognize.
+
+    FOLDER/people has a sub-folder for each person, named by id. FOLDER/probes has one more picture of each, and two
+    strangers. The pictures are always the same ones. A file that exists and is not one of them is never replaced.
+    """
+    written = kept = 0
+    with live_progress() as progress:
+        drawn = progress.track(drawn_people(people, faces=faces), total=people, description="drawing")
+        for person in (*drawn, *drawn_strangers()):
+            for path, picture in _files_of(person, folder):
+                is_new = _write(path, picture)
+                written += is_new
+                kept += not is_new
+    there = f", {kept:,} were there" if kept else ""
+    say(f"drew {written:,} pictures{there}: {people:,} people in {printable(str(folder / 'people'))} to enroll,")
+    say(f"and a new picture of each, and of two strangers, in {printable(str(folder / 'probes'))} to recognize")
+
+
+def _files_of(person: Participant, folder: Path) -> Iterator[tuple[Path, PictureSource]]:
+    """Yield where each picture of a drawn person belongs, and the picture."""
+    for number, picture in enumerate(person.enrolled, 1):
+        yield folder / "people" / person.person_id / f"{number}.jpg", picture
+    for picture in person.probes:
+        yield folder / "probes" / f"{person.person_id}.jpg", picture
+
+
+def _write(path: Path, picture: PictureSource) -> bool:
+    """Write a picture unless it is there already; return whether it was written."""
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        if path.read_bytes() != content:
+            raise fail(f"{printable(str(path))} exists and is another file; choose another folder") from None
+        return False
+    return True
