@@ -1,10 +1,13 @@
-"""Every example of the README and of its page of programs, run as it stands."""
+"""Every example of the README, of its page of programs and of the cookbook, run as it stands."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import json
 import re
 import runpy
-import shutil
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,26 +15,29 @@ import anyio.to_thread
 import httpx
 import mypy.api
 import pytest
+from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
+from django.http import HttpRequest
 
 import face_async
-from face_async import Credentials, FaceSession
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
-from face_async.server import Store, create_app, serve_in_background
+from face_async.server import serve_in_background
 from face_async.testing import FaceServer
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-PROGRAMS = Path(face_async.__file__).parent / "docs" / "programs.md"  # which the wheel leaves out
-PAGES = [README, PROGRAMS.read_text("utf-8") if PROGRAMS.exists() else ""]
+DOCS = Path(face_async.__file__).parent / "docs"  # which the wheel leaves out
+PAGES = [README, *((DOCS / page).read_text("utf-8") for page in ("programs.md", "cookbook.md") if DOCS.exists())]
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", "".join(PAGES), re.MULTILINE | re.DOTALL)
 
-needs_programs = pytest.mark.skipif(not PROGRAMS.exists(), reason="the wheel leaves the documentation out")
+needs_docs = pytest.mark.skipif(not DOCS.exists(), reason="the wheel leaves the documentation out")
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Pictures as the examples name them, in the working folder."""
-    for shot, name in enumerate(["ada-1.jpg", "ada-2.jpg", "probe.jpg"]):
+    for shot, name in enumerate(["people/ada/1.jpg", "people/ada/2.jpg", "probes/ada.jpg"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(draw_portrait(0, shot=shot))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -49,19 +55,20 @@ def names_of(text: str) -> dict:
 
 
 def test_there_is_no_example_without_a_test():
-    """All python blocks of the README and of the page of programs are run below."""
+    """All python blocks of the pages are run below."""
     beginnings = [
-        "from face_async.local import",
+        "anyio.run(main)",
         "from starlette",
         "def ingest",
-        *(["def enroll", "from fastapi", "from face_async.sync", "def test_patience"] if PROGRAMS.exists() else []),
+        *(["def enroll", "def look_at", "def test_patience"] if DOCS.exists() else []),
+        *(["from fastapi", "from django", "from celery", "session = await"] if DOCS.exists() else []),
     ]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
 
 def test_the_first_program_finds_ada(folder, capsys):
     """The program prints the best candidate, and leaves its database behind; it can be run again."""
-    (folder / "program.py").write_text(example("from face_async.local import"))
+    (folder / "program.py").write_text(example("anyio.run(main)"))
 
     for _ in range(2):
         runpy.run_path(str(folder / "program.py"))
@@ -69,48 +76,47 @@ def test_the_first_program_finds_ada(folder, capsys):
     assert (folder / "faces.db").exists()
 
 
-@pytest.mark.anyio
-async def test_the_web_back_end_says_who_it_is(folder, monkeypatch):
-    """The example's application answers over http with a session of its own, configured by the environment."""
-    app = names_of(example("from starlette"))["app"]
-    credentials = Credentials("AKID", "key")
-    with Store() as store:
-        faces = create_app(store, credentials=credentials, recognizer="fingerprint")
-        async with serve_in_background(faces) as server:
-            values = {
-                "APPID": "1",
-                "BUCKET": "b",
-                "SECRET_ID": "AKID",
-                "SECRET_KEY": "key",
-                "BASE_URL": server.base_url,
-            }
-            for name, value in values.items():
-                monkeypatch.setenv(f"FACE_ASYNC_{name}", value)
-            async with FaceSession.from_env() as session:
-                await session.new_person("ada", ["staff"], Path("ada-1.jpg"))
+@pytest.fixture
+async def service(folder, monkeypatch):
+    """A service that the environment names, and that knows Ada in the group of the examples."""
+    with FaceServer() as server:
+        await server.session().new_person("ada", ["staff"], Path("people/ada/1.jpg"))
+        async with server.serve() as base_url:
+            for name, value in server.environment(base_url).items():
+                monkeypatch.setenv(name, value)
+            yield server
 
-            async with serve_in_background(app) as back_end, httpx.AsyncClient(base_url=back_end.base_url) as browser:
-                answer = await browser.post("/who", content=draw_portrait(0, shot=2))
-                refused = await browser.post("/who", content=b"GIF89a")
+
+@asynccontextmanager
+async def browsing(app):
+    async with serve_in_background(app) as back_end, httpx.AsyncClient(base_url=back_end.base_url) as browser:
+        yield browser
+
+
+@pytest.mark.anyio
+async def test_the_web_back_end_says_who_it_is_and_maps_errors(service):
+    """The example's application answers over http with a session of its own, configured by the environment."""
+    async with browsing(names_of(example("from starlette"))["app"]) as browser:
+        answer = await browser.post("/who", content=draw_portrait(0, shot=2))
+        refused = await browser.post("/who", content=b"GIF89a")
+        too_large = await browser.post("/who", content=draw_portrait(0) + bytes(1_600_000))
+        service.faults.add("identify", code=-1306)
+        nowhere = await browser.post("/who", content=draw_portrait(0))
 
     assert "ada" == answer.json()["candidates"][0]["person_id"]
-    assert 502 == refused.status_code
+    assert [422, 413, 404] == [error.status_code for error in (refused, too_large, nowhere)]
     assert "GIF" in refused.json()["error"]
 
 
 @pytest.mark.anyio
 async def test_the_ingestion_script_adds_what_is_good_and_names_what_is_not(folder, capsys):
     """Every picture of the folder is added to its person, and a broken one is printed with its reason."""
-    pictures = folder / "people" / "ada"
-    pictures.mkdir(parents=True)
-    for picture in folder.glob("*.jpg"):
-        shutil.copy(picture, pictures)
-    (pictures / "zero.jpg").touch()
+    (folder / "people" / "ada" / "zero.jpg").touch()
 
     async with local_session(recognizer="fingerprint") as session:
         await session.new_person("ada", ["staff"])
         await names_of(example("def ingest"))["ingest"](session, folder / "people")
-        assert 3 == len(await session.get_face_ids("ada"))
+        assert 2 == len(await session.get_face_ids("ada"))
 
     assert capsys.readouterr().out.startswith("zero.jpg the image")
 
@@ -131,7 +137,7 @@ async def test_the_fan_out_finds_everybody_in_order(folder, capsys):
     assert "p1" == found.best.person_id
 
 
-@needs_programs
+@needs_docs
 @pytest.mark.anyio
 async def test_the_test_of_ones_own_passes():
     """The example for users' tests is a test, and passes."""
@@ -139,14 +145,10 @@ async def test_the_test_of_ones_own_passes():
         await names_of(example("def test_patience"))["test_patience"](server, server.session())
 
 
-@needs_programs
+@needs_docs
 @pytest.mark.anyio
 async def test_the_enrollment_enrolls_every_picture_once(folder):
     """Run twice, it does nothing more the second time."""
-    pictures = folder / "people" / "ada"
-    pictures.mkdir(parents=True)
-    for picture in folder.glob("*.jpg"):
-        shutil.copy(picture, pictures)
     enroll = names_of(example("def enroll"))["enroll"]
 
     async with local_session(recognizer="fingerprint") as session:
@@ -155,49 +157,89 @@ async def test_the_enrollment_enrolls_every_picture_once(folder):
             summary = await enroll(session, folder / "people")
             assert summary.complete
             added.append(summary.added)
-            assert 3 == len(await session.get_face_ids("ada"))
+            assert 2 == len(await session.get_face_ids("ada"))
         assert ["ada"] == await session.get_person_ids("staff")
 
-    assert [3, 0] == added
+    assert [2, 0] == added
 
 
-@needs_programs
+@needs_docs
 @pytest.mark.anyio
-async def test_fastapi_says_who_it_is_and_how_it_says_so(folder, monkeypatch):
-    """The result is the answer's body, and its class the schema of it."""
+async def test_fastapi_says_who_it_is_and_how_it_says_so(service):
+    """The result is the answer's body, and its class the schema of it; errors have statuses of their own."""
     app = names_of(example("from fastapi"))["app"]
-    with FaceServer() as server:
-        await server.session().new_person("ada", ["staff"], Path("ada-1.jpg"))
-        async with server.serve() as base_url:
-            for name, value in server.environment(base_url).items():
-                monkeypatch.setenv(name, value)
-            async with serve_in_background(app) as back_end, httpx.AsyncClient(base_url=back_end.base_url) as browser:
-                answer = await browser.post("/who", files={"picture": draw_portrait(0, shot=2)})
+    async with browsing(app) as browser:
+        answer = await browser.post("/who", files={"picture": draw_portrait(0, shot=2)})
+        refused = await browser.post("/who", files={"picture": b"GIF89a"})
+        service.faults.add("identify", code=107, times=20)
+        away = await browser.post("/who", files={"picture": draw_portrait(0)})
     assert "ada" == answer.json()["candidates"][0]["person_id"]
+    assert [422, 503] == [refused.status_code, away.status_code]
     schema = app.openapi()["paths"]["/who"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert {"$ref": "#/components/schemas/IdentifyResult"} == schema
 
 
-@needs_programs
+@needs_docs
 @pytest.mark.anyio
-async def test_a_program_without_async_finds_everybody(folder, monkeypatch, capsys):
-    with FaceServer() as server:
-        await server.session().new_person("ada", ["staff"], Path("ada-1.jpg"))
-        async with server.serve() as base_url:
-            for name, value in server.environment(base_url).items():
-                monkeypatch.setenv(name, value)
-            look_at = names_of(example("from face_async.sync"))["look_at"]
-            await anyio.to_thread.run_sync(look_at, folder)
-    assert 3 == capsys.readouterr().out.count("Candidate(person_id='ada'")
+async def test_django_says_who_it_is(service):
+    """An uploaded file is an image, in Django's memory or in a temporary file of its own."""
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="none")
+    who = names_of(example("from django"))["who"]
+    for content, status in ((draw_portrait(0, shot=2), 200), (b"GIF89a", 422)):
+        in_memory = SimpleUploadedFile("picture.jpg", content)
+        in_a_file = TemporaryUploadedFile("picture.jpg", "image/jpeg", len(content), None)
+        in_a_file.write(content)
+        in_a_file.seek(0)
+        for upload in (in_memory, in_a_file):
+            request = HttpRequest()
+            request.FILES["picture"] = upload
+            answer = await who(request)
+            assert status == answer.status_code
+            assert status != 200 or {"person": "ada"} == json.loads(answer.content)
+            upload.close()
+
+
+@needs_docs
+@pytest.mark.anyio
+async def test_a_task_of_celery_adds_a_face(service, folder):
+    """As a worker calls it; the session lives as long as the worker process."""
+    names = names_of(example("from celery"))
+
+    def work():
+        assert 1 == names["add_picture"]("ada", str(folder / "people" / "ada" / "2.jpg"))
+        names["session"]().close()
+
+    await anyio.to_thread.run_sync(work)
+    assert 2 == len(await service.session().get_face_ids("ada"))
+
+
+@needs_docs
+def test_the_cells_of_the_notebook_run_twice(folder, capsys):
+    """As a notebook runs them: in one event loop, and awaiting."""
+    cells = compile(example("session = await"), "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for _ in range(2):
+        asyncio.run(eval(cells, {}))
+        assert "Candidate(person_id='ada'" in capsys.readouterr().out
+
+
+@needs_docs
+@pytest.mark.anyio
+async def test_a_program_without_async_finds_everybody(service, folder, capsys):
+    look_at = names_of(example("def look_at"))["look_at"]
+    await anyio.to_thread.run_sync(look_at, folder / "people" / "ada")
+    assert 2 == capsys.readouterr().out.count("Candidate(person_id='ada'")
 
 
 def test_every_example_satisfies_a_strict_type_checker(tmp_path):
     """Each by itself, as it is pasted: what it returns, takes and reads from an outcome's item is known."""
-    for number, text in enumerate(EXAMPLES):
+    programs = [text for text in EXAMPLES if "session = await" not in text]  # a notebook's cells are no module
+    for number, text in enumerate(programs):
         (tmp_path / f"example_{number}.py").write_text(text)
-    options = ["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}"]
-    report, problems, status = mypy.api.run([*options, str(tmp_path)])
-    assert (f"Success: no issues found in {len(EXAMPLES)} source files\n", "", 0) == (report, problems, status)
+    # Neither Django nor Celery is typed.
+    options = ["--strict", "--config-file=", "--ignore-missing-imports", "--allow-untyped-decorators"]
+    report, problems, status = mypy.api.run([*options, f"--cache-dir={tmp_path / 'cache'}", str(tmp_path)])
+    assert (f"Success: no issues found in {len(programs)} source files\n", "", 0) == (report, problems, status)
 
 
 def test_the_readme_can_be_read_in_one_go():
@@ -211,4 +253,4 @@ def test_every_page_that_the_readme_names_is_there():
         for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
         if not (Path(__file__).parents[1] / target).exists()
     ]
-    assert missing == [] or not PROGRAMS.exists()
+    assert missing == [] or not DOCS.exists()
