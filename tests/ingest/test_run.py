@@ -57,12 +57,12 @@ async def test_a_person_is_created_with_their_only_picture(store, tmp_path, run_
 
 async def test_a_person_whose_only_picture_is_refused_is_created_without(store, tmp_path, run_on):
     """And the unit has the service's reason."""
-    people = write_people(tmp_path / "people", 1, 0)
-    (people / "person0" / "0.jpg").write_bytes(b"nobody")
-    async with serving(store) as (session, _):
+    people = write_people(tmp_path / "people", 1, 1)
+    async with serving(store, plan=lambda _: -1101 if b"filename=" in network.body else "") as (session, network):
         [unit] = await outcomes(run_on(session, people))
         assert ["staff"] == list((await session.get_info("person0")).group_ids)
     assert ("failed", "-1101") == (unit.state.value, unit.code)
+    assert 2 == network.calls.count("newperson")
 
 
 async def test_a_person_who_exists_gets_the_only_picture(store, tmp_path, run_on):
