@@ -90,6 +90,9 @@ Threshold = Annotated[
 ]
 AtOnce = Annotated[int, typer.Option("--at-once", metavar="N", min=1, max=1_000, help="Pictures under way at once.")]
 FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Take pictures, too, to which a link or a path leads out of the folder.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, no table and no summary; errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 

@@ -35,6 +35,15 @@ def serve_command(
             "else a quarter of the machine's or the container's.",
         ),
     ] = None,
+    body_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--body-memory",
+            metavar="MB",
+            min=1,
+            help="Memory for the bodies of all requests under way; else 128, or an eighth of a small machine's.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Take only requests as the specification and the official clients have.")
     ] = False,
@@ -75,7 +84,7 @@ def serve_command(
     machine can reach the server.
     """
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
-    from face_async.server import Account, ConnectionLimits, Store, create_app  # noqa: PLC0415
+    from face_async.server import Account, ConnectionLimits, RequestLimits, Store, create_app  # noqa: PLC0415
     from face_async.server import serve as run  # noqa: PLC0415
 
     configured = ProjectAccess.from_env()
@@ -89,10 +98,12 @@ def serve_command(
             say(f"export {name}={shlex.quote(value)}")
         tell(f"serving {db} on {base_url}; Ctrl-C stops it")
 
+    max_body_bytes = None if body_memory is None else body_memory * 1_000_000
     with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
         app = create_app(
             store,
             credentials=[Account(project.appid, (project.bucket,), project.credentials)],
+            request_limits=RequestLimits(max_body_bytes=max_body_bytes),
             recognizer=recognizer.value,
             replay_protection=replay_protection,
             strict=strict,

@@ -162,7 +162,8 @@ def _make_file(path: str) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        pass
+        if not os.path.isfile(path):  # noqa: PTH113 - paths are str down here
+            raise JournalError(f"{path} cannot be opened as a journal: it is no regular file") from None
     except OSError as error:
         raise JournalError(f"{shown(path)} cannot be made: {error.strerror}") from None
 

@@ -6,6 +6,7 @@ Needs the extra ``server``; the extra ``recognition`` adds real face recognition
 from face_async.limits import ServiceLimits
 from face_async.server.app import create_app
 from face_async.server.background import RunningServer, serve, serve_in_background
+from face_async.server.bounds.admission import RequestLimits
 from face_async.server.bounds.connections import ConnectionLimits
 from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
@@ -20,6 +21,7 @@ __all__ = [
     "Fault",
     "Faults",
     "Recognizer",
+    "RequestLimits",
     "RunningServer",
     "ServiceLimits",
     "Store",

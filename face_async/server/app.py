@@ -12,6 +12,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import RunVar
 from attrs import field, frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,6 +24,8 @@ from starlette.routing import Route
 from face_async.errors import ReturnCode
 from face_async.limits import ServiceLimits
 from face_async.server import recognition
+from face_async.server.bounds.admission import RequestLimits
+from face_async.server.bounds.bodies import BodyMemory, most_body_bytes
 from face_async.server.envelope import envelope
 from face_async.server.faults import ScriptedAnswer
 from face_async.server.fetch import Fetcher
@@ -61,6 +64,7 @@ def create_app(
     *,
     credentials: Credentials | Sequence[Account],
     limits: ServiceLimits = ServiceLimits(),
+    request_limits: RequestLimits = RequestLimits(),
     recognizer: str | Recognizer = "auto",
     faults: Faults | None = None,
     replay_protection: bool = False,
@@ -77,6 +81,7 @@ def create_app(
         store: The database; whoever opened it closes it, after the last request.
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
         limits: The service's limits.
+        request_limits: What requests under way may take together.
         recognizer: What compares faces: ``"faces"``, ``"fingerprint"``, ``"auto"`` (faces where it is installed)
             or a recognizer of your own, which you close.
         faults: Scripted faults, for tests; None for none.
@@ -94,7 +99,8 @@ def create_app(
         clock: Unix time in seconds.
 
     Raises:
-        ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, or no recognizer has this name.
+        ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, no recognizer has this name, or
+            the accounts have two keys for one SecretID of an appid.
         StoreError: The file of used signatures cannot be opened.
     """
     clock = clock if faults is None else faults.skewed(clock)
@@ -104,7 +110,7 @@ def create_app(
     if others := store.recognizers() - {chosen.name}:
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
-    finder = FaceFinder(chosen, fetcher)
+    finder = FaceFinder(chosen, fetcher, request_limits)
     endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity())
     routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
     middleware = [Middleware(_Dated, clock=clock), Middleware(Targets)]
@@ -128,6 +134,8 @@ class Endpoints:
     strict: bool
     identity: str
     failures: FailureLog = field(factory=FailureLog)
+    # An application may be served by several event loops.
+    _bodies: RunVar[BodyMemory] = field(factory=lambda: RunVar("face_async.server.bodies"))
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         """Return the endpoint of the specification's ``name``."""
@@ -156,19 +164,30 @@ class Endpoints:
     async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.
         signature = await self.guard.admit(request.headers.get("authorization", ""))
-        form = await read_form(request, self.limits.max_request_bytes, strict=self.strict)
-        parameters = Parameters(form, self.limits, self.strict)
-        appid, bucket = parameters.target()
-        self.guard.check_target(signature, appid, bucket)
-        # A script's effects happen although their caller has gone.
-        finder = self.finder.serving(appid, request if self.faults is None else None)
-        call = Call(appid, parameters, self.store, finder, self.limits)
+        with self._loop_bodies().held() as body:
+            with body.arriving():
+                most = self.limits.max_request_bytes
+                form = await read_form(request, most, strict=self.strict, take=body.take)
+            parameters = Parameters(form, self.limits, self.strict)
+            appid, bucket = parameters.target()
+            self.guard.check_target(signature, appid, bucket)
+            # A script's effects happen although their caller has gone.
+            finder = self.finder.serving(appid, request if self.faults is None else None, body.take)
+            call = Call(appid, parameters, self.store, finder, self.limits)
 
-        async def handle(call: Call) -> dict[str, object]:
-            with self._failures_refused(name, session_id):
-                return await ALL_HANDLERS[name](call)
+            async def handle(call: Call) -> dict[str, object]:
+                with self._failures_refused(name, session_id):
+                    return await ALL_HANDLERS[name](call)
 
-        return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
+            return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
+
+    def _loop_bodies(self) -> BodyMemory:
+        try:
+            return self._bodies.get()
+        except LookupError:
+            bodies = BodyMemory(self.finder.limits.max_body_bytes or most_body_bytes())
+            self._bodies.set(bodies)
+            return bodies
 
     @contextlib.contextmanager
     def _failures_refused(self, name: str, session_id: str) -> Generator[None]:

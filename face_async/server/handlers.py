@@ -22,7 +22,7 @@ Code   When
        the name of another endpoint; * an id is a number, or a picture is in JSON
 -1301  a required parameter is missing or empty
 6      the signature is for another appid or bucket than the request; * ``tencentyun`` is such another bucket
-16     the account has no such bucket, or has several and none is named (only with a list of accounts); * a bucket is
+16     the key has no such bucket, or has several and none is named (only with a list of accounts); * a bucket is
        ``tencentyun`` or has white space around it, which otherwise stand for no bucket and for the bucket inside
 -1307  the list of groups is empty
 -1304  an id or a text is too long

@@ -260,3 +260,11 @@ def test_the_lock_dies_with_its_process(path):
         holder.kill()
         holder.wait()
         open_and_close().close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_journal_is_a_regular_file(tmp_path):
+    """A named pipe would be waited for without end."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(JournalError, match="is no regular file"):
+        open_journal(str(tmp_path / "pipe"), OURS)
