@@ -10,8 +10,10 @@ from face_async.server.bounds.connections import ConnectionLimits
 from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
 from face_async.server.recognition import Face, Recognizer, recognizer
-from face_async.server.storage.schema import StoreError
-from face_async.server.storage.sqlite import Store
+from face_async.server.storage.base import StoreError
+from face_async.server.storage.opening import open_storage
+from face_async.server.storage.sqlite.store import Store
+from face_async.server.storage.storage import Storage
 
 __all__ = [
     "Account",
@@ -22,9 +24,11 @@ __all__ = [
     "Recognizer",
     "RunningServer",
     "ServiceLimits",
+    "Storage",
     "Store",
     "StoreError",
     "create_app",
+    "open_storage",
     "recognizer",
     "serve",
     "serve_in_background",

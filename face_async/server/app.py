@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import sqlite3
 import time
 import weakref
 from email.utils import formatdate
@@ -35,6 +34,7 @@ from face_async.server.request.cors import Cors, check_origins
 from face_async.server.request.forms import read_form
 from face_async.server.request.parameters import Parameters
 from face_async.server.request.target import ROOT, Targets
+from face_async.server.storage.base import StoreError
 from face_async.server.storage.failures import FailureLog
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from face_async.server.faults import Faults
     from face_async.server.guard import Account
     from face_async.server.recognition import Recognizer
-    from face_async.server.storage.sqlite import Store
+    from face_async.server.storage.storage import Storage
     from face_async.signature import Credentials
 
 DATABASE_HEADER = "X-Face-Database"
@@ -57,7 +57,7 @@ logger = logging.getLogger("face_async.server")
 
 
 def create_app(
-    store: Store,
+    store: Storage,
     *,
     credentials: Credentials | Sequence[Account],
     limits: ServiceLimits = ServiceLimits(),
@@ -120,7 +120,7 @@ def create_app(
 class Endpoints:
     """The endpoints of one application, and what they share."""
 
-    store: Store
+    store: Storage
     guard: Guard
     finder: FaceFinder
     limits: ServiceLimits
@@ -177,7 +177,7 @@ class Endpoints:
             yield
         except (Refusal, ScriptedAnswer, ClientDisconnect):
             raise
-        except sqlite3.Error as error:
+        except StoreError as error:
             self.failures.report(name, session_id, error)
             raise Refusal(ReturnCode.STORAGE_ERROR) from None
         except Exception:

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from face_async.server.pictures import FaceFinder
     from face_async.server.recognition import Face
     from face_async.server.request.parameters import Parameters
-    from face_async.server.storage.sqlite import Store
+    from face_async.server.storage.storage import Storage
 
 TOP_CANDIDATES = 5
 """Persons that identify answers (Spec: 2.12)."""
@@ -83,7 +83,7 @@ class Call:
 
     appid: str
     parameters: Parameters
-    store: Store
+    store: Storage
     finder: FaceFinder
     limits: ServiceLimits
 

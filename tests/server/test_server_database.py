@@ -17,13 +17,15 @@ from serverkit import ToyRecognizer, calling, part, picture
 
 from face_async.images import decoding
 from face_async.limits import ServiceLimits
-from face_async.server import Store
+from face_async.server import Store, StoreError
 from face_async.server.recognition.base import decode_or_refuse
 from face_async.server.refusal import Refusal
-from face_async.server.storage import database, failures
-from face_async.server.storage.database import Database
+from face_async.server.storage import failures
 from face_async.server.storage.failures import FailureLog
 from face_async.server.storage.signatures import UsedSignatures
+from face_async.server.storage.sqlite import database
+from face_async.server.storage.sqlite.database import Database
+from face_async.server.storage.sqlite.schema import prepare_signatures
 
 APPID = "123456"
 TOY = ToyRecognizer()
@@ -92,7 +94,7 @@ def test_reads_do_not_wait_for_the_files_lock_and_writes_wait_together(tmp_path,
             *writes, _ = in_threads(write, write, write, write, read)
         assert statistics.median(times) < 0.05
         for error, after in writes:
-            assert isinstance(error, sqlite3.OperationalError)
+            assert isinstance(error, StoreError)
             assert "locked" in str(error)
             assert after >= seconds
         ends = [after for _, after in writes]
@@ -111,7 +113,7 @@ def test_a_store_is_opened_and_compared_with_beside_a_lock(tmp_path, monkeypatch
     with Foreign(tmp_path / "faces.db"), Store(tmp_path / "faces.db") as store:
         (match,) = store.identify(APPID, ["staff"], face.embedding, TOY, 5)
         assert match.person_id == "ada"
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
+        with pytest.raises(StoreError, match="locked"):
             enroll(store, "bob")
 
 
@@ -198,7 +200,7 @@ def test_a_refused_write_undoes_nothing_of_those_beside_it(tmp_path):
             lambda: store._database.write(lambda db: db.execute("INSERT INTO nowhere VALUES (1)")),
             lambda: enroll(store, "dan", group="new"),
         )
-        assert [type(end) for end in ends] == [type(None), Refusal, sqlite3.OperationalError, type(None)]
+        assert [type(end) for end in ends] == [type(None), Refusal, StoreError, type(None)]
         assert set(store.person_ids(APPID, "new")) == {"bob", "dan"}
         assert store.person_ids(APPID, "staff") == ["ada"]
 
@@ -225,9 +227,9 @@ def test_a_closed_store_says_so(tmp_path):
     """To whoever reads or writes after the end."""
     store = Store(tmp_path / "faces.db")
     store.close()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         enroll(store, "ada")
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         store.group_ids(APPID)
 
 
@@ -244,7 +246,7 @@ def test_closing_loses_nothing(tmp_path):
 
     _, *ends = in_threads(close, *(lambda n=n: enroll(store, f"p{n}") for n in range(20)))
     done = {f"p{number}" for number, (result, _) in enumerate(ends) if result is None}
-    assert {type(result) for result, _ in ends} <= {type(None), sqlite3.ProgrammingError}
+    assert {type(result) for result, _ in ends} <= {type(None), StoreError}
     assert len(done) >= 10
     with Store(path) as again:
         assert set(again.person_ids(APPID, "staff")) == done
@@ -397,7 +399,7 @@ def test_a_signature_is_good_once(tmp_path):
 
 def test_accounts_divide_the_memory_of_signatures():
     """What one fills up is refused to it alone; none is forgotten while it is good, and room comes back with time."""
-    used = UsedSignatures(":memory:", capacity=10)
+    used = UsedSignatures(Database(":memory:", prepare_signatures), capacity=10)
     taken = [used.remember("greedy", bytes([number]), 100 + number, 0.0) for number in range(20)]
     assert taken == [True] * 10 + [False] * 10
     assert used.remember("modest", bytes([0]), 100, 0.0)
@@ -412,7 +414,7 @@ def test_accounts_divide_the_memory_of_signatures():
 
 def test_what_has_expired_does_not_add_up():
     """The memory is as large as what is good at a time."""
-    used = UsedSignatures(":memory:")
+    used = UsedSignatures(Database(":memory:", prepare_signatures))
     for number in range(500):
         assert used.remember("a", str(number).encode(), number + 10, float(number))
     with used._database.reading() as db:

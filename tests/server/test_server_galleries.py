@@ -12,7 +12,8 @@ import pytest
 
 from face_async.limits import ServiceLimits
 from face_async.server import Face, Store
-from face_async.server.storage import galleries, rows, sqlite
+from face_async.server.refusal import Refusal
+from face_async.server.storage import base, rows, storage
 from face_async.server.storage.galleries import Galleries
 from face_async.server.storage.gallery import BLOCK_ROWS, Gallery
 from face_async.server.storage.ranking import rank
@@ -255,7 +256,7 @@ def test_galleries_follow_every_write(tmp_path, rng, seed, recognizer, loads):
             asked = rng.choice([["g"], ["h", "i"], ["i", "g"]])
             try:
                 answers = [one.identify(APPID, asked, probe, recognizer, 5) for one in (first, second)]
-            except sqlite.Refusal:
+            except Refusal:
                 continue  # nobody has joined one of the groups yet
             with Store(path) as anew:
                 assert anew.identify(APPID, asked, probe, recognizer, 5) == answers[0] == answers[1]
@@ -275,7 +276,7 @@ def test_a_group_is_read_for_one_recognizer(store, loads):
 
 def test_who_is_too_far_behind_loads_anew(tmp_path, monkeypatch, loads):
     """The log of changes is bounded."""
-    monkeypatch.setattr(galleries, "KEPT_VERSIONS", 5)
+    monkeypatch.setattr(base, "KEPT_VERSIONS", 5)
     with Store(tmp_path / "faces.db") as store:
         for number in range(20):
             enroll(store, f"p{number}", np.full(WIDTH, number))
@@ -334,15 +335,15 @@ def test_who_is_deleted_while_compared_is_not_named(store, monkeypatch):
     """The next person moves up."""
     for number in range(6):
         enroll(store, f"p{number}", np.full(WIDTH, number / 100))
-    compare = sqlite.rank
+    compare = storage.rank
 
     def deleting(*args):
         ranking = compare(*args)
-        monkeypatch.setattr(sqlite, "rank", compare)
+        monkeypatch.setattr(storage, "rank", compare)
         store.delete_person(APPID, "p0")
         return ranking
 
-    monkeypatch.setattr(sqlite, "rank", deleting)
+    monkeypatch.setattr(storage, "rank", deleting)
     found = store.identify(APPID, ["g"], np.zeros(WIDTH, np.float32), EUCLID, 5)
     assert [match.person_id for match in found] == ["p1", "p2", "p3", "p4", "p5"]
 
@@ -409,10 +410,8 @@ def crowd(store, persons, faces, rng):
 
     def work(db):
         for number in range(persons):
-            person = db.execute(
-                "INSERT INTO persons (appid, person_id, name, tag) VALUES (?, ?, '', '')", (APPID, f"p{number}")
-            ).lastrowid
-            rows.join(db, rows.group_made(db, APPID, "g"), person, persons)
+            person = rows.insert_person(db, APPID, f"p{number}", "", "")
+            rows.join(db, rows.groups_made(db, APPID, ["g"], 1), person, [], persons)
             for embedding in unit(rng, 1, 128) + np.float32(0.02) * unit(rng, faces, 128):
                 face = Face(0, 0, 1.0, 1.0, embedding=embedding)
                 rows.insert_face(db, person, face, "", EUCLID)

@@ -18,8 +18,9 @@ from timing import PATIENCE
 from face_async.limits import ServiceLimits
 from face_async.server import Store, StoreError
 from face_async.server.refusal import Refusal
-from face_async.server.storage.rows import FACE_COLUMNS, Match
-from face_async.server.storage.schema import SCHEMA_VERSION
+from face_async.server.storage.base import Match
+from face_async.server.storage.rows import FACE_COLUMNS
+from face_async.server.storage.sqlite.schema import MIGRATIONS
 
 APPID = "123456"
 TOY = ToyRecognizer()
@@ -101,7 +102,7 @@ def test_a_newer_version_is_refused(tmp_path):
     path = tmp_path / "faces.db"
     Store(path).close()
     with sqlite3.connect(path) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {MIGRATIONS.version + 1}")
     db.close()
     with pytest.raises(StoreError, match=r"newer version of face_async.*update"):
         Store(path)
@@ -143,7 +144,7 @@ def test_a_file_of_version_1_is_taken_over(tmp_path):
         assert found(store, "staff", 9) == ["eve"]
         assert store.person(APPID, "eve").face_ids == [face_id]
     with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (MIGRATIONS.version,)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
 
@@ -304,7 +305,7 @@ def test_what_is_no_snapshot_replaces_nothing(store):
     enroll(store, "ada", face=3)
     content = store.snapshot()
     later = sqlite3.connect(":memory:")
-    later.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    later.execute(f"PRAGMA user_version = {MIGRATIONS.version + 1}")
     for wrong in (b"", b"x", content[: len(content) // 2], content[:100] + bytes(8_000), later.serialize()):
         with pytest.raises(StoreError, match="snapshot"):
             store.restore(wrong)
