@@ -93,12 +93,12 @@ class Transaction(Protocol):
         """Let nobody else make a group of this appid until the transaction ends."""
         ...
 
-    def new_face_key(self) -> int:
-        """Return an integer key that no face has had before."""
+    def insert_face(self, columns: Sequence[str], values: Sequence[object]) -> int:
+        """Insert a face; return its integer key, which no face has had before."""
         ...
 
-    def move(self, group: int, faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None) -> bool:
-        """Note that faces and persons come to a group or go; the last thing that a transaction does with it.
+    def move(self, group: int, faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None) -> None:
+        """Note that faces and persons come to a group or go; nothing else is done with the group's row.
 
         Args:
             group: The group's integer key.
@@ -106,8 +106,8 @@ class Transaction(Protocol):
             persons: How many memberships were inserted, or deleted if it is negative.
             max_persons: How many persons the group may have.
 
-        Returns:
-            Whether the group has no more than ``max_persons``.
+        Raises:
+            Refusal: -1310 when there are more, at once or at the end of the transaction.
         """
         ...
 

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 FACE_COLUMNS = ("x", "y", "width", "height", "gender", "age", "expression", "glass", "pitch", "yaw", "roll")
 
-_INSERT_FACE = (
-    f"INSERT INTO faces (id, face_id, person, tag, {', '.join(FACE_COLUMNS)}, recognizer, embedding) "  # noqa: S608 - constants
-    f"VALUES ({', '.join('?' * (len(FACE_COLUMNS) + 6))})"
-)
-
 
 class KnownFaces:
     """A person's faces, to tell whether another one is almost the same."""
@@ -135,13 +130,9 @@ def join(db: Transaction, groups: Sequence[int], person: int, faces: Sequence[in
 def move_all(
     db: Transaction, groups: Iterable[int], faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None
 ) -> None:
-    """Note that a person's faces, and the person, come to groups or go; last in a transaction. -1310 when one is full.
-
-    Many writers meet at the rows of groups: they take them in one order, and for no longer than needed.
-    """
-    for group in sorted(groups) if faces or persons else ():
-        if not db.move(group, faces, persons=persons, max_persons=max_persons):
-            raise Refusal(ReturnCode.ERROR_PERSON_NUM_EXCEED)
+    """Note that a person's faces, and the person, come to groups or go. -1310 when one is full.    """
+    for group in groups if faces or persons else ():
+        db.move(group, faces, persons=persons, max_persons=max_persons)
 
 
 def face_ids_of(db: Transaction, person: int) -> list[str]:
@@ -175,12 +166,12 @@ def require_room(db: Transaction, person: int, max_faces: int) -> int:
 
 def insert_face(db: Transaction, person: int, face: Face, tag: str, recognizer: Recognizer) -> tuple[int, str]:
     """Add a face; return its integer key and its id."""
-    key = db.new_face_key()
     face_id = str(10**18 + secrets.randbelow(9 * 10**18))  # 19 digits, as the service's own
     # Engines with types of columns take no truth value for the integer of "glass".
     values = [+getattr(face, column) for column in FACE_COLUMNS]
     embedding = np.asarray(face.embedding, dtype=EMBEDDING_DTYPE).tobytes()
-    db.execute(_INSERT_FACE, (key, face_id, person, tag, *values, recognizer.name, embedding))
+    columns = ("face_id", "person", "tag", *FACE_COLUMNS, "recognizer", "embedding")
+    key = db.insert_face(columns, (face_id, person, tag, *values, recognizer.name, embedding))
     return key, face_id
 
 

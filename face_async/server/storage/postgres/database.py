@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.errors import DeadlockDetected
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from face_async.server.storage import base
+from face_async.server.refusal import Refusal
 from face_async.server.storage.base import StoreError
 from face_async.server.storage.postgres.texts import adapt_texts
+from face_async.server.storage.postgres.transaction import PostgresTransaction
+from face_async.server.storage.writes import WriteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from face_async.server.storage.base import Transaction
+    from face_async.server.storage.writes import Write
 
 WAIT_SECONDS = 5.0
 """How long a request waits for a connection, and starts again when the database goes away."""
@@ -26,6 +28,7 @@ WAIT_SECONDS = 5.0
 _LOCK_SECONDS = 10  # for a row that another transaction changes, as long as for the lock of a SQLite file
 _IDLE_SECONDS = 30  # a process that froze within a transaction gives up its locks then
 _RETRY_SECONDS = 0.05
+_TOGETHER = 64  # writes in a transaction
 
 CONNECTION: dict[str, Any] = {
     "autocommit": True,  # transactions begin by a statement of their own, which says of which kind
@@ -36,80 +39,15 @@ CONNECTION: dict[str, Any] = {
 
 T = TypeVar("T")
 
-_MOVE = """
-WITH moved AS (
-    UPDATE groups SET persons = persons + %(persons)s, version = version + %(changes)s
-    WHERE id = %(group)s AND (persons + %(persons)s <= %(max_persons)s OR %(persons)s <= 0)
-    RETURNING id, version
-), logged AS (
-    INSERT INTO changes SELECT id, version, face FROM moved, unnest(%(faces)s::bigint[]) AS face
-), forgotten AS (
-    DELETE FROM changes USING moved WHERE changes.grp = moved.id AND changes.version <= moved.version - %(kept)s
-)
-SELECT count(*) FROM moved
-"""
-
-
-class PostgresTransaction:
-    """A transaction on a connection."""
-
-    for_update = " FOR NO KEY UPDATE"
-
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
-
-    def execute(self, query: str, parameters: Sequence[object] = (), /) -> psycopg.Cursor[Any]:
-        """Execute one statement."""
-        return self._connection.execute(_translated(query), parameters, binary=True)
-
-    def blocks(self, query: str, parameters: Sequence[object], size: int) -> Iterator[list[Any]]:
-        """Return the rows of a query in lists of so many, each of them read when it is asked for."""
-        with psycopg.ServerCursor(self._connection, "blocks") as cursor:
-            cursor.execute(_translated(query), parameters, binary=True)
-            while block := cursor.fetchmany(size):
-                yield block
-
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Insert many rows."""
-        with (
-            self._connection.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
-
-    def lock_groups(self, appid: str) -> None:
-        """Let nobody else make a group of this appid until the transaction ends."""
-        self.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (appid,))
-
-    def new_face_key(self) -> int:
-        """Return an integer key that no face has had before."""
-        row = self.execute("SELECT nextval(pg_get_serial_sequence('faces', 'id'))").fetchone()
-        return 0 if row is None else int(row[0])
-
-    def move(self, group: int, faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None) -> bool:
-        """Note that faces and persons come to a group or go; return whether it has no more than ``max_persons``.
-
-        One statement, because everybody who writes to the group waits from here to the commit.
-        """
-        values = {
-            "group": group,
-            "persons": persons,
-            "max_persons": max_persons,
-            "changes": int(bool(faces)),
-            "faces": list(faces),
-            "kept": base.KEPT_VERSIONS,
-        }
-        row = self._connection.execute(_MOVE, values).fetchone()
-        return row is not None and row[0] == 1
-
-
 class PostgresDatabase:
     """A database; safe to use from several threads, processes and machines at once.
 
-    When a transaction cannot begin, or its connection breaks before the commit, or it meets another one in a deadlock,
-    it starts again, for :data:`WAIT_SECONDS` at most. What a broken connection leaves open is only whether a commit
-    that was under way has happened.
+    Writes that wait at the same time share a transaction, so that they share its commit, and the locks of rows at which
+    all writers meet. When one of them cannot be done beside the others, each is done by itself.
+
+    When a transaction cannot begin, or its connection breaks before the commit, it starts again, for
+    :data:`WAIT_SECONDS` at most. What a broken connection leaves open is only whether a commit that was under way has
+    happened.
 
     Args:
         url: What libpq takes for a connection.
@@ -124,9 +62,11 @@ class PostgresDatabase:
         self._durable = durable
         self._readers = self._pool(url, readers)
         self._writers = self._pool(url, writers)
+        self._queue = WriteQueue[PostgresTransaction](self._work_off, writers)
 
     def close(self) -> None:
-        """Close the connections; twice does no harm."""
+        """Finish the writes that wait, and close the connections; twice does no harm."""
+        self._queue.close()
         self._readers.close()
         self._writers.close()
 
@@ -147,19 +87,63 @@ class PostgresDatabase:
         Raises:
             StoreError: It cannot be written, or the connection broke while it was committed.
         """
-        deadline = _deadline()
         with explained(self._name):
-            while True:
-                with self._transaction(self._writers, "BEGIN", deadline) as connection:
-                    try:
-                        result = work(PostgresTransaction(connection))
-                    except psycopg.Error as error:
-                        if time.monotonic() >= deadline or not _may_start_again(connection, error):
-                            raise
-                    else:
+            return self._queue.wait_for(work)
+
+    def _work_off(self) -> None:
+        waiting = self._queue.waiting
+        writes: list[Write[PostgresTransaction, object]] = []
+        with contextlib.suppress(IndexError):  # other threads take from it, too
+            while len(writes) < _TOGETHER:
+                writes.append(waiting.popleft())
+        if not writes or self._perform(writes):
+            return
+        for write in writes:
+            self._perform([write])
+
+    def _perform(self, writes: Sequence[Write[PostgresTransaction, object]]) -> bool:
+        """Do writes in one transaction, and set their outcomes; or return False if some must be done by themselves."""
+        try:
+            outcomes = self._committed(writes)
+        except StoreError as error:
+            _fail(writes, error)
+            return True
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+            if len(writes) == 1:
+                _fail(writes, error)
+            return len(writes) == 1
+        # Not before the commit: even a refusal may rest on what another of these writes has written.
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                write.outcome.set_exception(outcome)
+            else:
+                write.outcome.set_result(outcome)
+        return True
+
+    def _committed(self, writes: Sequence[Write[PostgresTransaction, object]]) -> list[object]:
+        """Do writes in one transaction, and return their outcomes.
+
+        Raises:
+            StoreError: The database is not there, or went away, perhaps with the transaction committed.
+        """
+        deadline = _deadline()
+        while True:
+            with self._transaction(self._writers, "BEGIN", deadline) as connection:
+                transaction = PostgresTransaction(connection)
+                try:
+                    outcomes = [_attempt(transaction, write) for write in writes]
+                    transaction.finish()
+                except psycopg.Error as error:
+                    is_deadlock = isinstance(error, DeadlockDetected) and len(writes) == 1
+                    if not connection.closed and not is_deadlock:
+                        raise
+                    if time.monotonic() >= deadline:
+                        raise storage_error(self._name, error) from error
+                else:
+                    with explained(self._name):
                         connection.execute("COMMIT")
-                        return result
-                time.sleep(_RETRY_SECONDS)
+                    return outcomes
+            time.sleep(_RETRY_SECONDS)
 
     def _pool(self, url: str, size: int) -> ConnectionPool[psycopg.Connection]:
         return ConnectionPool(
@@ -194,16 +178,17 @@ class PostgresDatabase:
             pool.putconn(connection)
 
     def _begun(self, pool: ConnectionPool[psycopg.Connection], begin: str, deadline: float) -> psycopg.Connection:
-        while True:
-            connection = pool.getconn(max(0.0, deadline - time.monotonic()))
-            try:
-                connection.execute(begin.encode())
-            except psycopg.Error as error:
-                pool.putconn(connection)
-                if time.monotonic() >= deadline or not _may_start_again(connection, error):
-                    raise
-            else:
-                return connection
+        with explained(self._name):
+            while True:
+                connection = pool.getconn(max(0.0, deadline - time.monotonic()))
+                try:
+                    connection.execute(begin.encode())
+                except psycopg.Error:
+                    pool.putconn(connection)
+                    if time.monotonic() >= deadline or not connection.closed:
+                        raise
+                else:
+                    return connection
 
 
 @contextlib.contextmanager
@@ -211,11 +196,15 @@ def explained(name: str) -> Generator[None]:
     """Turn errors of PostgreSQL into errors of a storage."""
     try:
         yield
-    except PoolTimeout as error:
-        raise StoreError(f"{name}: no connection within {WAIT_SECONDS:g} s") from error
     except psycopg.Error as error:
-        reason = error.diag.message_primary or " ".join(str(error).split())
-        raise StoreError(f"{name}: {reason}") from error
+        raise storage_error(name, error) from error
+
+
+def storage_error(name: str, error: psycopg.Error) -> StoreError:
+    """Return what is said of an error of PostgreSQL: the same for every request that meets it."""
+    if isinstance(error, PoolTimeout):
+        return StoreError(f"{name}: no connection within {WAIT_SECONDS:g} s")
+    return StoreError(f"{name}: {error.diag.message_primary or ' '.join(str(error).split())}")
 
 
 def configure(connection: psycopg.Connection) -> None:
@@ -225,14 +214,21 @@ def configure(connection: psycopg.Connection) -> None:
     connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
 
 
-def _may_start_again(connection: psycopg.Connection, error: psycopg.Error) -> bool:
-    return connection.closed or isinstance(error, DeadlockDetected | SerializationFailure)
+def _attempt(transaction: PostgresTransaction, write: Write[PostgresTransaction, object]) -> object:
+    """Return what a write returns, or what it is refused with if it had changed nothing before."""
+    changed = transaction.changed
+    try:
+        return write.work(transaction)
+    except Refusal as refusal:
+        if transaction.changed > changed:
+            raise
+        return refusal
+
+
+def _fail(writes: Sequence[Write[PostgresTransaction, object]], error: Exception) -> None:
+    for write in writes:
+        write.outcome.set_exception(error)
 
 
 def _deadline() -> float:
     return time.monotonic() + WAIT_SECONDS
-
-
-@functools.lru_cache(maxsize=256)
-def _translated(query: str) -> bytes:
-    return query.replace("?", "%s").encode()

@@ -12,14 +12,14 @@ from face_async.server.storage.postgres.schema import prepare
 from face_async.server.storage.signatures import UsedSignatures
 from face_async.server.storage.storage import Storage
 
-_READERS, _WRITERS = 6, 8  # connections of a process at most, and two more for signatures
+_READERS, _WRITERS = 6, 3  # connections of a process at most; as many threads write, and more would write less together
 
 
 class PostgresStore(Storage):
     """A storage in a PostgreSQL database, for several processes on several machines.
 
     Every process has its own galleries in memory; they follow by the log of changes in the database. A process opens
-    16 connections at most.
+    12 connections at most.
 
     Args:
         url: ``postgresql://user@host:5432/database``, with what else libpq takes behind a question mark. The password

@@ -7,18 +7,19 @@ import os
 import queue
 import sqlite3
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import field, frozen
-
+from face_async.errors import ReturnCode
+from face_async.server.refusal import Refusal
 from face_async.server.storage import base
 from face_async.server.storage.base import StoreError
+from face_async.server.storage.writes import WriteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from face_async.server.storage.writes import Write
 
 MEMORY = ":memory:"
 """The path of a database that is kept nowhere."""
@@ -53,22 +54,24 @@ class SqliteTransaction(sqlite3.Connection):
     def lock_groups(self, appid: str) -> None:
         """Do nothing: nobody else writes."""
 
-    def new_face_key(self) -> int:
-        """Return an integer key that no face has had before, in files of all versions."""
-        return int(self.execute(_NEXT_FACE).fetchone()[0])
+    def insert_face(self, columns: Sequence[str], values: Sequence[object]) -> int:
+        """Insert a face; return its integer key, which no face has had before in files of all versions."""
+        key = int(self.execute(_NEXT_FACE).fetchone()[0])
+        places = ", ".join("?" * len(columns))
+        self.execute(f"INSERT INTO faces (id, {', '.join(columns)}) VALUES (?, {places})", (key, *values))  # noqa: S608 - constants
+        return key
 
-    def move(self, group: int, faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None) -> bool:
-        """Note that faces come to a group or go; return whether it has no more than ``max_persons``."""
+    def move(self, group: int, faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None) -> None:
+        """Note that faces come to a group or go. -1310 when it has more than ``max_persons``."""
         if persons > 0 and max_persons is not None:
             (count,) = self.execute("SELECT count(*) FROM memberships WHERE grp = ?", (group,)).fetchone()
             if count > max_persons:
-                return False
+                raise Refusal(ReturnCode.ERROR_PERSON_NUM_EXCEED)
         if faces:
             raised = "UPDATE groups SET version = version + 1 WHERE id = ? RETURNING version"
             (version,) = self.execute(raised, (group,)).fetchone()
             self.executemany("INSERT INTO changes VALUES (?, ?, ?)", [(group, version, face) for face in faces])
             self.execute("DELETE FROM changes WHERE grp = ? AND version <= ?", (group, version - base.KEPT_VERSIONS))
-        return True
 
 
 class DatabaseLostError(sqlite3.OperationalError):
@@ -95,8 +98,7 @@ class Database:
         self._file = None if path == MEMORY else Path(path).resolve()
         self._synchronous = synchronous
         self._identity = None if self._file is None else _claimed(self._file, path)
-        self._waiting: deque[_Write[object]] = deque()
-        self._thread = ThreadPoolExecutor(1, "face_async storage")
+        self._queue = WriteQueue[SqliteTransaction](self._work_off, 1)
         self._writer = _Pool(self._open_writer, 1)
         self._reader = self._writer if self._file is None else _Pool(self._open_reader, _READERS)
         try:
@@ -112,7 +114,7 @@ class Database:
 
     def close(self) -> None:
         """Finish the writes that wait, and close; twice does no harm."""
-        self._thread.shutdown()
+        self._queue.close()
         self._reader.close()
         self._writer.close()  # the last: it empties the write-ahead log, which readers may not
 
@@ -141,17 +143,7 @@ class Database:
                 deleted or replaced, or cannot be written.
         """
         with _explained():
-            return self._written(_Write(work))
-
-    def _written(self, write: _Write[T]) -> T:
-        self._waiting.append(write)  # type: ignore[arg-type]  # a queue of writes with results of all kinds
-        try:
-            self._thread.submit(self._work_off)
-        except RuntimeError:
-            with contextlib.suppress(ValueError):  # it was taken together with those before it
-                self._waiting.remove(write)  # type: ignore[arg-type]
-                raise sqlite3.ProgrammingError("the database is closed") from None
-        return write.outcome.result()
+            return self._queue.wait_for(work)
 
     @contextlib.contextmanager
     def exclusively(self) -> Generator[SqliteTransaction]:
@@ -160,22 +152,24 @@ class Database:
             yield db
 
     def _work_off(self) -> None:
-        while self._waiting:
+        waiting = self._queue.waiting
+        while waiting:
             try:
                 with self._writer.connection() as db:
                     self._require_same_file()
                     db.execute("BEGIN IMMEDIATE")
-                    _commit(db, [self._waiting.popleft() for _ in range(len(self._waiting))])
+                    _commit(db, [waiting.popleft() for _ in range(len(waiting))])
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         # The last 8 bits are the primary result code; an error that is none of SQLite's has no code.
         is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-        now = time.monotonic()
+        waiting = self._queue.waiting
+        too_long_ago = time.monotonic() - BUSY_SECONDS
         # They came in the order of their deadlines.
-        while self._waiting and (not is_locked or self._waiting[0].deadline <= now):
-            self._waiting.popleft().outcome.set_exception(error)
+        while waiting and (not is_locked or waiting[0].since <= too_long_ago):
+            waiting.popleft().outcome.set_exception(error)
 
     def _require_same_file(self) -> None:
         if self._file is not None and _identity(self._file) != self._identity:
@@ -219,15 +213,6 @@ def _explained() -> Generator[None]:
         raise StoreError(str(error)) from error
 
 
-@frozen(eq=False)
-class _Write(Generic[T]):
-    """A write that waits."""
-
-    work: Callable[[SqliteTransaction], T]
-    outcome: Future[T] = field(factory=Future)
-    deadline: float = field(factory=lambda: time.monotonic() + BUSY_SECONDS)
-
-
 class _Pool:
     """Connections, opened as they are needed, up to a number; who finds none free waits."""
 
@@ -260,7 +245,7 @@ class _Pool:
             self._free.put(None)
 
 
-def _commit(db: SqliteTransaction, writes: list[_Write[object]]) -> None:
+def _commit(db: SqliteTransaction, writes: list[Write[SqliteTransaction, object]]) -> None:
     try:
         outcomes = [_attempt(db, write) for write in writes]
         db.execute("COMMIT")
@@ -278,7 +263,7 @@ def _commit(db: SqliteTransaction, writes: list[_Write[object]]) -> None:
             write.outcome.set_exception(failure)
 
 
-def _attempt(db: SqliteTransaction, write: _Write[object]) -> tuple[object, Exception | None]:
+def _attempt(db: SqliteTransaction, write: Write[SqliteTransaction, object]) -> tuple[object, Exception | None]:
     db.execute("SAVEPOINT one")
     try:
         result = write.work(db)
