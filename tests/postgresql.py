@@ -43,7 +43,7 @@ class PostgresServer:
             os.sched_yield()
 
     def kill_a_backend(self) -> None:
-        """Kill one of the processes that serve connections, in answer to which all of them end and the server recovers."""
+        """Kill a process that serves a connection; in answer all of them end, and the server recovers."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         for child in map(int, children):
             title = Path(f"/proc/{child}/cmdline").read_bytes()
@@ -84,5 +84,8 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [shutil.which(program), f"--pgdata={self.data}", *arguments]
-        output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE if program == "initdb" else subprocess.DEVNULL}
+        output = {
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+        }
         subprocess.run(command, check=True, timeout=PATIENCE, cwd=self.folder, **output, **self._user)

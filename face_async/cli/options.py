@@ -17,7 +17,6 @@ from attrs import field, frozen
 from face_async.cli.output import tell
 from face_async.limits import SAME_PERSON, SURELY_THE_SAME
 from face_async.session import (
-    ACCOUNT_VARIABLES,
     ALLOW_INSECURE_VARIABLE,
     BASE_URL_VARIABLE,
     CA_FILE_VARIABLE,
@@ -26,6 +25,7 @@ from face_async.session import (
     ProjectAccess,
     SessionOptions,
 )
+from face_async.signature import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ALLOW_ORIGIN_VARIABLE = "FACE_ASYNC_ALLOW_ORIGIN"
+DB_VARIABLE = "FACE_ASYNC_DB"
 """What ``serve`` reads beside what a session does."""
+
+SERVER_VARIABLES = frozenset(
+    {
+        ALLOW_ORIGIN_VARIABLE,
+        DB_VARIABLE,
+        *("FACE_ASYNC_ALLOW_URL", "FACE_ASYNC_GALLERY_MEMORY", "FACE_ASYNC_RECOGNIZER"),
+        *("FACE_ASYNC_REPLAY_PROTECTION", "FACE_ASYNC_STRICT"),
+    }
+)
+"""All that the server's factory reads beside the account."""
 
 DEFAULT_DB = Path("faces.db")
 

@@ -9,7 +9,9 @@ from face_async.server.background import RunningServer, serve, serve_in_backgrou
 from face_async.server.bounds.connections import ConnectionLimits
 from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
+from face_async.server.processes import serve_workers
 from face_async.server.recognition import Face, Recognizer, recognizer
+from face_async.server.settings import ServerSettings, create_app_from_env
 from face_async.server.storage.base import StoreError
 from face_async.server.storage.opening import open_storage
 from face_async.server.storage.sqlite.store import Store
@@ -23,13 +25,16 @@ __all__ = [
     "Faults",
     "Recognizer",
     "RunningServer",
+    "ServerSettings",
     "ServiceLimits",
     "Storage",
     "Store",
     "StoreError",
     "create_app",
+    "create_app_from_env",
     "open_storage",
     "recognizer",
     "serve",
     "serve_in_background",
+    "serve_workers",
 ]

@@ -431,9 +431,7 @@ def test_of_many_at_the_same_time_one_is_let_in(database, open_one):
         "    used = store.used_signatures()\n"
         "    print(sum(used.remember('a', bytes([n]), 100, 0.0) for n in range(20)))\n"
     )
-    running = [
-        subprocess.Popen([sys.executable, "-c", script, database], stdout=subprocess.PIPE) for _ in range(3)
-    ]
+    running = [subprocess.Popen([sys.executable, "-c", script, database], stdout=subprocess.PIPE) for _ in range(3)]
     with open_one() as store:
         used = store.used_signatures()
         ends = in_threads(*[lambda: [used.remember("a", bytes([n]), 100, 0.0) for n in range(20)]] * 4)

@@ -16,7 +16,7 @@ from serverkit import ToyRecognizer, picture
 from timing import PATIENCE
 
 from face_async.limits import ServiceLimits
-from face_async.server import Store, StoreError, open_storage
+from face_async.server import Store, StoreError, open_storage  # noqa: F401 - for another process
 from face_async.server.refusal import Refusal
 from face_async.server.storage.base import Match
 from face_async.server.storage.rows import FACE_COLUMNS

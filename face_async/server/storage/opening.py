@@ -5,17 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from face_async.server.storage.names import is_url
 from face_async.server.storage.sqlite.store import Store
 
 if TYPE_CHECKING:
     from face_async.server.storage.storage import Storage
-
-_SCHEMES = ("postgresql://", "postgres://")
-
-
-def is_url(database: str | os.PathLike[str]) -> bool:
-    """Return whether the name of a database is that of a PostgreSQL database, and not a path."""
-    return os.fspath(database).startswith(_SCHEMES)
 
 
 def open_storage(database: str | os.PathLike[str] = ":memory:", *, gallery_memory: int | None = None) -> Storage:

@@ -99,7 +99,7 @@ def group_key(db: Transaction, appid: str, group_id: str) -> tuple[int, int]:
 
 
 def groups_made(db: Transaction, appid: str, group_ids: Sequence[str], max_groups: int) -> list[int]:
-    """Return the integer keys of groups, in order; those are made that there are not. -1311 when that makes too many."""
+    """Return the integer keys of groups, in order, made if there are none. -1311 when that makes too many."""
     keys = {group_id: _find_group(db, appid, group_id) for group_id in group_ids}
     if None in keys.values():
         db.lock_groups(appid)
@@ -130,7 +130,7 @@ def join(db: Transaction, groups: Sequence[int], person: int, faces: Sequence[in
 def move_all(
     db: Transaction, groups: Iterable[int], faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None
 ) -> None:
-    """Note that a person's faces, and the person, come to groups or go. -1310 when one is full.    """
+    """Note that a person's faces, and the person, come to groups or go. -1310 when one is full."""
     for group in groups if faces or persons else ():
         db.move(group, faces, persons=persons, max_persons=max_persons)
 

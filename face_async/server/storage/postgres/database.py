@@ -39,6 +39,7 @@ CONNECTION: dict[str, Any] = {
 
 T = TypeVar("T")
 
+
 class PostgresDatabase:
     """A database; safe to use from several threads, processes and machines at once.
 

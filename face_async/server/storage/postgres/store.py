@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 
 import psycopg
 
+from face_async.server.storage.names import without_password
 from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, explained
 from face_async.server.storage.postgres.schema import prepare
 from face_async.server.storage.signatures import UsedSignatures
@@ -62,8 +62,3 @@ class PostgresStore(Storage):
                 engine = PostgresDatabase(self._url, self._name, readers=1, writers=2, durable=False)
                 self._signatures = UsedSignatures(engine)
             return self._signatures
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    return re.sub(r"(?<=[?&])password=[^&]*&?", "", re.sub(r"//([^:@/?]*):[^?]*@", r"//\1@", url))

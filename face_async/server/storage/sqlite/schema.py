@@ -74,8 +74,8 @@ CREATE INDEX IF NOT EXISTS signatures_by_expiry ON signatures (account, expires)
 def preparing(migrations: Migrations, *, table: str) -> Callable[[sqlite3.Connection, str], None]:
     """Return what makes the tables of a new database, or brings those of an earlier version to this one.
 
-    ``table`` is one that databases of this kind have. It raises StoreError for a database of a newer version of this package, or of something else, which is left as it
-    was; and sqlite3.Error when it cannot be read or written.
+    ``table`` is one that databases of this kind have. It raises StoreError for a database of a newer version of this
+    package, or of something else, which is left as it was; and sqlite3.Error when it cannot be read or written.
     """
 
     def prepare(db: sqlite3.Connection, path: str) -> None:
