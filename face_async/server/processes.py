@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, cast
@@ -19,7 +20,6 @@ from face_async.server.bounds.connections import ConnectionLimits, raise_file_li
 from face_async.server.storage.galleries import default_memory
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Generator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
@@ -182,8 +182,11 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _listeners(host: str, port: int, count: int) -> Generator[list[socket.socket]]:
-    # Sockets that share a port would share it with another server's, too; one that does not share finds out.
-    with listen(host, port) as alone:
+    # Sockets that share a port would share it with another server's, too; one that does not share it finds out. It
+    # never listens, so that nobody is told of a server that is not there a moment later.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        alone.bind((host, port))
         port = describe(alone).port
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(listen(host, port, shared=True)) for _ in range(count)]

@@ -59,7 +59,6 @@ CREATE INDEX signatures_by_expiry ON signatures (account, expires)
 )
 
 _LOCK = 0x66616365  # any number that other programs on the same database do not use
-_OURS = "SELECT to_regclass('face_async_schema') IS NOT NULL, to_regclass('faces') IS NOT NULL"
 
 
 def prepare(connection: psycopg.Connection, name: str) -> None:
@@ -73,23 +72,27 @@ def prepare(connection: psycopg.Connection, name: str) -> None:
         StoreError: It belongs to a newer version of this package, or to something else; it is left as it was.
         psycopg.Error: It cannot be read or written.
     """
-    if _version(connection, name) == MIGRATIONS.version:
+    if _version(connection) == MIGRATIONS.version:
         return  # without writing: it may be read-only for now
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))  # several processes may start at once
-        found = _version(connection, name)
+        found = _version(connection)
+        if refusal := MIGRATIONS.refusal(name, found):
+            raise StoreError(refusal)
+        if found == 0 and _has(connection, "faces"):
+            raise StoreError(f"{name} has tables of something else: name another database")
         connection.execute("CREATE TABLE IF NOT EXISTS face_async_schema (version bigint NOT NULL)")
         MIGRATIONS.apply(found, lambda statement: connection.execute(statement.encode()))
         connection.execute("DELETE FROM face_async_schema")
         connection.execute("INSERT INTO face_async_schema VALUES (%s)", (MIGRATIONS.version,))
 
 
-def _version(connection: psycopg.Connection, name: str) -> int:
-    ours, theirs = connection.execute(_OURS).fetchone() or (False, False)
-    if not ours and theirs:
-        raise StoreError(f"{name} has tables of something else: name another database")
-    row = connection.execute("SELECT version FROM face_async_schema").fetchone() if ours else None
-    found = 0 if row is None else int(row[0])
-    if refusal := MIGRATIONS.refusal(name, found):
-        raise StoreError(refusal)
-    return found
+def _version(connection: psycopg.Connection) -> int:
+    row = None
+    if _has(connection, "face_async_schema"):
+        row = connection.execute("SELECT version FROM face_async_schema").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _has(connection: psycopg.Connection, table: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)::text", (table,)).fetchone() != (None,)
