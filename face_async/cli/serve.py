@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from typing import Annotated
 
 import typer
 
-from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, DB_VARIABLE, DEFAULT_DB, RecognizerName, RecognizerOption
+from face_async.cli.databases import DATABASE_HELP, check_argument
+from face_async.cli.options import (
+    ALLOW_ORIGIN_VARIABLE,
+    DB_VARIABLE,
+    DEFAULT_DB,
+    RecognizerName,
+    RecognizerOption,
+)
 from face_async.cli.output import say, tell
 from face_async.session import BASE_URL_VARIABLE, ProjectAccess, is_loopback
 from face_async.signature import ACCOUNT_VARIABLES
@@ -23,8 +29,7 @@ def serve_command(
             "--db",
             metavar="PATH_OR_URL",
             envvar=DB_VARIABLE,
-            help="The database: a file, created if it is missing, or postgresql://user@host/name (password: PGPASSWORD "
-            "or ~/.pgpass).",
+            help=DATABASE_HELP,
         ),
     ] = str(DEFAULT_DB),
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
@@ -88,8 +93,7 @@ def serve_command(
     from face_async.server import serve as run  # noqa: PLC0415
     from face_async.server.storage.names import without_password  # noqa: PLC0415
 
-    if without_password(db) != db and db != os.environ.get(DB_VARIABLE):
-        raise ValueError("everybody on this machine can read arguments: put the password into PGPASSWORD or ~/.pgpass")
+    check_argument(db)
     configured = ProjectAccess.from_env()
     if configured is None and not is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")

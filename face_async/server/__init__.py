@@ -13,6 +13,7 @@ from face_async.server.processes import serve_workers
 from face_async.server.recognition import Face, Recognizer, recognizer
 from face_async.server.settings import ServerSettings, create_app_from_env
 from face_async.server.storage.base import StoreError
+from face_async.server.storage.copying import back_up_storage, copy_storage
 from face_async.server.storage.opening import open_storage
 from face_async.server.storage.sqlite.store import Store
 from face_async.server.storage.storage import Storage
@@ -30,6 +31,8 @@ __all__ = [
     "Storage",
     "Store",
     "StoreError",
+    "back_up_storage",
+    "copy_storage",
     "create_app",
     "create_app_from_env",
     "open_storage",

@@ -102,7 +102,9 @@ def check_installation() -> Iterator[CheckResult]:
 def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     """Check which environment variables are set, and whether their values can be used."""
     known = [name for name in sorted(_KNOWN_VARIABLES) if os.environ.get(name)]
-    unknown = sorted({name for name in os.environ if name.startswith("FACE_ASYNC_")} - _KNOWN_VARIABLES - SERVER_VARIABLES)
+    unknown = sorted(
+        {name for name in os.environ if name.startswith("FACE_ASYNC_")} - _KNOWN_VARIABLES - SERVER_VARIABLES
+    )
     yield _check_account(known)
     if unknown:
         mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"

@@ -89,6 +89,10 @@ class Transaction(Protocol):
         """Insert many rows."""
         ...
 
+    def keys_were_given(self) -> None:
+        """Go on after the integer keys of rows that were inserted with keys of another database."""
+        ...
+
     def lock_groups(self, appid: str) -> None:
         """Let nobody else make a group of this appid until the transaction ends."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
@@ -12,7 +12,8 @@ from face_async.server.storage.galleries import Galleries, default_memory
 from face_async.server.storage.ranking import best_of_persons, rank
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from face_async.server.storage.base import Engine, Transaction
     from face_async.server.storage.gallery import Gallery
     from face_async.server.storage.signatures import UsedSignatures
+
+T = TypeVar("T")
 
 _RANKINGS = 3  # how often galleries are compared with while those found in them are being deleted
 
@@ -335,6 +338,16 @@ class Storage:
         with self._database.reading() as db:
             group, version = rows.group_key(db, appid, group_id)
         return self._galleries.get(group, recognizer.name, version)
+
+    # The whole
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """Lend a transaction that sees everything as it is at one moment."""
+        return self._database.reading()
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Do ``work`` within a transaction, and return its result once that is committed; it may be called again."""
+        return self._database.write(work)
 
     def used_signatures(self) -> UsedSignatures:
         """Return the memory of signatures that were used, shared by all processes on this storage and those after them.

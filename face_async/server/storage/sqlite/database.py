@@ -51,6 +51,9 @@ class SqliteTransaction(sqlite3.Connection):
         places = ", ".join("?" * len(columns))
         self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)  # noqa: S608 - constants
 
+    def keys_were_given(self) -> None:
+        """Do nothing: new keys follow the largest one."""
+
     def lock_groups(self, appid: str) -> None:
         """Do nothing: nobody else writes."""
 
