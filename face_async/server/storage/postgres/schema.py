@@ -95,4 +95,6 @@ def _version(connection: psycopg.Connection) -> int:
 
 
 def _has(connection: psycopg.Connection, table: str) -> bool:
-    return connection.execute("SELECT to_regclass(%s)::text", (table,)).fetchone() != (None,)
+    # Not by to_regclass, which may remember within a transaction that there was no such table before it.
+    query = "SELECT 1 FROM pg_class WHERE relname = %s AND relnamespace = current_schema()::regnamespace"
+    return connection.execute(query, (table,)).fetchone() is not None
