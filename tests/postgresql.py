@@ -9,10 +9,15 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from timing import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _names = itertools.count(1)
 
@@ -33,8 +38,10 @@ class PostgresServer:
             settings.write("fsync = off\nmax_connections = 200\n")
         self.start()
 
-    def start(self) -> None:
-        self._run("pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}")
+    def start(self, largest_file: int | None = None) -> None:
+        """Start it, perhaps so that no file can grow beyond so many bytes, as on a disk that is full."""
+        within = [] if largest_file is None else ["prlimit", f"--fsize={largest_file}:"]
+        self._run("pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}", within=within)
 
     def crash(self) -> None:
         """Kill it at once, with all that it was doing."""
@@ -51,6 +58,17 @@ class PostgresServer:
                 os.kill(child, signal.SIGKILL)
                 return
         raise AssertionError("nobody is connected")
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting of the running server, and wait until it holds."""
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with psycopg.connect(self.url_of("-cdefault_transaction_read_only=off"), autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.execute("SELECT pg_reload_conf()")
+        with psycopg.connect(self.url_of("-cclient_min_messages=warning"), autocommit=True) as connection:
+            while connection.execute(f"SHOW {name}").fetchone() != (value,):
+                time.sleep(0.01)
 
     def is_running(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
@@ -82,8 +100,8 @@ class PostgresServer:
             self._run("pg_ctl", "stop", "--mode=immediate")
         shutil.rmtree(self.folder)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [shutil.which(program), f"--pgdata={self.data}", *arguments]
+    def _run(self, program: str, *arguments: str, within: Sequence[str] = ()) -> None:
+        command = [*within, shutil.which(program), f"--pgdata={self.data}", *arguments]
         output = {
             "stdout": subprocess.DEVNULL,
             "stderr": subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
