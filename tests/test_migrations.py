@@ -99,10 +99,12 @@ def after(migrations: Migrations, step: str) -> Migrations:
 def test_a_step_is_taken_once_and_as_a_whole(old_store):
     """A step that fails leaves the database as it was; the next program that knows better takes it."""
     before = layout(old_store)
-    with contextlib.closing(sqlite3.connect(old_store, isolation_level=None)) as db:
-        with pytest.raises(sqlite3.OperationalError, match="no such column"):
-            broken = after(schema.MIGRATIONS, NEXT + ";\nCREATE INDEX broken ON persons (weight)")
-            schema.preparing(broken, table="faces")(db, "it")
+    broken = after(schema.MIGRATIONS, NEXT + ";\nCREATE INDEX broken ON persons (weight)")
+    with (
+        contextlib.closing(sqlite3.connect(old_store, isolation_level=None)) as db,
+        pytest.raises(sqlite3.OperationalError, match="no such column"),
+    ):
+        schema.preparing(broken, table="faces")(db, "it")
     assert layout(old_store) == before
     for _ in range(2):
         with contextlib.closing(sqlite3.connect(old_store, isolation_level=None)) as db:

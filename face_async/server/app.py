@@ -74,16 +74,15 @@ def create_app(
     It needs no lifespan events, and may be served by several event loops at once.
 
     Args:
-        store: The database; whoever opened it closes it, after the last request.
+        store: The storage (:func:`open_storage`); whoever opened it closes it, after the last request.
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
         limits: The service's limits.
         recognizer: What compares faces: ``"faces"``, ``"fingerprint"``, ``"auto"`` (faces where it is installed)
             or a recognizer of your own, which you close.
         faults: Scripted faults, for tests; None for none.
         replay_protection: Whether a signature is good for one request only (code 13), in all processes on the
-            store's file and after a restart. Then it may be good for an hour at most (code 9), and each account may
-            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write to a
-            second file beside the store's.
+            store's database and after a restart. Then it may be good for an hour at most (code 9), and each account may
+            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write.
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
@@ -95,7 +94,7 @@ def create_app(
 
     Raises:
         ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, or no recognizer has this name.
-        StoreError: The file of used signatures cannot be opened.
+        StoreError: The storage cannot be read, or the used signatures cannot be kept.
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)

@@ -94,7 +94,7 @@ class _Worker:
     ready: Connection | None = field(default=None)
 
     def start(self) -> None:
-        self.ready, theirs = _SPAWN.Pipe(duplex=False)
+        self.ready, theirs = multiprocessing.Pipe(duplex=False)
         self.process = _SPAWN.Process(
             target=_work, args=(*self.arguments, self.listener, theirs), name=f"face_async worker {self.number}"
         )

@@ -1,4 +1,4 @@
-"""PostgreSQL under a storage: away, crashed, full, read-only, locked; nothing is lost, doubled or waited for in vain."""
+"""PostgreSQL under a storage: away, crashed, full, read-only, locked; nothing is lost or doubled."""
 
 from __future__ import annotations
 

@@ -60,11 +60,12 @@ with open_storage(sys.argv[1]) as store, ThreadPoolExecutor(16) as threads:
         (addition,) = store.add_faces(APPID, "ada", [face], tag="", recognizer=toy, max_faces=20)
         return addition.code
     def add_person(number, *groups):
-        return store.add_person(APPID, f"{mine}-{number}-{groups[0]}", groups, name="", tag="", face=None, recognizer=toy, limits=limits)
+        person_id = f"{mine}-{number}-{groups[0]}"
+        store.add_person(APPID, person_id, groups, name="", tag="", face=None, recognizer=toy, limits=limits)
     def codes(effect, *numbers):
         def code(number):
             try:
-                return effect(number) and 0 or 0
+                return effect(number) or 0
             except Refusal as refusal:
                 return int(refusal.code)
         return list(threads.map(code, numbers))

@@ -33,6 +33,7 @@ EXTRAS = {
     "cli": "face-async needs it",
     "server": "the embedded local server, face-async serve and demo need it",
     "recognition": "without it the local server cannot recognize real faces",
+    "postgres": "face-async serve --db postgresql://… needs it",
     "speed": "httptools and uvloop make a session with http='asyncio' cheaper",
 }
 """The extras that the doctor checks -> what needs each."""
