@@ -22,7 +22,8 @@ from face_async.bulk.outage import SINGLE_ATTEMPT
 from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
 from face_async.errors import ResponseError, ServiceError, quoted
 from face_async.limits import ServiceLimits
-from face_async.signature import ACCOUNT_VARIABLES, Credentials, check_token
+from face_async.signature import ACCOUNT_VARIABLES as ACCOUNT_VARIABLES  # noqa: PLC0414 - a name of this module, too
+from face_async.signature import Credentials, check_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Sequence

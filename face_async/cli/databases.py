@@ -77,10 +77,10 @@ def check_argument(database: str) -> None:
 
 def _opened(database: str) -> Storage:
     from face_async.server import open_storage  # noqa: PLC0415 - as above
-    from face_async.server.storage.names import is_url  # noqa: PLC0415
+    from face_async.server.storage.names import is_postgres_url  # noqa: PLC0415
 
     check_argument(database)
-    if not is_url(database) and not Path(database).exists():
+    if not is_postgres_url(database) and not Path(database).exists():
         raise ValueError(f"{database} is not there")  # it would be made
     return open_storage(database, gallery_memory=0)
 

@@ -18,6 +18,7 @@ from attrs import field, frozen
 from face_async.cli.output import tell
 from face_async.limits import SAME_PERSON, SURELY_THE_SAME
 from face_async.session import (
+    ACCOUNT_VARIABLES,
     ALLOW_INSECURE_VARIABLE,
     BASE_URL_VARIABLE,
     CA_FILE_VARIABLE,
@@ -26,7 +27,6 @@ from face_async.session import (
     ProjectAccess,
     SessionOptions,
 )
-from face_async.signature import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,8 +17,7 @@ from face_async.cli.options import (
     RecognizerOption,
 )
 from face_async.cli.output import say, tell
-from face_async.session import BASE_URL_VARIABLE, ProjectAccess, is_loopback
-from face_async.signature import ACCOUNT_VARIABLES
+from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
 
 def serve_command(

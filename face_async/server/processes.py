@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import define, evolve, field
 
@@ -94,7 +94,8 @@ class _Worker:
     ready: Connection | None = field(default=None)
 
     def start(self) -> None:
-        self.ready, theirs = multiprocessing.Pipe(duplex=False)
+        pipe: Any = _SPAWN.Pipe(duplex=False)  # its type depends on the platform
+        self.ready, theirs = pipe
         self.process = _SPAWN.Process(
             target=_work, args=(*self.arguments, self.listener, theirs), name=f"face_async worker {self.number}"
         )

@@ -16,6 +16,7 @@ from face_async._version import __version__
 from face_async.cli.exits import Exit
 from face_async.cli.options import SERVER_VARIABLES, trust
 from face_async.session import (
+    ACCOUNT_VARIABLES,
     BASE_URL_VARIABLE,
     DEFAULT_BASE_URL,
     HTTP_VARIABLE,
@@ -24,7 +25,6 @@ from face_async.session import (
     check_base_url,
     is_unprotected,
 )
-from face_async.signature import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from face_async.server.storage.names import is_url
+from face_async.server.storage.names import is_postgres_url
 from face_async.server.storage.sqlite.store import Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def open_storage(database: str | os.PathLike[str] = ":memory:", *, gallery_memor
         StoreError: It cannot be opened, belongs to something else, or is of a newer version.
         ModuleNotFoundError: The extra ``postgres`` is not installed.
     """
-    if not is_url(database):
+    if not is_postgres_url(database):
         return Store(database, gallery_memory=gallery_memory)
     from face_async.server.storage.postgres.store import PostgresStore  # noqa: PLC0415 - needs the extra
 

@@ -79,7 +79,7 @@ class PostgresDatabase:
             StoreError: It cannot be read.
         """
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        with explained(self._name), self._transaction(self._readers, begin, _deadline()) as connection:
+        with store_errors(self._name), self._transaction(self._readers, begin, _deadline()) as connection:
             yield PostgresTransaction(connection)
 
     def write(self, work: Callable[[Transaction], T]) -> T:
@@ -88,7 +88,7 @@ class PostgresDatabase:
         Raises:
             StoreError: It cannot be written, or the connection broke while it was committed.
         """
-        with explained(self._name):
+        with store_errors(self._name):
             return self._queue.wait_for(work)
 
     def _work_off(self) -> None:
@@ -141,7 +141,7 @@ class PostgresDatabase:
                     if time.monotonic() >= deadline:
                         raise storage_error(self._name, error) from error
                 else:
-                    with explained(self._name):
+                    with store_errors(self._name):
                         connection.execute("COMMIT")
                     return outcomes
             time.sleep(_RETRY_SECONDS)
@@ -179,7 +179,7 @@ class PostgresDatabase:
             pool.putconn(connection)
 
     def _begun(self, pool: ConnectionPool[psycopg.Connection], begin: str, deadline: float) -> psycopg.Connection:
-        with explained(self._name):
+        with store_errors(self._name):
             while True:
                 connection = pool.getconn(max(0.0, deadline - time.monotonic()))
                 try:
@@ -193,7 +193,7 @@ class PostgresDatabase:
 
 
 @contextlib.contextmanager
-def explained(name: str) -> Generator[None]:
+def store_errors(name: str) -> Generator[None]:
     """Turn errors of PostgreSQL into errors of a storage."""
     try:
         yield

@@ -7,7 +7,7 @@ import threading
 import psycopg
 
 from face_async.server.storage.names import without_password
-from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, explained
+from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, store_errors
 from face_async.server.storage.postgres.schema import prepare
 from face_async.server.storage.signatures import UsedSignatures
 from face_async.server.storage.storage import Storage
@@ -33,7 +33,7 @@ class PostgresStore(Storage):
     def __init__(self, url: str, *, gallery_memory: int | None = None) -> None:
         self._url = url
         self._name = without_password(url)
-        with explained(self._name), psycopg.connect(url, **CONNECTION) as first:
+        with store_errors(self._name), psycopg.connect(url, **CONNECTION) as first:
             configure(first)
             prepare(first, self._name)
         super().__init__(
