@@ -28,7 +28,7 @@ def content(store):
     faces = {face_id: store.face_info(APPID, face_id) for one in persons.values() for face_id in one.face_ids}
     embeddings = {person_id: store.embeddings(APPID, person_id, TOY).tolist() for person_id in persons}
     probe = TOY.find_face(picture(1)).embedding
-    return groups, persons, faces, embeddings, store.identify(APPID, list(groups), probe, TOY, 5)
+    return store.identity(), groups, persons, faces, embeddings, store.identify(APPID, list(groups), probe, TOY, 5)
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ def copy_storage(
 ) -> dict[str, int]:
     """Copy all groups, persons and faces into an empty storage: all of them, or nothing.
 
-    The source is copied as it is at one moment, and may be in use. Signatures that were used are not copied.
+    The source is copied as it is at one moment, and may be in use. The copy has the same identity, so that journals go
+    on with it. Signatures that were used are not copied.
 
     Args:
         source: What is copied.
@@ -59,6 +60,7 @@ def copy_storage(
                     counts[table] += len(rows)
                     if progress is not None:
                         progress(table, counts[table])
+        db.execute("UPDATE identity SET id = ?", (source.identity(),))
         db.keys_were_given()
         return counts
 

@@ -281,7 +281,7 @@ class Storage:
             return dict(db.execute("SELECT recognizer, count(*) FROM faces GROUP BY recognizer").fetchall())
 
     def identity(self) -> str:
-        """Return what tells this database from all others; copies of the file have the same."""
+        """Return what tells this database from all others; its copies have the same."""
         with self._database.reading() as db:
             return str(db.execute("SELECT id FROM identity").fetchone()[0])
 

@@ -54,7 +54,9 @@ CREATE TABLE accounts (
 CREATE TABLE signatures (
     account bigint NOT NULL, digest bytea NOT NULL, expires bigint NOT NULL, PRIMARY KEY (account, digest)
 );
-CREATE INDEX signatures_by_expiry ON signatures (account, expires)
+CREATE INDEX signatures_by_expiry ON signatures (account, expires);
+CREATE TABLE identity (id text NOT NULL);
+INSERT INTO identity SELECT replace(gen_random_uuid()::text, '-', '')
 """,
 )
 
