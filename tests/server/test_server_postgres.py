@@ -81,14 +81,16 @@ async def test_crashes_while_people_are_enrolled_change_nothing(server, database
     people = write_people(tmp_path / "people", persons, shots)
     journal = tmp_path / "enroll.journal"
     moments = sorted(rng.sample(range(1, persons * shots), 3))
-
-    crashes = []
+    starts = []
 
     def crash(summary):
-        if moments and summary.done >= moments[0] and not any(one.is_alive() for one in crashes):
+        while moments and summary.done >= moments[0]:
             moments.pop(0)
-            crashes.append(threading.Thread(target=lambda: (server.crash(), server.start())))
-            crashes[-1].start()
+            for start in starts:
+                start.join()
+            server.crash()
+            starts.append(threading.Thread(target=server.start))
+            starts[-1].start()
 
     with open_storage(database) as store:
         app = create_app(store, credentials=CREDENTIALS, recognizer=RECOGNIZER)
@@ -99,7 +101,8 @@ async def test_crashes_while_people_are_enrolled_change_nothing(server, database
             run = ingest(session, people, journal=journal, group_ids=["staff"], probe_delay=0.05, on_progress=crash)
             summary = await finished(run)
             assert (summary.done, summary.failed, summary.ambiguous) == (persons * shots, 0, 0)
-            assert len(crashes) == 3
+            assert len(starts) == 3
+            starts[-1].join()
             async with verify(session, journal) as differences:
                 assert [] == [difference async for difference in differences]
         found = {person: set(faces) for person, faces in enrolled(store).items()}
