@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from face_async._version import __version__
+from face_async.cli.databases import backup_db, copy_db
 from face_async.cli.demo.command import demo
 from face_async.cli.demo.draw import draw
 from face_async.cli.doctor.command import doctor
@@ -37,6 +38,7 @@ _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
     "Recognize": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
+    "Databases": (copy_db, backup_db),
 }
 
 for _title, _commands in _FAMILIES.items():

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import shlex
-from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import Annotated
 
 import typer
 
-from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, DEFAULT_DB, RecognizerName, RecognizerOption
+from face_async.cli.databases import DATABASE_HELP, check_argument
+from face_async.cli.options import (
+    ALLOW_ORIGIN_VARIABLE,
+    DB_VARIABLE,
+    DEFAULT_DB,
+    RecognizerName,
+    RecognizerOption,
+)
 from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
@@ -17,10 +23,17 @@ from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAcce
 def serve_command(
     *,
     db: Annotated[
-        Path, typer.Option("--db", metavar="PATH", help="The database; created if it is missing.")
-    ] = DEFAULT_DB,
+        str,
+        typer.Option(
+            "--db",
+            metavar="PATH_OR_URL",
+            envvar=DB_VARIABLE,
+            help=DATABASE_HELP,
+        ),
+    ] = str(DEFAULT_DB),
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="The port; 0 takes a free one.")] = 8600,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="How many processes serve.")] = 1,
     recognizer: RecognizerOption = RecognizerName.AUTO,
     replay_protection: Annotated[
         bool, typer.Option("--replay-protection", help="Accept every signature only once.")
@@ -84,9 +97,11 @@ def serve_command(
     machine can reach the server.
     """
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
-    from face_async.server import Account, ConnectionLimits, RequestLimits, Store, create_app  # noqa: PLC0415
+    from face_async.server import Account, ConnectionLimits, ServerSettings, serve_workers  # noqa: PLC0415
     from face_async.server import serve as run  # noqa: PLC0415
+    from face_async.server.storage.names import without_password  # noqa: PLC0415
 
+    check_argument(db)
     configured = ProjectAccess.from_env()
     if configured is None and not is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
@@ -96,21 +111,33 @@ def serve_command(
         environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
         for name, value in environment.items():
             say(f"export {name}={shlex.quote(value)}")
-        tell(f"serving {db} on {base_url}; Ctrl-C stops it")
+        by = "" if workers == 1 else f" by {workers} processes"
+        tell(f"serving {without_password(db)} on {base_url}{by}; Ctrl-C stops it")
 
-    max_body_bytes = None if body_memory is None else body_memory * 1_000_000
-    with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
-        app = create_app(
-            store,
-            credentials=[Account(project.appid, (project.bucket,), project.credentials)],
-            request_limits=RequestLimits(max_body_bytes=max_body_bytes),
-            recognizer=recognizer.value,
-            replay_protection=replay_protection,
-            strict=strict,
-            allow_origins=allow_origin or (),
-            url_allow_list=allow_url or (),
+    settings = ServerSettings(
+        db,
+        (Account(project.appid, (project.bucket,), project.credentials),),
+        recognizer=recognizer.value,
+        replay_protection=replay_protection,
+        strict=strict,
+        gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000,
+        body_memory=None if body_memory is None else body_memory * 1_000_000,
+        allow_origins=tuple(allow_origin or ()),
+        url_allow_list=tuple(allow_url or ()),
+    )
+    limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
+    if workers > 1:
+        log_with_time()
+        serve_workers(
+            settings, workers=workers, host=host, port=port, limits=limits, on_ready=announce, on_start=log_with_time
         )
-        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each
-        limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
-        run(app, host=host, port=port, limits=limits, on_ready=announce)
+    else:
+        with settings.serving() as app:
+            log_with_time()
+            run(app, host=host, port=port, limits=limits, on_ready=announce)
     tell("stopped")
+
+
+def log_with_time() -> None:
+    """Let the server's log tell the time; instead of one short line each, as other commands say it."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import sqlite3
 import time
 import weakref
 from email.utils import formatdate
@@ -38,6 +37,7 @@ from face_async.server.request.cors import Cors, check_origins
 from face_async.server.request.forms import read_form
 from face_async.server.request.parameters import Parameters
 from face_async.server.request.target import ROOT, Targets
+from face_async.server.storage.base import StoreError
 from face_async.server.storage.failures import FailureLog
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from face_async.server.faults import Faults
     from face_async.server.guard import Account
     from face_async.server.recognition import Recognizer
-    from face_async.server.storage.sqlite import Store
+    from face_async.server.storage.storage import Storage
     from face_async.signature import Credentials
 
 DATABASE_HEADER = "X-Face-Database"
@@ -60,7 +60,7 @@ logger = logging.getLogger("face_async.server")
 
 
 def create_app(
-    store: Store,
+    store: Storage,
     *,
     credentials: Credentials | Sequence[Account],
     limits: ServiceLimits = ServiceLimits(),
@@ -78,7 +78,7 @@ def create_app(
     It needs no lifespan events, and may be served by several event loops at once.
 
     Args:
-        store: The database; whoever opened it closes it, after the last request.
+        store: The storage (:func:`open_storage`); whoever opened it closes it, after the last request.
         credentials: One key that is good for every appid and bucket, or the accounts that exist.
         limits: The service's limits.
         request_limits: What requests under way may take together.
@@ -86,9 +86,8 @@ def create_app(
             or a recognizer of your own, which you close.
         faults: Scripted faults, for tests; None for none.
         replay_protection: Whether a signature is good for one request only (code 13), in all processes on the
-            store's file and after a restart. Then it may be good for an hour at most (code 9), and each account may
-            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write to a
-            second file beside the store's.
+            store's database and after a restart. Then it may be good for an hour at most (code 9), and each account may
+            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write.
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
@@ -101,7 +100,7 @@ def create_app(
     Raises:
         ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, no recognizer has this name, or
             the accounts have two keys for one SecretID of an appid.
-        StoreError: The file of used signatures cannot be opened.
+        StoreError: The storage cannot be read, or the used signatures cannot be kept.
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
@@ -126,7 +125,7 @@ def create_app(
 class Endpoints:
     """The endpoints of one application, and what they share."""
 
-    store: Store
+    store: Storage
     guard: Guard
     finder: FaceFinder
     limits: ServiceLimits
@@ -196,7 +195,7 @@ class Endpoints:
             yield
         except (Refusal, ScriptedAnswer, ClientDisconnect):
             raise
-        except sqlite3.Error as error:
+        except StoreError as error:
             self.failures.report(name, session_id, error)
             raise Refusal(ReturnCode.STORAGE_ERROR) from None
         except Exception:

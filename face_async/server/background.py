@@ -58,8 +58,8 @@ async def serve_in_background(
     Raises:
         OSError: The address cannot be listened on.
     """
-    with _listen(host, port) as listener:
-        running = _describe(listener)
+    with listen(host, port) as listener:
+        running = describe(listener)
         started: Future[None] = Future()
         server = _Server(app, limits, lambda: started.set_result(None))
         thread = threading.Thread(target=_run, args=(server, listener, started), name="face_async server", daemon=True)
@@ -97,17 +97,22 @@ def serve(
         OSError: The address cannot be listened on.
     """
     raise_file_limit()
-    with _listen(host, port) as listener:
-        base_url = _describe(listener).base_url
-        server = _Server(app, limits, lambda: on_ready(base_url) if on_ready else None)
-        # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
-        # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with contextlib.suppress(KeyboardInterrupt):
-                server.run(sockets=[listener])
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+    with listen(host, port) as listener:
+        base_url = describe(listener).base_url
+        serve_on(app, listener, limits, lambda: on_ready(base_url) if on_ready else None)
+
+
+def serve_on(app: ASGIApp, listener: socket.socket, limits: ConnectionLimits, on_ready: Callable[[], object]) -> None:
+    """Serve ``app`` on a listening socket as :func:`serve` does."""
+    server = _Server(app, limits, on_ready)
+    # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
+    # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _Server(uvicorn.Server):
@@ -149,16 +154,18 @@ def _run(server: _Server, listener: socket.socket, started: Future[None]) -> Non
             started.set_exception(error)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a listening socket; a shared one lets others share its port, and gets a part of the new connections."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared)
     # Accepted sockets inherit it. asyncio's own loop does not set it on them, and then every answer of two pieces waits
     # 40 ms for the client to acknowledge the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def _describe(listener: socket.socket) -> RunningServer:
+def describe(listener: socket.socket) -> RunningServer:
+    """Return where a listening socket is."""
     name: tuple[Any, ...] = listener.getsockname()
     host, port = str(name[0]), int(name[1])
     return RunningServer(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", port)

@@ -44,7 +44,7 @@ Code   When
 -1311  newperson, addgroupids: the appid would have too many groups
 -1310  newperson, addgroupids: a group is full
 -1305  delface, getfaceinfo: no such face
--1200  the database failed: disk full, file deleted, or locked by another process for 10 s
+-1200  the database failed: disk full, read-only, away for 5 s, file deleted, or locked by another process for 10 s
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from face_async.server.pictures import FaceFinder
     from face_async.server.recognition import Face
     from face_async.server.request.parameters import Parameters
-    from face_async.server.storage.sqlite import Store
+    from face_async.server.storage.storage import Storage
 
 TOP_CANDIDATES = 5
 """Persons that identify answers (Spec: 2.12)."""
@@ -83,7 +83,7 @@ class Call:
 
     appid: str
     parameters: Parameters
-    store: Store
+    store: Storage
     finder: FaceFinder
     limits: ServiceLimits
 

@@ -95,14 +95,6 @@ async def test_another_database_is_refused(path):
             pass
 
 
-async def test_another_version_is_refused(path):
-    async with Journal(path, OURS) as journal:
-        journal.do_now(lambda db: db.execute("PRAGMA user_version = 7"))
-    with pytest.raises(JournalError, match="has version 7"):
-        async with Journal(path, OURS):
-            pass
-
-
 async def test_a_journal_that_cannot_be_made_says_why(tmp_path):
     with pytest.raises(JournalError, match="cannot be made: No such file or directory"):
         async with Journal(tmp_path / "no" / "such.journal", OURS):

@@ -8,7 +8,7 @@ import pytest
 from serverkit import APPID, BUCKET, CREDENTIALS, authorization, calling, signed
 from specification import SIGNATURE_VECTORS
 
-from face_async.server import Account, Store, create_app
+from face_async.server import Account, create_app
 from face_async.server.guard import ANY_BUCKET, MAX_CLOCK_LEAD, MAX_ONE_TIME_LIFETIME
 from face_async.server.storage import signatures
 from face_async.signature import MAX_LIFETIME, Credentials
@@ -159,10 +159,10 @@ async def test_a_forged_signature_does_not_burn_the_true_one(store):
         assert [await code_of(caller, early) for _ in range(2)] == [9, 9]
 
 
-async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(tmp_path):
-    """What was used is in a file beside the database."""
+async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(open_one):
+    """What was used is kept beside the faces."""
     value = authorization()
-    with Store(tmp_path / "faces.db") as first, Store(tmp_path / "faces.db") as second:
+    with open_one() as first, open_one() as second:
         async with calling(first, replay_protection=True) as here, calling(second, replay_protection=True) as there:
             assert [await code_of(here, value), await code_of(there, value)] == [0, 13]
             codes = []
@@ -171,7 +171,7 @@ async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(tmp
                     tasks.start_soon(collect, codes, caller, same := authorization())
                     tasks.start_soon(collect, codes, there, same)
             assert sorted(codes) == [0] * 10 + [13] * 10
-    with Store(tmp_path / "faces.db") as store:
+    with open_one() as store:
         async with calling(store, replay_protection=True) as caller:
             assert await code_of(caller, value) == 13
 
