@@ -229,7 +229,8 @@ def test_closing_loses_nothing(tmp_path):
 
     def close():
         with store._database.exclusively():
-            while len(store._database._queue.waiting) < 10:
+            # Those who wait, and not one who is about to: that one may come too late.
+            while store._database._queue._threads._work_queue.qsize() < 10:
                 time.sleep(0.001)
         store.close()
 
