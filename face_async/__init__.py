@@ -12,7 +12,9 @@ What may be imported by path: ``face_async`` and
 Everything else is private, whatever its name.
 """
 
+from face_async._call.observation import Attempt
 from face_async._call.retry import RetryPolicy
+from face_async._call.telemetry import Telemetry
 from face_async._call.throttle import Throttle, ThrottleState
 from face_async._transports.base import Answer
 from face_async._version import __version__
@@ -89,6 +91,7 @@ __all__ = [
     "AddGroupIdsResult",
     "AlreadyExistsError",
     "Answer",
+    "Attempt",
     "AuthError",
     "BulkApi",
     "CallError",
@@ -146,6 +149,7 @@ __all__ = [
     "SetInfoResult",
     "ShardedGroup",
     "Stats",
+    "Telemetry",
     "Throttle",
     "ThrottleState",
     "TransportError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from attrs import evolve, frozen
 
@@ -110,6 +110,21 @@ ENDPOINTS: tuple[Endpoint[object], ...] = (
 
 LATER_ENDPOINTS: tuple[Endpoint[object], ...] = (DETECT, ADD_GROUP_IDS, DEL_GROUP_IDS, MULTI_IDENTIFY)
 """The rows beyond the specification, which not every server has."""
+
+
+_SUBJECTS = {"person_id": "person", "group_id": "group", "group_ids": "group", "face_id": "face", "face_ids": "face"}
+
+
+def subject_of(fields: Fields) -> str:
+    """Return what a call is about, such as ``"person 'ada', group 'staff' and 2 more"``; ``""`` if it names nothing."""
+    named: list[str] = []
+    for field, kind in _SUBJECTS.items():
+        value = fields.get(field)
+        ids = [value] if isinstance(value, str) else cast("Sequence[str]", value or ())
+        if ids:
+            more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+            named.append(f"{kind} {ids[0]!r}{more}")
+    return ", ".join(named)
 
 
 class FaceApi(ABC):

@@ -83,6 +83,7 @@ class CallFacts(TypedDict, total=False):
     """What every :class:`CallError` is made with; see its attributes."""
 
     endpoint: Required[str]
+    subject: str
     maybe_applied: bool
     attempts: int
 
@@ -92,17 +93,26 @@ class CallError(FaceError):
 
     Attributes:
         endpoint: The specification's name of the endpoint, such as ``"identify"``.
-        attempts: How many times the request was tried.
+        subject: What the call was about, such as ``"person 'ada'"``; ``""`` where it named no person, group or face.
+        attempts: How many times the request was tried; 0 when the call never left the queue.
         maybe_applied: True when the effect may have happened all the same: an answer was lost on the way, and looking
             did not settle what became of it. False when the service cannot have acted on the request, and for calls
             that change nothing anyway.
     """
 
-    def __init__(self, message: str, *, endpoint: str, maybe_applied: bool = False, attempts: int = 1) -> None:
+    def __init__(
+        self, message: str, *, endpoint: str, subject: str = "", maybe_applied: bool = False, attempts: int = 1
+    ) -> None:
         super().__init__(message + _LOOK_FIRST if maybe_applied else message)
         self.endpoint = endpoint
+        self.subject = subject
         self.maybe_applied = maybe_applied
         self.attempts = attempts
+
+    @property
+    def reason(self) -> str:
+        """Why the call has failed: the message without the advice to look whether the effect happened."""
+        return str(self).removesuffix(_LOOK_FIRST)
 
     def in_doubt(self) -> Self:
         """Return a copy whose :attr:`maybe_applied` is True, and which says so; itself if it is already."""
@@ -148,7 +158,7 @@ class ResponseError(CallError):
     def __init__(
         self, problem: str, *, status: int, path: str = "$", location: str = "", **call: Unpack[CallFacts]
     ) -> None:
-        what = f"{call['endpoint']}: the answer (HTTP {status})"
+        what = f"{call_label(call['endpoint'], call.get('subject', ''))}: the answer (HTTP {status})"
         if location:
             said = f"is a redirect to {printable(location)}, and none is followed: if that is the service, set base_url"
         else:
@@ -190,7 +200,8 @@ class ServiceError(CallError):
         # A failed comparison says which of its two pictures failed (Spec: 2.13).
         flag = self.data.get("fail_flag")
         which = " in the first picture" if flag == 1 else " in the second picture" if flag == 2 else ""  # noqa: PLR2004 - the values of the specification
-        super().__init__(f"{call['endpoint']}: {code} {self.name}{which}: {meaning}{said}", **call)
+        label = call_label(call["endpoint"], call.get("subject", ""))
+        super().__init__(f"{label}: {code} {self.name}{which}: {meaning}{said}", **call)
 
 
 class AuthError(ServiceError):
@@ -358,6 +369,11 @@ def service_error(
     known = CODES.get(code)
     error = known.error if known else ServiceError
     return error(code, message, data=data, session_id=session_id, **call)
+
+
+def call_label(endpoint: str, subject: str) -> str:
+    """Return what messages call a call, such as ``"identify for group 'staff'"``."""
+    return f"{endpoint} for {subject}" if subject else endpoint
 
 
 def utf8(name: str, text: str) -> bytes:

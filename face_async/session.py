@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from ipaddress import ip_address
@@ -13,24 +12,27 @@ from attrs import evolve, field, frozen
 
 from face_async._call import wire
 from face_async._call.attempts import Address, CallInFlight, CallOptions, CallRunner
+from face_async._call.observation import Observers, logger
 from face_async._call.retry import RetryPolicy, RetryQuota
 from face_async._call.settled_call import run_settled
+from face_async._call.telemetry import CallTelemetry
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
 from face_async._transports import Answer, Http, Verify, context_of, host_of, open_transport
 from face_async.bulk.api import BulkApi
 from face_async.bulk.outage import SINGLE_ATTEMPT
-from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
+from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint, subject_of
 from face_async.errors import ResponseError, ServiceError, quoted
 from face_async.limits import ServiceLimits
 from face_async.signature import ACCOUNT_VARIABLES as ACCOUNT_VARIABLES  # noqa: PLC0414 - a name of this module, too
 from face_async.signature import Credentials, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
     from types import TracebackType
 
-    import httpx
-
+    from face_async._call.observation import Attempt
+    from face_async._call.telemetry import Telemetry
+    from face_async._transports.libraries import AsyncTransport
     from face_async.endpoints import Fields, Images
     from face_async.errors import CallError
     from face_async.images import ImageSource
@@ -120,9 +122,11 @@ class SessionOptions(TypedDict, total=False):
     limits: ServiceLimits
     throttle: Throttle
     http: Http
-    transport: httpx.AsyncBaseTransport | None
+    transport: AsyncTransport | None
     verify: Verify | None
     allow_insecure: bool
+    on_attempt: Callable[[Attempt], object] | None
+    telemetry: Telemetry | None
 
 
 class FaceSession(BulkApi):
@@ -143,17 +147,24 @@ class FaceSession(BulkApi):
         retry: How often a failed request is tried again.
         limits: The service's limits, checked before anything is sent.
         throttle: How much may be under way at once.
-        http: What the session stands on: ``"httpx"`` (asyncio and trio), or ``"asyncio"``, connections of its own that
-            cost half as much (asyncio only; with the extra ``speed`` a third, on uvloop).
-        transport: Any httpx transport to send with (proxies, tests, other back ends). It is not closed by the session.
+        http: What the session stands on: ``"httpx"`` (asyncio and trio), ``"httpx2"``, its maintained fork (the same;
+            extra ``httpx2``), or ``"asyncio"``, connections of its own that cost half as much (asyncio only; with the
+            extra ``speed`` a third, on uvloop).
+        transport: Any asynchronous transport of httpx or httpx2 to send with (proxies, tests, other back ends). It is
+            not closed by the session.
         verify: Who vouches for an https server: a file of certificates of authorities (PEM), such as a private one's,
             a folder of them, or an ``ssl.SSLContext``. None is what the environment variable ``SSL_CERT_FILE`` or
             ``SSL_CERT_DIR`` names, or else the authorities that certifi knows. A ``transport`` has its own.
         allow_insecure: Permits http to other addresses than loopback ones, and logs a warning when it is used.
+        on_attempt: Called with an :class:`Attempt` after every attempt of every call, in the task that makes the call:
+            a plain function that returns at once. What it raises is logged, and changes nothing.
+        telemetry: Whom OpenTelemetry's spans and metrics are given to (extra ``telemetry``); None makes none.
 
     Raises:
         ValueError: An argument is out of its range, ``base_url`` is no URL to send secrets to, or the certificates
             cannot be read.
+        TypeError: An argument is of the wrong type.
+        ImportError: The extra that ``http`` or ``telemetry`` needs is not installed.
     """
 
     def __init__(
@@ -169,9 +180,11 @@ class FaceSession(BulkApi):
         limits: ServiceLimits = ServiceLimits(),
         throttle: Throttle = Throttle(),
         http: Http = "httpx",
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: AsyncTransport | None = None,
         verify: Verify | None = None,
         allow_insecure: bool = False,
+        on_attempt: Callable[[Attempt], object] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         check_token("appid", appid)
         check_token("bucket", bucket)
@@ -179,7 +192,7 @@ class FaceSession(BulkApi):
             raise TypeError("credentials must be Credentials(secret_id, secret_key)")
         where = check_base_url(base_url, allow_insecure=allow_insecure)
         if is_unprotected(base_url):
-            logging.getLogger("face_async").warning("pictures and signatures are sent unencrypted to %s", base_url)
+            logger.warning("pictures and signatures are sent unencrypted to %s", base_url)
         tls = None
         if transport is None and (verify is not None or where[0].startswith("https:")):
             tls = context_of(verify)
@@ -189,7 +202,9 @@ class FaceSession(BulkApi):
         self._options = CallOptions(timeout, deadline, retry)
         self._limits = limits
         self._throttle = RunningThrottle(throttle)
-        self._runner = CallRunner(self._address, open_transport(http, transport, tls), limits)
+        self._telemetry = None if telemetry is None else CallTelemetry(telemetry, base_url)
+        observers = Observers(on_attempt, None if self._telemetry is None else self._telemetry.on_attempt)
+        self._runner = CallRunner(self._address, open_transport(http, transport, tls), limits, observers)
 
     @classmethod
     def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
@@ -345,7 +360,7 @@ class FaceSession(BulkApi):
             return answer
 
         try:
-            return await self._runner.run(call, keep)
+            return await self._watched(call, self._runner.run(call, keep))
         except (ServiceError, ResponseError) as error:
             if error not in kept:
                 raise  # an answer that must not be read
@@ -361,7 +376,7 @@ class FaceSession(BulkApi):
     ) -> AddFaceResult:
         fields: Fields = {"person_id": person_id, "tag": tag}
         result = await self._call(ADD_FACE, fields, {"images": images}, before)
-        return evolve(result, images=tuple(images))
+        return evolve(result, images=tuple(images), subject=subject_of(fields))
 
     def _call(
         self,
@@ -372,7 +387,10 @@ class FaceSession(BulkApi):
     ) -> Awaitable[T]:
         request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         call = CallInFlight(request, self._options, self._throttle, settles=self._options.retry.max_attempts > 1)
-        return run_settled(self._runner, call, self, before)
+        return self._watched(call, run_settled(self._runner, call, self, before))
+
+    def _watched(self, call: CallInFlight[object], running: Coroutine[None, None, T]) -> Coroutine[None, None, T]:
+        return running if self._telemetry is None else self._telemetry.trace(call, running)
 
     def _signed_for(self, fields: Fields) -> Fields:
         return {"appid": self._address.appid, "bucket": self._address.bucket, **fields}
@@ -386,7 +404,9 @@ def check_base_url(base_url: str, *, allow_insecure: bool) -> tuple[str, str]:
     """
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"base_url must be an http or https URL, not {quoted(base_url)}")
+        scheme = "http" if is_loopback(urlsplit(f"//{base_url}").hostname or "") else "https"
+        hint = "" if "://" in base_url else f"; write {scheme}:// before it"
+        raise ValueError(f"base_url must be an http or https URL, not {quoted(base_url)}{hint}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must hold neither a user, a query nor a fragment")
     if is_unprotected(base_url) and not allow_insecure:

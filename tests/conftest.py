@@ -26,6 +26,7 @@ stand-in            what it is, and when it is used
                     loses requests or answers by plan; ``enrolled`` tells what really is in the store.
 ``ingestprocesses`` The same client and server as processes of their own, to be killed.
 ``postgresql``      A PostgreSQL server of our own, to be stopped and killed.
+``telemetrykit``    Providers of OpenTelemetry's SDK, in whose memory spans and metrics can be read.
 ``strict_html``     Reads a page and refuses every tag that is not closed in order.
 ``timing``          What to do about time: nothing that a test asserts may depend on how busy the machine is.
 ==================  ================================================================================================

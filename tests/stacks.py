@@ -55,10 +55,12 @@ STACKS = [
         Stack("trio", "httpx"),
         Stack("asyncio", "asyncio", "h11"),
         Stack("asyncio", "asyncio", "httptools"),
+        Stack("asyncio", "httpx2"),
+        Stack("trio", "httpx2"),
     )
 ]
 on_httpx = pytest.mark.parametrize("stack", STACKS[:2], indirect=True)
-on_asyncio = pytest.mark.parametrize("stack", STACKS[2:], indirect=True)
+on_asyncio = pytest.mark.parametrize("stack", STACKS[2:4], indirect=True)
 
 
 # Fixtures, for the modules whose tests run on every stack: they import these three, whatever their names.

@@ -16,6 +16,7 @@ from faults import FAULTS
 from raw_server import RawServer, answer
 from specification import ANSWERS
 from stacks import Stack, loop_of_stack, on_httpx, stack_of_test  # noqa: F401 - fixtures are asked for by their own names
+from telemetrykit import Seen
 from timing import PATIENCE
 from verbs import CALLS
 
@@ -56,6 +57,11 @@ def everything_said_by(error: BaseException) -> list[str]:
 
 
 @pytest.fixture
+def seen():
+    return Seen()
+
+
+@pytest.fixture
 def everything_alive():
     """Return a function that returns the repr and the str of every object of this package that is alive."""
 
@@ -74,15 +80,23 @@ def leaks(said: list[str], signatures: list[str]) -> list[str]:
     return [text for text in said for secret in secrets if secret in text]
 
 
-async def test_no_failure_tells_a_secret(stack: Stack, caplog, everything_alive):
-    """However a call fails: not in messages, attributes, tracebacks, pickles or copies, nor in any log at DEBUG."""
+async def test_no_failure_tells_a_secret(stack: Stack, caplog, seen, everything_alive):
+    """However a call fails: not in messages, attributes, tracebacks, pickles, copies, events, spans or any log."""
     caplog.set_level(logging.DEBUG)
     codes = [answer(envelope({"session_id": "s"}, code, "said")) for code in (*CODES, 999)]
     failures = [*(fault.behavior() for fault in FAULTS if not fault.costly), *codes]
-    said = []
+    said, events = [], []
     with RawServer(failures) as server:
         async with FaceSession(
-            "1", "b", CREDENTIALS, base_url=server.url, timeout=PATIENCE, retry=ONCE, http=stack.http
+            "1",
+            "b",
+            CREDENTIALS,
+            base_url=server.url,
+            timeout=PATIENCE,
+            retry=ONCE,
+            http=stack.http,
+            on_attempt=events.append,
+            telemetry=seen.telemetry,
         ) as session:
             for _ in failures:
                 with pytest.raises((CallError, ServiceError)) as caught:
@@ -90,7 +104,10 @@ async def test_no_failure_tells_a_secret(stack: Stack, caplog, everything_alive)
                 said += everything_said_by(caught.value)
             said += everything_alive()
     said += [caplog.text, *(repr(vars(record)) for record in caplog.records)]
+    said += [repr(event) for event in events] + [str(event) for event in events]
+    said += [span.to_json() for span in seen.spans] + [seen.everything_measured]
     signatures = [request.header("Authorization") for request in server.requests]
+    assert len(events) == len(seen.spans) == len(failures)
     assert all(PICTURE in request.body for request in server.requests)
     assert len(signatures) > len(failures) - 3
     assert [] == leaks(said, signatures)
@@ -119,12 +136,18 @@ class Peeking(httpx.AsyncBaseTransport):
 
 
 @on_httpx
-async def test_nothing_of_ours_shows_a_secret_in_a_call_or_after_it(everything_alive):
-    """Sessions, copies, calls, bodies, pictures and results: whatever is alive has a repr that may be seen."""
+async def test_nothing_of_ours_shows_a_secret_in_a_call_or_after_it(caplog, seen, everything_alive):
+    """Sessions, copies, calls, bodies, pictures and results: whatever is alive has a repr that may be seen.
+
+    Neither does what is logged and measured of calls that succeed, are retried, and are looked at.
+    """
+    caplog.set_level(logging.DEBUG)
     answers = {name: (200, content) for name, content in ANSWERS.items()}
     peeking = Peeking(answers, everything_alive)
     alive, said = [], []
-    async with FaceSession("1", "b", CREDENTIALS, transport=peeking, retry=AT_ONCE) as session:
+    async with FaceSession(
+        "1", "b", CREDENTIALS, transport=peeking, retry=AT_ONCE, on_attempt=alive.append, telemetry=seen.telemetry
+    ) as session:
         other = session.with_options(deadline=5)
         for name, call in CALLS.items():
             pictures = [ImageFile(PICTURE, name="a.jpg"), io.BytesIO(PICTURE)][
@@ -150,6 +173,9 @@ async def test_nothing_of_ours_shows_a_secret_in_a_call_or_after_it(everything_a
         alive.append(await session.identify_in_groups(PICTURE, ["qq"]))
         said += everything_alive()
         said += [repr(thing) for thing in (session, other, session.stats, CREDENTIALS, alive)]
+    said += [caplog.text, *(repr(vars(record)) for record in caplog.records)]
+    said += [span.to_json() for span in seen.spans] + [seen.everything_measured]
+    assert "looking does not tell" in caplog.text
     assert peeking.said
     assert any("CallInFlight(" in text for text in peeking.said)
     assert any("Doubt(" in text for text in peeking.said)

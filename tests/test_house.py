@@ -51,7 +51,7 @@ ROOMS = frozenset[str]().union(*FLOORS)
 PUBLIC_PATHS = ("errors", "images", "ingest", "local", "models", "portraits", "server", "sync", "testing")
 
 CLIENT_ONLY = {"_call", "_transports", "bulk", "endpoints", "session", "sync", "__init__"}
-HTTP_CLIENTS = {"h11", "httpcore", "httptools", "httpx"}
+HTTP_CLIENTS = {"h11", "httpcore", "httpcore2", "httptools", "httpx", "httpx2"}
 SPEAKS_HTTP = {"_transports", "server", "local", "testing"}
 PURE = [
     "_call.judgement",
@@ -119,7 +119,8 @@ FILES: dict[str, Path] = {module_name(path): path for path in sorted(PACKAGE.rgl
 
 
 def room(module: str) -> str:
-    return module.partition(".")[0] or "__init__"
+    first = module.partition(".")[0]
+    return "__init__" if first in {"", "__main__"} else first
 
 
 def floor(name: str) -> int:

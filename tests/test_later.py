@@ -475,7 +475,9 @@ async def test_a_server_without_the_endpoint_is_told_at_once(endpoint, answer):
     """A bare 404 or 405, or an envelope with code 3: one request, and an error that says what to do."""
     options = {"base_url": "http://localhost", "transport": old_server(answer), "retry": AT_ONCE}
     session = face_async.FaceSession("123456", "test", face_async.Credentials("AKID", "key"), **options)
-    with pytest.raises(UnsupportedError, match=rf"^{endpoint.name}: the server does not have this endpoint") as caught:
+    with pytest.raises(
+        UnsupportedError, match=rf"^{endpoint.name}\b.*: the server does not have this endpoint"
+    ) as caught:
         await CALLS[endpoint.name](session)
     assert (caught.value.endpoint, caught.value.attempts, caught.value.maybe_applied) == (endpoint.name, 1, False)
     assert caught.value.__cause__ is None

@@ -16,7 +16,7 @@ from python_multipart import MultipartParser
 from python_multipart.multipart import parse_options_header
 
 from face_async import FaceSession, ImageFile, LimitError
-from face_async._call.multipart import CHUNK_BYTES, WHOLE_BYTES, Attempt, JsonBody, MultipartBody
+from face_async._call.multipart import CHUNK_BYTES, WHOLE_BYTES, JsonBody, MultipartBody, SentBody
 from face_async._call.thread_jobs import ThreadJobs
 from face_async._call.wire import encode
 from face_async.endpoints import Endpoint
@@ -410,7 +410,7 @@ async def test_a_json_body_is_handed_over_in_one_chunk():
     """JSON is short: one chunk, which is the last."""
     body = JsonBody(b'{"appid": "1"}')
     await body.load(ROOMY, ThreadJobs())
-    attempt = Attempt(body)
+    attempt = SentBody(body)
     assert not attempt.handed_over
     assert [b'{"appid": "1"}'] == [chunk async for chunk in attempt]
     assert attempt.handed_over

@@ -1,4 +1,4 @@
-"""Every example of the README, of its page of programs and of the cookbook, run as it stands."""
+"""Every example of the README, of its pages and of the cookbook, run as it stands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from face_async.testing import FaceServer
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 DOCS = Path(face_async.__file__).parent / "docs"  # which the wheel leaves out
-PAGES = [README, *((DOCS / page).read_text("utf-8") for page in ("programs.md", "cookbook.md") if DOCS.exists())]
+NAMES = ("programs.md", "cookbook.md", "observing.md")
+PAGES = [README, *((DOCS / name).read_text("utf-8") for name in NAMES if DOCS.exists())]
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", "".join(PAGES), re.MULTILINE | re.DOTALL)
 
 needs_docs = pytest.mark.skipif(not DOCS.exists(), reason="the wheel leaves the documentation out")
@@ -61,7 +62,7 @@ def test_there_is_no_example_without_a_test():
         "from starlette",
         "def ingest",
         *(["def enroll", "def look_at", "def test_patience"] if DOCS.exists() else []),
-        *(["from fastapi", "from django", "from celery", "session = await"] if DOCS.exists() else []),
+        *(["from fastapi", "from django", "from celery", "session = await", "on_attempt=count"] if DOCS.exists() else []),
     ]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
@@ -143,6 +144,20 @@ async def test_the_test_of_ones_own_passes():
     """The example for users' tests is a test, and passes."""
     with FaceServer() as server:
         await names_of(example("def test_patience"))["test_patience"](server, server.session())
+
+
+@needs_docs
+@pytest.mark.anyio
+async def test_the_counter_counts_retries(monkeypatch):
+    """By endpoint and error, in the session that the environment describes."""
+    names = names_of(example("on_attempt=count"))
+    with FaceServer() as server:
+        for variable, value in server.environment("http://localhost").items():
+            monkeypatch.setenv(variable, value)
+        server.faults.add("getgroupids", code=15, times=2)
+        async with names["session_that_counts"](transport=server.transport) as session:
+            await session.get_group_ids()
+    assert names["retries"] == {("getgroupids", "RateLimitedError"): 2}
 
 
 @needs_docs

@@ -15,11 +15,22 @@ from attrs.validators import gt
 from face_async._call import wire
 from face_async._call.home import Home
 from face_async._call.judgement import Failure, Phase, facts_of, judge_error
+from face_async._call.observation import Attempt, logger
 from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, check_policy, clock_skew, retry_after
 from face_async._call.thread_jobs import ThreadJobs
 from face_async._transports.base import BadResponse, Reason, Timeouts, TransportFailure
 from face_async._version import __version__
-from face_async.errors import CallError, DeadlineError, FaceError, TransportError
+from face_async.endpoints import subject_of
+from face_async.errors import (
+    CallError,
+    DeadlineError,
+    FaceError,
+    ResponseError,
+    ReturnCode,
+    ServiceError,
+    TransportError,
+    call_label,
+)
 from face_async.models import Meta
 from face_async.signature import MAX_NONCE, Credentials, Signer
 
@@ -27,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from face_async._call.judgement import Judgement
-    from face_async._call.multipart import Attempt
+    from face_async._call.multipart import SentBody
+    from face_async._call.observation import Observers
     from face_async._call.throttle import RunningThrottle, WeightedLimiter
     from face_async._call.wire import Request
     from face_async._transports.base import Answer, Transport
@@ -79,6 +91,7 @@ class CallInFlight(Generic[T_co]):
         clock_corrected: Whether the clock was corrected for this call.
         token: Whether the last attempt that was a retry has taken a token of the quota.
         out_of_quota: Whether the call is given up because the quota has no token left.
+        status: The HTTP status of the last attempt that was told of, 0 if it had no answer.
     """
 
     request: Request[T_co]
@@ -95,11 +108,22 @@ class CallInFlight(Generic[T_co]):
     clock_corrected: bool = False
     token: bool = False
     out_of_quota: bool = False
+    status: int = 0
 
     @property
     def name(self) -> str:
         """The specification's name of the endpoint."""
         return self.request.endpoint.name
+
+    @property
+    def subject(self) -> str:
+        """What it is about, such as ``"person 'ada'"``."""
+        return subject_of(self.request.fields)
+
+    @property
+    def label(self) -> str:
+        """What messages call it, such as ``"identify for group 'staff'"``."""
+        return call_label(self.name, self.subject)
 
     @property
     def deadline(self) -> float:
@@ -108,7 +132,22 @@ class CallInFlight(Generic[T_co]):
 
     def facts(self, failure: Failure) -> CallFacts:
         """Return what the error of the present attempt is made with."""
-        return facts_of(failure, self.request.endpoint, attempts=self.attempts, handed_over=self.handed_over)
+        return facts_of(
+            failure,
+            self.request.endpoint,
+            subject=self.subject,
+            attempts=self.attempts,
+            handed_over=self.handed_over,
+        )
+
+    def facts_so_far(self) -> CallFacts:
+        """Return what an error is made with that is not of the present attempt alone."""
+        return {
+            "endpoint": self.name,
+            "subject": self.subject,
+            "maybe_applied": self.doubtful,
+            "attempts": self.attempts,
+        }
 
     def take_token(self) -> bool:
         """Take a token of the quota for a further request, and return whether there was one."""
@@ -148,7 +187,7 @@ class CallRunner:
             refused, and as much as was accepted since.
     """
 
-    def __init__(self, address: Address, transport: Transport, limits: ServiceLimits) -> None:
+    def __init__(self, address: Address, transport: Transport, limits: ServiceLimits, observers: Observers) -> None:
         self.home = Home("session")
         self.closed = False
         self.transport = transport
@@ -159,6 +198,7 @@ class CallRunner:
         self._address = address
         self.planned_bytes = limits.planned_request_bytes
         self._limits = limits
+        self._observers = observers
         self._jobs = ThreadJobs()
         self._clock_skew = 0.0
         self._signer = Signer(address.credentials, appid=address.appid, bucket=address.bucket)
@@ -234,36 +274,41 @@ class CallRunner:
         with anyio.move_on_after(call.deadline - time.monotonic()):
             await call.request.body.load(self._limits, self._jobs)
             return
-        raise self._too_late(call)
+        raise self._too_late(call, reading=True)
 
     async def _try(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T | _PutOff:
         while True:
             if self.closed:
-                message = f"{call.name}: the session was closed"
-                raise TransportError(message, endpoint=call.name, maybe_applied=call.doubtful, attempts=call.attempts)
+                raise TransportError(f"{call.label}: the session was closed", **call.facts_so_far())
             if wait := call.throttle.seconds_to_wait():
                 await self._pace(call, wait)
             call.attempts += 1
             slowdowns = call.throttle.slowdowns
             body = call.request.body.attempt()
             answer = None
+            began = time.monotonic()
             try:
                 answer = await self._send(call, body)
                 result = read(call, answer)
             except FaceError as error:
                 judgement = judge_error(error)
                 call.doubtful = call.doubtful or judgement.phase is Phase.AMBIGUOUS
-                self._adapt(judgement, call, slowdowns, answered=answer is not None)
+                slowed_to = self._adapt(judgement, call, slowdowns, answered=answer is not None)
                 pause = None if isinstance(error, DeadlineError) else self._pause(judgement, call, answer)
-                if pause is None and call.out_of_quota and isinstance(error, CallError):
-                    raise call.explain(error) from None
+                ends = call.explain(error) if pause is None and isinstance(error, CallError) else error
+                self._tell(call, body, began, answer, ends, slowed_to=slowed_to, pause=pause)
+                if ends is not error:
+                    raise ends from None
                 if pause is None:
                     raise
+                error.__traceback__ = None  # or who keeps the event would keep the pictures of the call
+            except BaseException as error:  # the call was cancelled, or there is an error in a program
+                self._tell(call, body, began, answer, error)
+                raise
             else:
-                call.options.quota.refund(token=call.token)
-                call.throttle.recover()
-                if call.request.body.length > self.planned_bytes:
-                    self.planned_bytes = min(call.request.body.length, self._limits.planned_request_bytes)
+                self._note_success(call)
+                if self._observers.attentive:
+                    self._tell(call, body, began, answer)
                 return result
             finally:
                 body.close()
@@ -271,6 +316,42 @@ class CallRunner:
             if judgement.slower:
                 return _PutOff(pause)  # with its place kept, it would be no slower
             await anyio.sleep(pause)
+
+    def _note_success(self, call: CallInFlight[object]) -> None:
+        call.options.quota.refund(token=call.token)
+        call.throttle.recover()
+        if call.request.body.length > self.planned_bytes:
+            self.planned_bytes = min(call.request.body.length, self._limits.planned_request_bytes)
+
+    def _tell(
+        self,
+        call: CallInFlight[object],
+        body: SentBody,
+        began: float,
+        answer: Answer | None,
+        error: BaseException | None = None,
+        *,
+        slowed_to: int | None = None,
+        pause: float | None = None,
+    ) -> None:
+        """Tell of an attempt that is over."""
+        call.status = error.status if isinstance(error, ResponseError) else 0 if answer is None else answer.status
+        unknown = error is not None and body.handed_over and call.request.endpoint.effect
+        attempt = Attempt(
+            endpoint=call.name,
+            subject=call.subject,
+            number=call.attempts,
+            elapsed=time.monotonic() - began,
+            queued=call.queued,
+            bytes_sent=body.length,
+            status=call.status,
+            code=error.code if isinstance(error, ServiceError) else None if error else int(ReturnCode.OK),
+            error=error,
+            maybe_applied=error.maybe_applied if isinstance(error, CallError) else unknown,
+            slowed_to=slowed_to,
+            pause=pause,
+        )
+        self._observers.tell(attempt)
 
     async def _pace(self, call: CallInFlight[object], pause: float) -> None:
         """Wait until the rate allows another request, which is counted already."""
@@ -290,15 +371,19 @@ class CallRunner:
         call.queued += seconds
         self.seconds_queued += seconds
 
-    def _adapt(self, judgement: Judgement, call: CallInFlight[object], slowdowns: int, *, answered: bool) -> None:
-        """Let an answer that is an error change how fast further requests are sent, and how large they are planned."""
+    def _adapt(self, judgement: Judgement, call: CallInFlight[object], slowdowns: int, *, answered: bool) -> int | None:
+        """Let an answer that is an error change how fast further requests are sent, and how large they are planned.
+
+        Returns how many calls may be under way at once from now on, if they have become fewer.
+        """
         if judgement.smaller:
             self.planned_bytes = min(self.planned_bytes, max(_LEAST_PLANNED_BYTES, call.request.body.length // 2))
         if judgement.slower:
-            call.throttle.slow_down(slowdowns)
-        elif answered and judgement.phase is Phase.ANSWERED:
+            return int(call.throttle.places.limit) if call.throttle.slow_down(slowdowns) else None
+        if answered and judgement.phase is Phase.ANSWERED:
             call.options.quota.refund(token=call.token)
             call.throttle.recover()
+        return None
 
     def _pause(self, judgement: Judgement, call: CallInFlight[object], answer: Answer | None) -> float | None:
         """Return the seconds to wait before the next attempt, None when there is none."""
@@ -325,14 +410,24 @@ class CallRunner:
             return False
         self._clock_skew = skew
         call.clock_corrected = True
+        logger.warning("this machine's clock is %+.0f seconds off the server's, by which requests are dated now", -skew)
         return True
 
     @staticmethod
-    def _too_late(call: CallInFlight[object]) -> DeadlineError:
-        message = f"{call.name}: no answer within the deadline of {call.options.deadline:g} seconds"
-        return DeadlineError(message, endpoint=call.name, maybe_applied=call.doubtful, attempts=call.attempts)
+    def _too_late(call: CallInFlight[object], *, reading: bool = False) -> DeadlineError:
+        within = f"within the deadline of {call.options.deadline:g} seconds"
+        if call.attempts:
+            why = f"no answer {within}"
+        elif reading:
+            why = f"its pictures could not be read {within}; nothing was sent"
+        else:
+            why = (
+                f"it never left the queue {within}, so nothing was sent; make fewer calls at once, or give them a "
+                "longer deadline or a wider Throttle"
+            )
+        return DeadlineError(f"{call.label}: {why}", **call.facts_so_far())
 
-    async def _send(self, call: CallInFlight[object], body: Attempt) -> Answer:
+    async def _send(self, call: CallInFlight[object], body: SentBody) -> Answer:
         base_url = self._address.base_url
         self.requests += 1
         self.bytes_sent += body.length
@@ -360,7 +455,7 @@ class CallRunner:
         if reason == Reason.DEADLINE or time.monotonic() >= call.deadline:
             call.doubtful = call.doubtful or facts.get("maybe_applied", False)
             raise self._too_late(call)
-        raise TransportError(f"{call.name}: {base_url}: {reason}", **facts)
+        raise TransportError(f"{call.label}: {base_url}: {reason}", **facts)
 
     def _headers(self, call: CallInFlight[object]) -> dict[str, str]:
         body = call.request.body

@@ -135,14 +135,18 @@ def judge_error(error: BaseException) -> Judgement:
     return judge(failure, effect=error.maybe_applied, handed_over=error.maybe_applied)
 
 
-def facts_of(failure: Failure, endpoint: Endpoint[object], *, attempts: int = 1, handed_over: bool = True) -> CallFacts:
+def facts_of(
+    failure: Failure, endpoint: Endpoint[object], *, subject: str = "", attempts: int = 1, handed_over: bool = True
+) -> CallFacts:
     """Return what the error of a failed attempt is made with.
 
     Args:
         failure: Why the attempt failed.
         endpoint: What was called.
+        subject: What the call was about.
         attempts: Which attempt of its call it was, from 1.
         handed_over: Whether the service may have received the whole request.
     """
     phase = judge(failure, effect=endpoint.effect, handed_over=handed_over).phase
-    return {"endpoint": endpoint.name, "maybe_applied": phase is Phase.AMBIGUOUS, "attempts": attempts}
+    doubtful = phase is Phase.AMBIGUOUS
+    return {"endpoint": endpoint.name, "subject": subject, "maybe_applied": doubtful, "attempts": attempts}

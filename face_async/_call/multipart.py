@@ -1,7 +1,7 @@
 """Request bodies: exact length first, then chunks on demand, as often as a request is tried.
 
 A file is opened when its bytes are sent, and read in a worker thread; at most one chunk of it is in memory.
-The last chunk is handed over last of all, so an attempt whose :attr:`Attempt.handed_over` is false cannot have been
+The last chunk is handed over last of all, so an attempt whose :attr:`SentBody.handed_over` is false cannot have been
 executed: the server has not seen a whole request.
 """
 
@@ -68,9 +68,9 @@ class Body(ABC):
         """Look at files, read file objects, and prepare it."""
         self.prepare(limits)
 
-    def attempt(self) -> Attempt:
+    def attempt(self) -> SentBody:
         """Return the body for one attempt; close it afterwards, whatever happened."""
-        return Attempt(self)
+        return SentBody(self)
 
 
 class JsonBody(Body):
@@ -141,7 +141,7 @@ class MultipartBody(Body):
         yield f"{before}{self._delimiter}--\r\n".encode()
 
 
-class Attempt:
+class SentBody:
     """A body being sent once, as an asynchronous iterator of chunks.
 
     It is no generator: a generator whose consumer is cancelled stays open.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, cast
 
 from attrs import frozen
 
+from face_async._call.observation import logger
 from face_async.endpoints import (
     ADD_FACE,
     ADD_GROUP_IDS,
@@ -32,6 +33,7 @@ from face_async.endpoints import (
     DEL_PERSON,
     NEW_PERSON,
     SET_INFO,
+    subject_of,
 )
 from face_async.errors import (
     FaceError,
@@ -41,6 +43,7 @@ from face_async.errors import (
     NotFoundError,
     ReturnCode,
     ServiceError,
+    call_label,
 )
 from face_async.models import (
     AddFaceResult,
@@ -116,6 +119,14 @@ class Finding:
     how: str = ""
     certain: bool = True
 
+    def log(self, label: str) -> None:
+        """Log what became of the effect of a call."""
+        if self.certain:
+            how = self.how or ("the last answer tells it" if self.result else "it had no effect")
+            logger.info("%s: an answer was lost, and the doubt is settled: %s", label, how)
+        else:
+            logger.warning("%s: an answer was lost, and looking does not tell whether the effect has happened", label)
+
 
 _REFUSED = Finding()
 _UNKNOWN = Finding(certain=False)
@@ -123,6 +134,12 @@ _UNKNOWN = Finding(certain=False)
 
 async def settle(api: FaceApi, doubt: Doubt) -> Finding:
     """Find out what became of an effect; whatever asking raises leaves it unknown."""
+    finding = await _find(api, doubt)
+    finding.log(call_label(doubt.endpoint, subject_of(doubt.fields)))
+    return finding
+
+
+async def _find(api: FaceApi, doubt: Doubt) -> Finding:
     if isinstance(doubt.ended, ServiceError) and doubt.ended.code in _DETERMINED:
         return _REFUSED  # every attempt would have been, so that none can have had an effect
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 import anyio
 
 from face_async._call import wire
+from face_async._call.observation import logger
 from face_async._call.settle import Doubt, Finding, settle
 from face_async.errors import CallError, FaceError, TransportError
 from face_async.models import Result, with_meta
@@ -81,6 +82,7 @@ async def _look(
         doubt = Doubt(call.name, call.request.fields, images, cast("Result | FaceError", ended), before)
         with anyio.move_on_after(left):
             return await settle(session.with_options(deadline=max(left, 0.001)), doubt)
+    logger.info("%s: an answer was lost, and there was no time or quota to look what became of the effect", call.label)
     return Finding(certain=False)
 
 
@@ -91,6 +93,6 @@ def _in_doubt(call: CallInFlight[T], ended: T | FaceError) -> CallError:
     # A picture that changed, or could not be fetched again, before an earlier request with it was settled.
     cause = ended if isinstance(ended, FaceError) else None
     reason = cause or "the last answer does not tell what an earlier request has done"
-    error = TransportError(f"{call.name}: {reason}", endpoint=call.name, maybe_applied=True, attempts=call.attempts)
+    error = TransportError(f"{call.label}: {reason}", **call.facts_so_far())
     error.__cause__ = cause
     return call.explain(error)

@@ -173,14 +173,17 @@ class RunningThrottle:
         if self._rate is not None:
             self._full_at -= 1 / self._rate
 
-    def slow_down(self, since: int) -> None:
+    def slow_down(self, since: int) -> bool:
         """Halve the number of calls that may be under way; ``since`` is :attr:`slowdowns` when the request was sent.
 
-        So the requests of one burst, to all of which the service answers code 15, slow it down only once.
+        So the requests of one burst, to all of which the service answers code 15, slow it down only once; returns
+        whether this one did.
         """
-        if since == self.slowdowns:
-            self.slowdowns += 1
-            self.places.resize(max(1.0, self.places.limit / 2))
+        if since != self.slowdowns:
+            return False
+        self.slowdowns += 1
+        self.places.resize(max(1.0, self.places.limit / 2))
+        return True
 
     def recover(self) -> None:
         """Allow a little more again after a slowdown, up to what the throttle allows."""

@@ -13,7 +13,15 @@ from attrs import frozen
 from face_async._call.judgement import REDIRECTS, Failure
 from face_async._call.multipart import JsonBody, MultipartBody
 from face_async.endpoints import URL_FIELDS
-from face_async.errors import ResponseError, ReturnCode, ServiceError, UnsupportedError, service_error, utf8
+from face_async.errors import (
+    ResponseError,
+    ReturnCode,
+    ServiceError,
+    UnsupportedError,
+    call_label,
+    service_error,
+    utf8,
+)
 from face_async.images import ImageUrl, as_image
 from face_async.limits import check_face_ids, check_group_ids, check_id, check_image_count, check_text
 from face_async.models import AddFaceResult, SchemaViolation, structure
@@ -189,10 +197,12 @@ def _explained(error: ServiceError | ResponseError, endpoint: Endpoint[object]) 
         denied = error.code == ReturnCode.BAD_REQUEST and "account" not in error.message
     if not (denied and endpoint.later):
         return error
+    label = call_label(error.endpoint, error.subject)
     return UnsupportedError(
-        f"{endpoint.name}: the server does not have this endpoint, which is beyond the specification: use a server "
-        f"that has it, or do without ({error})",
-        endpoint=endpoint.name,
+        f"{label}: the server does not have this endpoint, which is beyond the specification: use a server that has "
+        f"it, or do without ({error})",
+        endpoint=error.endpoint,
+        subject=error.subject,
     )
 
 

@@ -12,15 +12,15 @@ from face_async.errors import quoted
 if TYPE_CHECKING:
     import ssl
 
-    import httpx
+    from face_async._transports.libraries import AsyncTransport
 
 __all__ = ["Answer", "Http", "Transport", "Verify", "context_of", "host_of", "open_transport"]
 
-Http: TypeAlias = Literal["httpx", "asyncio"]
-"""What a session may stand on: httpx, or connections of its own over asyncio."""
+Http: TypeAlias = Literal["httpx", "asyncio", "httpx2"]
+"""What a session may stand on: httpx or its fork httpx2, or connections of its own over asyncio."""
 
 
-def open_transport(http: str, given: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None = None) -> Transport:
+def open_transport(http: Http, given: AsyncTransport | None, tls: ssl.SSLContext | None = None) -> Transport:
     """Return what a session sends with: the transport that it was given, or a new one over the library it names.
 
     Args:
@@ -34,15 +34,15 @@ def open_transport(http: str, given: httpx.AsyncBaseTransport | None, tls: ssl.S
 
         return HttpxTransport(given)
     _keep_freed_memory()
-    if http == "httpx":
-        from face_async._transports.lanes import HttpxLanes  # noqa: PLC0415
-
-        return HttpxLanes(tls)
     if http == "asyncio":
         from face_async._transports.pool import AsyncioPool  # noqa: PLC0415
 
         return AsyncioPool(tls)
-    raise ValueError(f"http must be 'httpx' or 'asyncio', not {quoted(http)}")
+    if http not in {"httpx", "httpx2"}:
+        raise ValueError(f"http must be 'httpx', 'asyncio' or 'httpx2', not {quoted(http)}")
+    from face_async._transports.lanes import HttpxLanes  # noqa: PLC0415
+
+    return HttpxLanes(http, tls)
 
 
 @cache

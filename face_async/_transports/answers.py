@@ -1,15 +1,15 @@
-"""How answers and failures of httpx, and of httpcore below it, leave as those of the seam."""
+"""How answers and failures of httpx and httpx2, and of what is below them, leave as those of the seam."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from face_async._transports.base import MAX_ANSWER_BYTES, Answer, BadResponse, Reason
+from face_async._transports.libraries import MODULES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 
-_LIBRARIES = {"httpcore", "httpx"}
 _UNSENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
 _REASONS = {
     "ConnectTimeout": Reason.CONNECT_TIMEOUT,
@@ -17,7 +17,10 @@ _REASONS = {
     "RemoteProtocolError": Reason.BROKEN_HTTP,
     "NetworkError": Reason.BROKEN_CONNECTION,
 }
-"""By the names of exceptions, which are the same in both libraries."""
+"""By the names of exceptions, which are the same in all of the libraries."""
+
+_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
+"""What OpenSSL, by its versions, says of an answer that is not TLS."""
 
 _OF_PRIVATE_AUTHORITIES = (
     "; if a private authority has signed the certificate, name the file with its own: "
@@ -62,7 +65,7 @@ async def read_answer(
 
 def explain(error: Exception) -> tuple[str, bool]:
     """Return what a library's exception says, in words that cannot quote a request, and whether nothing was sent."""
-    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__.partition(".")[0] in _LIBRARIES]
+    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__.partition(".")[0] in MODULES]
     # Only the names of connecting can be trusted: a write error may come to light as a read error, or the other way.
     unsent = not _UNSENT.isdisjoint(names)
     if "ConnectError" in names:
@@ -84,4 +87,6 @@ def innermost(error: BaseException) -> str:
     """Return the words of the error that others were raised from; of several, such as one an address, the first's."""
     while (cause := error.__cause__ or error.__context__) or isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
+    if getattr(error, "reason", "") in _NO_TLS:
+        return "the server does not speak TLS there: base_url may have to begin with http://, or to name another port"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,30 +1,36 @@
-"""Any httpx transport that a user gives: proxies, tests, other back ends."""
+"""Any transport of httpx or httpx2 that a user gives: proxies, tests, other back ends."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import httpx
 
 from face_async._transports.answers import explain, read_answer
 from face_async._transports.base import Answer, BadResponse, Timeouts, Transport, TransportFailure, cut_short
+from face_async._transports.libraries import httpx_behind, httpx_named
 from face_async.errors import FaceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from face_async._transports.base import RequestBody
+    import httpx
 
-_url = lru_cache(maxsize=256)(httpx.URL)  # parsing one costs more than signing the request
+    from face_async._transports.base import RequestBody
+    from face_async._transports.libraries import AsyncTransport, HttpxName
 
 
 class HttpxTransport(Transport):
-    """An httpx transport that the user has opened, and closes."""
+    """A transport of httpx or httpx2 that the user has opened, and closes.
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
+    Raises:
+        TypeError: It is no such transport.
+    """
+
+    def __init__(self, inner: AsyncTransport) -> None:
+        self._library = httpx_behind(inner)
+        self._inner = cast("httpx.AsyncBaseTransport", inner)
         self._busy: set[anyio.CancelScope] = set()
         self._closed = False
 
@@ -39,8 +45,13 @@ class HttpxTransport(Transport):
 
     async def _exchange(self, url: str, headers: Mapping[str, str], body: RequestBody, timeout: float) -> Answer:
         steps = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-        request = httpx.Request(
-            "POST", _url(url), headers=headers, stream=_BodyStream(body), extensions={"timeout": steps}
+        library = self._library
+        request = httpx_named(library).Request(
+            "POST",
+            _url(library, url),
+            headers=headers,
+            stream=_stream_class(library)(body),  # type: ignore[call-arg]
+            extensions={"timeout": steps},
         )
         try:
             response = await self._inner.handle_async_request(request)
@@ -64,11 +75,21 @@ class HttpxTransport(Transport):
         return 0
 
 
-class _BodyStream(httpx.AsyncByteStream):
-    """A body in the form that httpx takes."""
+@lru_cache(maxsize=256)  # parsing one costs more than signing the request
+def _url(library: HttpxName, url: str) -> httpx.URL:
+    return httpx_named(library).URL(url)
+
+
+class _BodyStream:
+    """A body in the form that both libraries take, but for the base class that each of them asks for."""
 
     def __init__(self, body: RequestBody) -> None:
         self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._body)
+
+
+@cache
+def _stream_class(library: HttpxName) -> type[httpx.AsyncByteStream]:
+    return type("Stream", (_BodyStream, httpx_named(library).AsyncByteStream), {})

@@ -1,4 +1,4 @@
-"""``http="httpx"``: a stack of httpcore's connections, httpx's own lower half. The pool of a session."""
+"""``http="httpx"`` or ``"httpx2"``: a stack of connections of the library's own lower half. The pool of a session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import httpcore
-import httpx
 
 from face_async._transports import target
 from face_async._transports.answers import explain, merged, read_answer
@@ -25,6 +23,7 @@ from face_async._transports.base import (
 )
 from face_async._transports.given import HttpxTransport
 from face_async._transports.idle import IdleStack
+from face_async._transports.libraries import MODULES, httpcore_of, httpx_named
 from face_async._transports.link import on_asyncio
 from face_async._transports.network import AsyncioNetwork, SocketStream
 from face_async.errors import FaceError
@@ -33,7 +32,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterable, Mapping
 
+    import httpcore
+
     from face_async._transports.base import RequestBody
+    from face_async._transports.libraries import Httpcore, Httpx, HttpxName
 
 _trailing_data = attrgetter("_h11_state.trailing_data")
 
@@ -46,10 +48,14 @@ class HttpxLanes(Transport):
     was cancelled is closed and forgotten in the same step. The session's throttle bounds their number.
 
     Args:
+        library: Whose connections they are.
         tls: What decides whether a server's certificate is good; None is what does for all who name nothing else.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, library: HttpxName, tls: ssl.SSLContext | None = None) -> None:
+        self._library: HttpxName = library
+        self._core = httpcore_of(library)
+        self._httpx = httpx_named(library)
         self._tls = tls
         self._idle: IdleStack[_Lane] = IdleStack()
         self._busy: dict[_Lane, anyio.CancelScope | SocketStream] = {}
@@ -59,10 +65,10 @@ class HttpxLanes(Transport):
     async def send(self, url: str, headers: Mapping[str, str], body: RequestBody, timeouts: Timeouts) -> Answer:
         if self._closed:
             raise TransportFailure(Reason.CLOSED, unsent=True)
-        if _is_mocked():
-            self._mock = self._mock or _Mock(self._tls or target.trusted_authorities())
+        if _is_mocked(self._core, self._httpx):
+            self._mock = self._mock or _Mock(self._httpx, self._tls or target.trusted_authorities())
             return await self._mock.send(url, headers, body, timeouts)
-        where, origin = _url(url)
+        where, origin = _url(self._library, url)
         lane = await self._take(origin)
         reusable = False
         with lane.until(timeouts.whole, body) as scope:
@@ -98,30 +104,31 @@ class HttpxLanes(Transport):
             if lane.serves(origin):
                 return lane
             await lane.aclose()
-        return _Lane(origin, self._tls)
+        return _Lane(self._core, origin, self._tls)
 
 
 class _Lane:
-    """A connection of httpcore's, before and after it is open; on asyncio over a stream of ours."""
+    """A connection of httpcore's or httpcore2's, before and after it is open; on asyncio over a stream of ours."""
 
-    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, core: Httpcore, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
+        self.core = core
         self._origin = origin
         self._tls = tls
-        self._stream = SocketStream() if on_asyncio() else None
+        self._stream = SocketStream(core) if on_asyncio() else None
         self._http: httpcore.AsyncHTTP11Connection | None = None
 
     async def send(self, request: httpcore.Request, timeout: float) -> httpcore.Response:
         """Send a request, and connect before if it is the first one."""
         if self._http is None:
             stream = await self._connect(self._origin.host.decode("ascii"), timeout)
-            self._http = httpcore.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
+            self._http = self.core.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
         return await self._http.handle_async_request(request)
 
     async def _connect(self, host: str, timeout: float) -> httpcore.AsyncNetworkStream:
         if self._stream is not None:
             network: httpcore.AsyncNetworkBackend = AsyncioNetwork(self._stream)
         else:
-            network = cast("httpcore.AsyncNetworkBackend", httpcore.TrioBackend())  # a stub where trio is missing
+            network = cast("httpcore.AsyncNetworkBackend", self.core.TrioBackend())  # a stub where trio is missing
         stream = await network.connect_tcp(host, self._origin.port, timeout)
         if self._origin.scheme != b"https":
             return stream
@@ -161,7 +168,7 @@ async def _exchange(
     lane: _Lane, url: httpcore.URL, headers: Mapping[str, str], body: RequestBody, timeout: float
 ) -> Answer:
     try:
-        request = httpcore.Request("POST", url, headers=[*headers.items()], content=body, extensions=_steps(timeout))
+        request = lane.core.Request("POST", url, headers=[*headers.items()], content=body, extensions=_steps(timeout))
         response = await lane.send(request, timeout)
         stream = cast("AsyncIterable[bytes]", response.stream)
         return await read_answer(response.status, merged(response.headers), stream, response.aclose)
@@ -182,10 +189,12 @@ def _warn_of_other_httpcore() -> None:
 
 
 @lru_cache(maxsize=256)
-def _url(url: str) -> tuple[httpcore.URL, httpcore.Origin]:
+def _url(library: HttpxName, url: str) -> tuple[httpcore.URL, httpcore.Origin]:
     where = target.target_of(url)
     scheme = b"https" if where.secure else b"http"
-    found = httpcore.URL(scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode())
+    found = httpcore_of(library).URL(
+        scheme=scheme, host=where.host.encode(), port=where.port, target=where.path.encode()
+    )
     return found, found.origin
 
 
@@ -195,11 +204,11 @@ def _steps(timeout: float) -> dict[str, dict[str, float]]:
 
 
 class _Mock(HttpxTransport):
-    """What a session sends with while another library, such as respx, stands in the place of httpx's own network."""
+    """What a session sends with while something else, such as respx, stands in the place of the library's network."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        limits = httpx.Limits(max_connections=None)
-        self._pool = httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+    def __init__(self, library: Httpx, tls: ssl.SSLContext) -> None:
+        limits = library.Limits(max_connections=None)
+        self._pool = library.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
         super().__init__(self._pool)
 
     async def aclose(self) -> None:
@@ -207,11 +216,10 @@ class _Mock(HttpxTransport):
         await self._pool.aclose()
 
 
-_ENTRANCES = (
-    httpcore.AsyncHTTP11Connection, httpcore.AsyncHTTPConnection, httpcore.AsyncConnectionPool, httpx.AsyncHTTPTransport
-)  # fmt: skip
-
-
-def _is_mocked() -> bool:
-    modules = {kind.handle_async_request.__module__.partition(".")[0] for kind in _ENTRANCES}
-    return not modules <= {"httpcore", "httpx"}
+def _is_mocked(core: Httpcore, httpx: Httpx) -> bool:
+    entrances = (
+        *(core.AsyncHTTP11Connection, core.AsyncHTTPConnection, core.AsyncConnectionPool),
+        httpx.AsyncHTTPTransport,
+    )
+    modules = {kind.handle_async_request.__module__.partition(".")[0] for kind in entrances}
+    return not modules <= MODULES

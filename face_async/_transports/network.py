@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import anyio
 import httpcore
 
+from face_async._transports.answers import innermost
 from face_async._transports.base import TransportFailure
 from face_async._transports.link import Link, connect
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Iterable
+
+    from face_async._transports.libraries import Httpcore
 
 T = TypeVar("T")
 
@@ -28,7 +31,7 @@ _NAMES_IN_ASYNCIO = {"client_addr": "sockname", "server_addr": "peername"}
 
 
 class AsyncioNetwork(httpcore.AsyncNetworkBackend):
-    """Opens one connection for httpcore."""
+    """Opens one connection for httpcore, or for httpcore2."""
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
@@ -53,7 +56,8 @@ class SocketStream(Link, httpcore.AsyncNetworkStream):
     collector.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, core: Httpcore) -> None:
+        self._core = core
         self._kept_back = self._unread = b""
         self._held = False
         self._error: Exception | None = None
@@ -86,10 +90,10 @@ class SocketStream(Link, httpcore.AsyncNetworkStream):
             with anyio.fail_after(timeout):
                 return await connecting
         except TimeoutError:
-            kind: type[Exception] = httpcore.ConnectTimeout
+            kind: type[Exception] = self._core.ConnectTimeout
             said = ""
         except (OSError, UnicodeError) as error:
-            kind, said = httpcore.ConnectError, str(error)
+            kind, said = self._core.ConnectError, innermost(error)
         except BaseException:
             self.abort()
             raise
@@ -111,11 +115,11 @@ class SocketStream(Link, httpcore.AsyncNetworkStream):
         if self._unread:
             await asyncio.sleep(0)  # however much has come, the event loop has its turn between two reads
             if time.monotonic() >= self._over_at:
-                raise httpcore.ReadTimeout
+                raise self._core.ReadTimeout
         elif self.is_open and await self._news(timeout):
-            raise httpcore.ReadTimeout
+            raise self._core.ReadTimeout
         if not self._unread and self._error is not None:
-            raise httpcore.ReadError(str(self._error))
+            raise self._core.ReadError(str(self._error))
         size = min(max_bytes, _READ_BYTES)
         data, self._unread = self._unread[:size], self._unread[size:]
         if self._held and not self._unread:
@@ -136,11 +140,11 @@ class SocketStream(Link, httpcore.AsyncNetworkStream):
             self.send(memoryview(buffer)[start : start + _SLICE_BYTES] if start else first)
             while self.paused and self.is_open:
                 if await self._news(timeout):
-                    raise httpcore.WriteTimeout
+                    raise self._core.WriteTimeout
             if not self.is_open:
                 break
         if not self.is_open:
-            raise httpcore.WriteError
+            raise self._core.WriteError
 
     async def aclose(self) -> None:
         self.abort()

@@ -210,8 +210,9 @@ class AddRequest:
         if isinstance(ended, FaceError) and (finding.certain or await self._has_nothing_new()):
             self.in_doubt = False
             raise ended
-        message = "addface: the person's faces do not tell which of the pictures were added"
-        raise TransportError(message, endpoint=ADD_FACE.name, maybe_applied=True)
+        subject = f"person {self.person_id!r}"
+        message = f"{ADD_FACE.name} for {subject}: the person's faces do not tell which of the pictures were added"
+        raise TransportError(message, endpoint=ADD_FACE.name, subject=subject, maybe_applied=True)
 
     async def _has_nothing_new(self) -> bool:
         return self.before is not None and set(await self.api.get_face_ids(self.person_id)) <= set(self.before)

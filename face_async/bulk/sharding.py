@@ -264,7 +264,8 @@ class ShardedGroup:
         """Return the shards that a person is in; a person in none of them does not exist here."""
         numbers = await self._shards_of(person_id)
         if not numbers:
-            error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=endpoint.name)
+            subject = f"person {person_id!r}"
+            error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=endpoint.name, subject=subject)
             error.add_note(f"a person of this id exists, but in none of the shards of {quoted(self._name)}")
             raise error
         return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from errno import EACCES, EADDRINUSE
 from typing import Any, Self, cast
 
 import typer
@@ -77,6 +78,9 @@ def one_line(error: Exception) -> str:
     """Return the message of an error as one line."""
     if isinstance(error, ModuleNotFoundError):
         return f"the module {error.name} is missing; install 'face_async[all]'"
+    if isinstance(error, OSError) and error.errno in {EADDRINUSE, EACCES} and "bind" in (error.strerror or ""):
+        why = "another program listens there" if error.errno == EADDRINUSE else "ports below 1024 need more rights"
+        return f"{error.strerror}: {why}; take another port with --port (0 takes a free one)"
     if isinstance(error, OSError) and error.strerror:
         return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, _LONGEST_LINE)
     return printable(str(error) or type(error).__name__, _LONGEST_LINE)

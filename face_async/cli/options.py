@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
 import anyio
 import typer
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from face_async.cli.output import tell
 from face_async.limits import SAME_PERSON, SURELY_THE_SAME
@@ -49,6 +49,7 @@ SERVER_VARIABLES = frozenset(
 """All that the server's factory reads beside the account."""
 
 DEFAULT_DB = Path("faces.db")
+_NO_FILE = Path(":memory:")
 
 _URL = re.compile(r"postgres(ql)?:/")
 
@@ -194,12 +195,16 @@ class ServiceChoice:
 
         return local_session(self.database, recognizer=self.recognizer.value, **options)
 
-    def announce(self) -> None:
-        """Say that it is the embedded server, which is used when nothing is configured."""
+    @property
+    def is_new(self) -> bool:
+        """Whether it is the embedded server, and its database is not there yet."""
+        return self.database is not None and not self.database.exists()
+
+    def announce(self, new: str = "with a new database, {}") -> None:
+        """Say that it is the embedded server, which is used when nothing is configured; ``new`` tells of a new one."""
         if self.database is not None:
-            kind = "its database" if self.database.exists() else "a new database,"
-            advice = f"set {ACCOUNT_VARIABLES[0]} and so on for a service"
-            tell(f"using the embedded local server with {kind} {self.database} ({advice})")
+            words = (new if self.is_new else "with its database {}").format(self.database)
+            tell(f"using the embedded local server {words} (set {ACCOUNT_VARIABLES[0]} and so on for a service)")
 
 
 def ask(
@@ -210,11 +215,14 @@ def ask(
     recognizer: RecognizerName = RecognizerName.AUTO,
     quiet: bool = False,
 ) -> T:
-    """Open a session with the service that options and environment name; return what ``question`` returns for it."""
+    """Open a session with the service that options and environment name; return what ``question`` returns for it.
+
+    Who asks changes nothing that is there already, so a database that is missing is not made: an empty one answers.
+    """
     service = ServiceChoice.of(db, base_url, recognizer)
     if not quiet:
-        service.announce()
-    return run_with(service, question)
+        service.announce("without a database, as there is no {}")
+    return run_with(evolve(service, database=_NO_FILE) if service.is_new else service, question)
 
 
 def run_with(

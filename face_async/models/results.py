@@ -99,9 +99,11 @@ class FaceOutcome(Model):
         image: The image as it was given.
         code: Its return code, 0 when a face was added.
         face_id: The new face's id, None when none was added, or when its answer was lost and the id cannot be told.
+        subject: Whom it was to be added to, such as ``"person 'ada'"``.
     """
 
     image: ImageSource | None = field(default=None, eq=False, repr=False)
+    subject: str = field(default="", eq=False, repr=False)
     code: int
     face_id: str | None
 
@@ -113,7 +115,7 @@ class FaceOutcome(Model):
     @property
     def error(self) -> ServiceError | None:
         """The error that the code stands for, None when a face was added."""
-        return None if self.added else service_error(self.code, endpoint="addface")
+        return None if self.added else service_error(self.code, endpoint="addface", subject=self.subject)
 
 
 @frozen(kw_only=True)
@@ -125,12 +127,14 @@ class AddFaceResult(Result):
         face_ids: Their ids as the server listed them; :attr:`faces` says which belongs to which image.
         ret_codes: The return code of every image, in input order.
         images: The images as they were given, in input order.
+        subject: Whom they were to be added to, such as ``"person 'ada'"``.
     """
 
     added: int
     face_ids: tuple[str, ...]
     ret_codes: tuple[int, ...]
     images: tuple[ImageSource, ...] = field(default=(), eq=False, repr=False, metadata=_OURS)
+    subject: str = field(default="", eq=False, repr=False, metadata=_OURS)
 
     def __attrs_post_init__(self) -> None:
         good = self.ret_codes.count(0)
@@ -148,7 +152,12 @@ class AddFaceResult(Result):
         found = [next(ids) if positional or code == ReturnCode.OK else None for code in self.ret_codes]
         images = self.images or (None,) * len(self.ret_codes)
         return tuple(
-            FaceOutcome(image=image, code=code, face_id=(face_id or None) if code == ReturnCode.OK else None)
+            FaceOutcome(
+                image=image,
+                code=code,
+                face_id=(face_id or None) if code == ReturnCode.OK else None,
+                subject=self.subject,
+            )
             for image, code, face_id in zip(images, self.ret_codes, found, strict=True)
         )
 

@@ -59,7 +59,7 @@ class FaceSession:
         appid: The project's id.
         bucket: The name of the image space.
         credentials: The key pair to sign with.
-        **options: As there; ``http="asyncio"`` is the cheapest.
+        **options: As there; ``http="asyncio"`` is the cheapest, and ``on_attempt`` is called in the session's thread.
 
     Raises:
         TypeError, ValueError: As there.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from errno import EACCES, EADDRINUSE
 
 import pytest
+from raw_server import RawServer
 
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.errors import CODES, FaceLimitError, FaceLimitRefusal, ResponseError, TransportError, service_error
+from face_async.server import Store
 
 
 def _is_one_line(text: str) -> bool:
@@ -99,8 +102,40 @@ def test_with_nothing_configured_the_embedded_server_is_used_and_named(say, tmp_
     said = say("groups")
     assert (said.code, said.out) == (0, "")
     assert _is_one_line(said.err)
-    assert "faces.db" in said.err
-    assert (tmp_path / "faces.db").exists()
+    assert said.err.startswith(
+        "face-async: using the embedded local server without a database, as there is no faces.db"
+    )
+
+
+LOOKING = {
+    "groups": (),
+    "persons": ("staff",),
+    "faces": ("ada",),
+    "info": ("ada",),
+    "delete": ("ada", "--yes"),
+    "verify": ("ada", "ada.jpg"),
+    "identify": ("ada.jpg", "-g", "staff"),
+    "compare": ("ada.jpg", "ada.jpg"),
+    "doctor": (),
+}
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_who_only_looks_makes_no_database(say, tmp_path, ada, command):
+    """Whatever the answer: as from an empty one, whether its name is the usual one or a mistyped one."""
+    names = {path.name for path in tmp_path.iterdir()}
+    for where in ((), ("--db", "typing-error.db")):
+        said = say(command, *LOOKING[command], *where)
+        assert said.code in {Exit.OK, Exit.NO}, said.err
+        assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_database_that_is_there_is_looked_at(say, tmp_path):
+    """And keeps what is in it."""
+    with Store(tmp_path / "faces.db"):
+        pass
+    said = say("groups")
+    assert said.err.startswith("face-async: using the embedded local server with its database faces.db")
 
 
 @pytest.mark.usefixtures("service")
@@ -132,9 +167,48 @@ def test_a_page_that_is_no_origin(say):
 
 def test_a_port_in_use(say):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        said = say("serve", "--port", listener.getsockname()[1], "--recognizer", "fingerprint")
+        port = listener.getsockname()[1]
+        said = say("serve", "--port", port, "--recognizer", "fingerprint")
     assert said.code == Exit.USAGE
     assert _is_one_line(said.err)
+    assert f"in use (while attempting to bind on address ('127.0.0.1', {port})): another program listens" in said.err
+    assert "--port" in said.err
+
+
+@pytest.mark.parametrize(("errno", "word"), [(EADDRINUSE, "another program"), (EACCES, "below 1024")])
+def test_a_port_that_cannot_be_had_comes_with_a_way_out(errno, word):
+    """Taken, or not allowed; what is refused of a file is told as ever."""
+    line = one_line(OSError(errno, "(while attempting to bind on address ('127.0.0.1', 80))"))
+    assert word in line
+    assert "take another port with --port" in line
+    assert one_line(PermissionError(EACCES, "Permission denied", "faces.db")) == "faces.db: Permission denied"
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize(
+    ("url", "meant"), [("localhost:8600", "http"), ("127.0.0.1:8600/x", "http"), ("faces.example.com", "https")]
+)
+def test_a_base_url_without_a_scheme_comes_with_the_right_one(say, url, meant):
+    said = say("groups", "--base-url", url)
+    assert said.code == Exit.USAGE
+    assert said.err == f"face-async: base_url must be an http or https URL, not {url!r}; write {meant}:// before it\n"
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("http", ["asyncio", "httpx", "httpx2"])
+def test_https_where_the_server_speaks_http(say, monkeypatch, http):
+    """Whatever it stands on, the message names the scheme, and not what OpenSSL calls it."""
+
+    def refuse(connection):
+        connection.send(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        connection.close()
+
+    monkeypatch.setenv("FACE_ASYNC_HTTP", http)
+    with RawServer([refuse] * 3) as server:
+        said = say("groups", "--base-url", server.url.replace("http:", "https:"))
+    assert said.code == Exit.NO_ANSWER
+    assert "the server does not speak TLS there: base_url may have to begin with http://" in said.err
+    assert "SSL" not in said.err
 
 
 def test_photographs_that_are_not_there(say, tmp_path):

@@ -265,3 +265,15 @@ def test_a_terminal_that_knows_ascii_only_gets_all_it_can_show(start, tmp_path):
     out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, err) == (0, "")
     assert r"Zo\xeb" in out
+
+
+def test_the_package_itself_is_the_command_line():
+    """``python -m face_async`` is ``face-async``, for who has no scripts on the PATH."""
+    program = [sys.executable, "-m", "face_async"]
+    for arguments, said in (
+        (["--version"], "face-async "),
+        (["groups", "--help"], " Usage: python -m face_async groups "),
+    ):
+        ran = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE)
+        assert said in ran.stdout
+        assert ran.stderr == ""

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple, assert_type
 
 from attrs import frozen
 
+import httpx
+import httpx2
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
 from face_async import (
     AddFaceResult,
     AddGroupIdsResult,
     Answer,
+    Attempt,
     Candidate,
     Credentials,
     DelGroupIdsResult,
@@ -33,6 +39,7 @@ from face_async import (
     RetryPolicy,
     ServiceLimits,
     ShardedGroup,
+    Telemetry,
     Throttle,
     VerifyResult,
     sync,
@@ -162,6 +169,21 @@ async def sessions() -> None:
         assert_type(session.stats.requests, int)
     async with local_session("faces.db", recognizer="fingerprint", deadline=3) as session:
         assert_type(session, FaceSession)
+
+
+def watch(attempt: Attempt) -> None:
+    assert_type(attempt.pause, float | None)
+    assert_type(attempt.error, BaseException | None)
+
+
+async def seen_and_on_other_libraries() -> None:
+    telemetry = Telemetry(TracerProvider(), meter_provider=MeterProvider())
+    async with FaceSession.from_env(on_attempt=watch, telemetry=telemetry, http="httpx2") as session:
+        assert_type(session.appid, str)
+    async with httpx2.AsyncHTTPTransport() as transport, FaceSession.from_env(transport=transport) as session:
+        assert_type(session.appid, str)
+    async with httpx.AsyncHTTPTransport() as other, FaceSession.from_env(transport=other, telemetry=Telemetry()) as it:
+        assert_type(it.appid, str)
 
 
 async def testing(face_server: FaceServer) -> None:
