@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from attrs import evolve, frozen
 
-from face_async.errors import AlreadyExistsError
+from face_async.errors import AlreadyExistsError, quoted
 from face_async.models import (
     AddFaceResult,
     AddGroupIdsResult,
@@ -123,7 +123,7 @@ def subject_of(fields: Fields) -> str:
         ids = [value] if isinstance(value, str) else cast("Sequence[str]", value or ())
         if ids:
             more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-            named.append(f"{kind} {ids[0]!r}{more}")
+            named.append(f"{kind} {quoted(ids[0])}{more}")
     return ", ".join(named)
 
 

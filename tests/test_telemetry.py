@@ -163,6 +163,8 @@ async def test_queueing_is_told_and_bulk_calls_and_copies_are_spans_too(seen):
     session, _ = session_on(
         envelope({"candidates": []}), telemetry=seen.telemetry, throttle=Throttle(max_rate=100, burst=1)
     )
+    for _ in range(50):
+        session._throttle.seconds_to_wait()  # others have taken the rate for half a second
     async with session:
         async with session.identify_many([b"\xff\xd8\xff"] * 2, "staff") as outcomes:
             await outcomes.collect()

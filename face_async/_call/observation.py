@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from face_async.errors import CallError, call_label
+from face_async.errors import CallError, call_label, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ class Observers:
         self._functions = [function for function in functions if function is not None]
         for function in self._functions:
             if iscoroutinefunction(function) or not callable(function):
-                raise TypeError(f"on_attempt must be a plain function that takes an Attempt, not {function!r}")
+                raise TypeError(f"on_attempt must be a plain function that takes an Attempt, not {quoted(function)}")
         self._slowed = False
 
     @property

@@ -67,7 +67,7 @@ def httpcore_of(name: HttpxName) -> Httpcore:
         return cast("Httpcore", import_module(_CORES[name]))
     except ImportError:
         raise ImportError(
-            f"http={name!r} needs the extra {name!r}: pip install 'face_async[{name}]'", name="face_async"
+            f"http='{name}' needs the extra '{name}': pip install 'face_async[{name}]'", name="face_async"
         ) from None
 
 

@@ -15,7 +15,7 @@ from attrs import define, field
 
 from face_async._call.settle import Doubt, settle
 from face_async.bulk.ledger import Key
-from face_async.endpoints import ADD_FACE
+from face_async.endpoints import ADD_FACE, subject_of
 from face_async.errors import (
     CallError,
     DuplicateFaceError,
@@ -210,7 +210,7 @@ class AddRequest:
         if isinstance(ended, FaceError) and (finding.certain or await self._has_nothing_new()):
             self.in_doubt = False
             raise ended
-        subject = f"person {self.person_id!r}"
+        subject = subject_of(fields)
         message = f"{ADD_FACE.name} for {subject}: the person's faces do not tell which of the pictures were added"
         raise TransportError(message, endpoint=ADD_FACE.name, subject=subject, maybe_applied=True)
 

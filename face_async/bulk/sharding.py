@@ -14,7 +14,7 @@ from face_async.bulk.ledger import Key
 from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person, take_person
-from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON
+from face_async.endpoints import DEL_GROUP_IDS, DEL_PERSON, IDENTIFY, NEW_PERSON, subject_of
 from face_async.errors import CallError, NotFoundError, PersonLimitError, ReturnCode, quoted
 from face_async.limits import check_id
 from face_async.models import AddGroupIdsResult, GroupsResult
@@ -264,7 +264,7 @@ class ShardedGroup:
         """Return the shards that a person is in; a person in none of them does not exist here."""
         numbers = await self._shards_of(person_id)
         if not numbers:
-            subject = f"person {person_id!r}"
+            subject = subject_of({"person_id": person_id})
             error = NotFoundError(ReturnCode.ERROR_PERSON_NOT_EXISTED, endpoint=endpoint.name, subject=subject)
             error.add_note(f"a person of this id exists, but in none of the shards of {quoted(self._name)}")
             raise error
