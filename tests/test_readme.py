@@ -61,9 +61,10 @@ def test_there_is_no_example_without_a_test():
         "anyio.run(main)",
         "from starlette",
         "def ingest",
-        *(["def enroll", "def look_at", "def test_patience"] if DOCS.exists() else []),
-        *(["from fastapi", "from django", "from celery", "session = await", "on_attempt=count"] if DOCS.exists() else []),
     ]
+    if DOCS.exists():
+        beginnings += ["def enroll", "def look_at", "def test_patience", "from fastapi", "from django", "from celery"]
+        beginnings += ["session = await", "on_attempt=count"]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
 

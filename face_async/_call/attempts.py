@@ -295,20 +295,17 @@ class CallRunner:
                 call.doubtful = call.doubtful or judgement.phase is Phase.AMBIGUOUS
                 slowed_to = self._adapt(judgement, call, slowdowns, answered=answer is not None)
                 pause = None if isinstance(error, DeadlineError) else self._pause(judgement, call, answer)
-                ends = call.explain(error) if pause is None and isinstance(error, CallError) else error
-                self._tell(call, body, began, answer, ends, slowed_to=slowed_to, pause=pause)
-                if ends is not error:
-                    raise ends from None
+                if pause is None and isinstance(error, CallError):
+                    error = call.explain(error)
+                self._tell(call, body, began, answer, error, slowed_to=slowed_to, pause=pause)
                 if pause is None:
-                    raise
+                    raise error from error.__cause__
                 error.__traceback__ = None  # or who keeps the event would keep the pictures of the call
             except BaseException as error:  # the call was cancelled, or there is an error in a program
                 self._tell(call, body, began, answer, error)
                 raise
             else:
-                self._note_success(call)
-                if self._observers.attentive:
-                    self._tell(call, body, began, answer)
+                self._note_success(call, body, began, answer)
                 return result
             finally:
                 body.close()
@@ -317,11 +314,13 @@ class CallRunner:
                 return _PutOff(pause)  # with its place kept, it would be no slower
             await anyio.sleep(pause)
 
-    def _note_success(self, call: CallInFlight[object]) -> None:
+    def _note_success(self, call: CallInFlight[object], body: SentBody, began: float, answer: Answer) -> None:
         call.options.quota.refund(token=call.token)
         call.throttle.recover()
         if call.request.body.length > self.planned_bytes:
             self.planned_bytes = min(call.request.body.length, self._limits.planned_request_bytes)
+        if self._observers.attentive:
+            self._tell(call, body, began, answer)
 
     def _tell(
         self,

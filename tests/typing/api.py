@@ -7,10 +7,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_type
 
-from attrs import frozen
-
 import httpx
 import httpx2
+from attrs import frozen
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
