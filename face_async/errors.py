@@ -112,7 +112,7 @@ class CallError(FaceError):
     @property
     def reason(self) -> str:
         """Why the call has failed: the message without the advice to look whether the effect happened."""
-        return str(self).removesuffix(_LOOK_FIRST)
+        return str(self).replace(_LOOK_FIRST, "")
 
     def in_doubt(self) -> Self:
         """Return a copy whose :attr:`maybe_applied` is True, and which says so; itself if it is already."""

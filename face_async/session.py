@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from face_async._call.telemetry import Telemetry
     from face_async._transports.libraries import AsyncTransport
     from face_async.endpoints import Fields, Images
-    from face_async.errors import CallError
     from face_async.images import ImageSource
     from face_async.models import AddFaceResult
 
@@ -350,7 +349,7 @@ class FaceSession(BulkApi):
         endpoint = _ENDPOINTS.get(name, Endpoint(name, "", object, effect=True))
         request = wire.encode(endpoint, self._signed_for(fields), images or {}, self._limits)
         call = CallInFlight(request, self._options, self._throttle, settles=False)
-        kept: dict[CallError, Answer] = {}
+        kept: dict[BaseException | None, Answer] = {}
 
         def keep(call: CallInFlight[object], answer: Answer) -> Answer:
             error = wire.decode_error(answer.status, answer.content, call.facts)
@@ -362,9 +361,10 @@ class FaceSession(BulkApi):
         try:
             return await self._watched(call, self._runner.run(call, keep))
         except (ServiceError, ResponseError) as error:
-            if error not in kept:
+            answer = kept.get(error) or kept.get(error.__context__)  # a copy, if the quota has ended the call
+            if answer is None:
                 raise  # an answer that must not be read
-            return kept[error]
+            return answer
 
     async def _add_face(
         self,

@@ -252,13 +252,14 @@ async def test_doubts_and_how_they_were_settled_are_told(caplog, answers, level,
 
 
 @on_httpx
-async def test_a_doubt_for_which_there_is_no_time_is_told(caplog):
-    """At INFO, as the error says it, too."""
-    session, _ = session_on(BROKEN, retry=AT_ONCE)
-    session._options.quota._tenths = 20
+@pytest.mark.parametrize("tokens", [1, 2])
+async def test_a_doubt_for_which_there_is_no_time_is_told(caplog, tokens):
+    """At INFO, as the error says it, too; also where the quota has ended the call, no line gives advice."""
+    session, _ = session_on(BROKEN, retry=RetryPolicy(base_delay=0, quota=tokens))
     told = await lines_of(caplog, session, lambda session: session.del_person("ada"))
-    assert [level for level, _ in told] == ["INFO", "INFO", "DEBUG", "INFO"]
+    assert [level for level, _ in told] == [*["INFO"] * tokens, "DEBUG", "INFO"]
     assert told[-1][1].endswith("and there was no time or quota to look what became of the effect")
+    assert not any("look before" in line for _, line in told)
 
 
 @on_httpx

@@ -251,6 +251,14 @@ async def test_a_quota_that_is_used_up_is_named_in_the_error():
     assert 1 == str(info.value).count(used_up)
 
 
+async def test_an_undecoded_answer_is_returned_also_where_the_quota_is_used_up():
+    """It has the code or status that would have been retried, and is no error of the call."""
+    session, transport = session_over((503, {}, b"busy"), retry=RetryPolicy(base_delay=0, quota=0))
+    answer = await session.request("getinfo", {"person_id": "p"})
+    assert (answer.status, answer.content) == (503, b"busy")
+    assert len(transport.signatures) == 1
+
+
 async def test_a_quota_of_nothing_tries_nothing_again():
     session, transport = session_over(httpx.ConnectError("no"), retry=RetryPolicy(base_delay=0, quota=0))
     with pytest.raises(TransportError, match="quota of 0 retries"):
