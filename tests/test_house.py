@@ -120,7 +120,7 @@ FILES: dict[str, Path] = {module_name(path): path for path in sorted(PACKAGE.rgl
 
 def room(module: str) -> str:
     first = module.partition(".")[0]
-    return "__init__" if first in {"", "__main__"} else first
+    return {"": "__init__", "__main__": "cli"}.get(first, first)  # ``python -m face_async`` is the command line
 
 
 def floor(name: str) -> int:
