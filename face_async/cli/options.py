@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ALLOW_ORIGIN_VARIABLE = "FACE_ASYNC_ALLOW_ORIGIN"
-"""What ``serve`` reads beside what a session does."""
+ACCOUNTS_VARIABLE = "FACE_ASYNC_ACCOUNTS"
+"""Together with the one before, what ``serve`` reads beside what a session does."""
 
 DEFAULT_DB = Path("faces.db")
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-import logging
+import enum
 import shlex
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, DEFAULT_DB, RecognizerName, RecognizerOption
+from face_async.cli.options import (
+    ACCOUNTS_VARIABLE,
+    ALLOW_ORIGIN_VARIABLE,
+    DEFAULT_DB,
+    RecognizerName,
+    RecognizerOption,
+)
 from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
+
+if TYPE_CHECKING:
+    from face_async.server import Account, AccountsFile
+
+
+class LogLevel(enum.StrEnum):
+    """From where on the server's log is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def serve_command(
@@ -67,39 +85,91 @@ def serve_command(
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
     ] = None,
+    accounts: Annotated[
+        Path | None,
+        typer.Option(
+            "--accounts",
+            metavar="FILE",
+            envvar=ACCOUNTS_VARIABLE,
+            help="A JSON file of the accounts that exist, which is read again when it has changed.",
+        ),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("--cert", metavar="FILE", help="Speak https, with this certificate (PEM, with chain)."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="The certificate's private key (PEM).")
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", help="What is logged; info: every call, warning: refused signatures.")
+    ] = LogLevel.WARNING,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Write each entry of the log as a line of JSON.")
+    ] = False,
 ) -> None:
     """Run the local server until Ctrl-C, and print the environment that uses it.
 
     The account is that of the environment: FACE_ASYNC_APPID, FACE_ASYNC_BUCKET, FACE_ASYNC_SECRET_ID and
-    FACE_ASYNC_SECRET_KEY. Without them a random one is made for this run and printed, ready to paste, and only this
-    machine can reach the server.
+    FACE_ASYNC_SECRET_KEY; or those of --accounts. Without either a random one is made at the first start and kept
+    beside the database; it is printed, ready to paste, and only this machine can reach the server.
     """
-    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
-    from face_async.server import Account, ConnectionLimits, Store, create_app  # noqa: PLC0415
+    from face_async.server import Certificate, ConnectionLimits, Store, create_app  # noqa: PLC0415 - slow to import
     from face_async.server import serve as run  # noqa: PLC0415
+    from face_async.server.operations.logs import configure_logs  # noqa: PLC0415
 
-    configured = ProjectAccess.from_env()
-    if configured is None and not is_loopback(host):
-        raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
-    project = configured or ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
-
-    def announce(base_url: str) -> None:
-        environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
-        for name, value in environment.items():
-            say(f"export {name}={shlex.quote(value)}")
-        tell(f"serving {db} on {base_url}; Ctrl-C stops it")
+    if (cert is None) != (key is None):
+        raise ValueError("--cert and --key go together: name both files")
+    certificate = Certificate(cert, key) if cert and key else None
+    is_named = accounts is not None or ProjectAccess.from_env() is not None
+    if not is_named and not is_loopback(host):
+        raise ValueError(
+            f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)}, or name --accounts"
+        )
 
     with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
+        existing = _accounts(accounts, db)
+
+        def announce(base_url: str) -> None:
+            shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(existing, base_url)
+            for name, value in shown.items():
+                say(f"export {name}={shlex.quote(value)}")
+            where = base_url if is_loopback(host) else f"{host}, on this machine {base_url}"
+            tell(f"serving {db} on {where}; Ctrl-C stops it")
+
         app = create_app(
             store,
-            credentials=[Account(project.appid, (project.bucket,), project.credentials)],
+            credentials=existing,
             recognizer=recognizer.value,
             replay_protection=replay_protection,
             strict=strict,
             allow_origins=allow_origin or (),
             url_allow_list=allow_url or (),
+            metrics=True,
         )
-        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)  # instead of one short line each
+        configure_logs(log_level.value, json_lines=log_json)  # instead of one short line each
         limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
-        run(app, host=host, port=port, limits=limits, on_ready=announce)
+        run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce)
     tell("stopped")
+
+
+def _accounts(file: Path | None, db: Path) -> AccountsFile | tuple[Account, ...]:
+    """Return the accounts that exist: a file's, the environment's, or the one that was made up for the database."""
+    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
+    from face_async.server import Account, AccountsFile  # noqa: PLC0415
+    from face_async.server.operations.accounts import kept_accounts  # noqa: PLC0415
+    from face_async.server.storage.database import MEMORY  # noqa: PLC0415
+
+    project = ProjectAccess.from_env()
+    if file is None and project is not None:
+        return (Account(project.appid, (project.bucket,), project.credentials),)
+    made_up = Account(LOCAL_APPID, (LOCAL_BUCKET,), random_credentials())
+    if file is None and str(db) == MEMORY:
+        return (made_up,)
+    return AccountsFile(file or kept_accounts(db, made_up))
+
+
+def _environment(accounts: AccountsFile | tuple[Account, ...], base_url: str) -> dict[str, str]:
+    """Return the environment that leads to the first of the accounts."""
+    first = (accounts if isinstance(accounts, tuple) else accounts.current())[0]
+    return ProjectAccess(first.appid, first.buckets[0], first.credentials).environment(base_url)

@@ -29,6 +29,10 @@ from face_async.server.fetch import Fetcher
 from face_async.server.guard import Guard
 from face_async.server.handlers import WITHOUT_SESSION_ID, Call
 from face_async.server.later import ALL_HANDLERS
+from face_async.server.operations.accounts import AccountsFile, CurrentGuard
+from face_async.server.operations.calls import CallObserver
+from face_async.server.operations.health import Health
+from face_async.server.operations.routes import operations_routes
 from face_async.server.pictures import FaceFinder
 from face_async.server.refusal import Refusal
 from face_async.server.request.cors import Cors, check_origins
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 
     from face_async.server.faults import Faults
     from face_async.server.guard import Account
+    from face_async.server.operations.calls import CallRecord
+    from face_async.server.operations.metrics import Metrics
     from face_async.server.recognition import Recognizer
     from face_async.server.storage.sqlite import Store
     from face_async.signature import Credentials
@@ -59,7 +65,7 @@ logger = logging.getLogger("face_async.server")
 def create_app(
     store: Store,
     *,
-    credentials: Credentials | Sequence[Account],
+    credentials: Credentials | Sequence[Account] | AccountsFile,
     limits: ServiceLimits = ServiceLimits(),
     recognizer: str | Recognizer = "auto",
     faults: Faults | None = None,
@@ -67,15 +73,17 @@ def create_app(
     strict: bool = False,
     url_allow_list: Iterable[str] = (),
     allow_origins: Iterable[str] = (),
+    metrics: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Return the face recognition service as an ASGI application; it runs on asyncio and on trio.
 
-    It needs no lifespan events, and may be served by several event loops at once.
+    It needs no lifespan events, and may be served by several event loops at once. Beside the endpoints, ``GET /health``
+    tells whether it can do its work (HTTP status 200, else 503), and ``/health/live`` whether it runs at all.
 
     Args:
         store: The database; whoever opened it closes it, after the last request.
-        credentials: One key that is good for every appid and bucket, or the accounts that exist.
+        credentials: One key that is good for every appid and bucket, the accounts that exist, or a file of them.
         limits: The service's limits.
         recognizer: What compares faces: ``"faces"``, ``"fingerprint"``, ``"auto"`` (faces where it is installed)
             or a recognizer of your own, which you close.
@@ -91,6 +99,8 @@ def create_app(
             hand-written programs are taken, too. :mod:`face_async.server.handlers` says what that concerns.
         allow_origins: Origins whose web pages may call the server, such as ``"https://example.com"``; ``"*"`` is all.
             Empty: browsers let no page of another origin do so.
+        metrics: Whether ``/metrics`` tells Prometheus how many calls there were, and how long they took
+            (:mod:`face_async.server.operations.metrics`).
         clock: Unix time in seconds.
 
     Raises:
@@ -99,14 +109,21 @@ def create_app(
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
-    guard = Guard(credentials, used=store.used_signatures() if replay_protection else None, strict=strict, clock=clock)
+    used = store.used_signatures() if replay_protection else None
+
+    def guarding(keys: Credentials | Sequence[Account]) -> Guard:
+        return Guard(keys, used=used, strict=strict, clock=clock)
+
+    guard = _current(credentials, guarding)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     if others := store.recognizers() - {chosen.name}:
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
-    finder = FaceFinder(chosen, fetcher)
-    endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity())
+    counted = _metrics(store) if metrics else None
+    finder = FaceFinder(chosen, fetcher, on_waiting=counted.waiting if counted else None)
+    endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity(), CallObserver(counted))
     routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
+    routes += operations_routes(Health(store.require_writable, chosen), counted)
     middleware = [Middleware(_Dated, clock=clock), Middleware(Targets)]
     if origins := tuple(allow_origins):
         middleware.append(Middleware(Cors, origins=check_origins(origins)))
@@ -116,17 +133,34 @@ def create_app(
     return app
 
 
+def _current(
+    credentials: Credentials | Sequence[Account] | AccountsFile,
+    make: Callable[[Credentials | Sequence[Account]], Guard],
+) -> Callable[[], Guard]:
+    if isinstance(credentials, AccountsFile):
+        return CurrentGuard(credentials, make)
+    guard = make(credentials)
+    return lambda: guard
+
+
+def _metrics(store: Store) -> Metrics:
+    from face_async.server.operations.metrics import Metrics  # noqa: PLC0415 - slow to import
+
+    return Metrics(store.count_faces)
+
+
 @frozen
 class Endpoints:
     """The endpoints of one application, and what they share."""
 
     store: Store
-    guard: Guard
+    guard: Callable[[], Guard]
     finder: FaceFinder
     limits: ServiceLimits
     faults: Faults | None
     strict: bool
     identity: str
+    observer: CallObserver
     failures: FailureLog = field(factory=FailureLog)
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -135,17 +169,21 @@ class Endpoints:
         async def answer(request: Request) -> Response:
             session_id = secrets.token_hex(16)
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
-            try:
-                with self._failures_refused(name, session_id):
-                    found = await self._perform(name, request, session_id)
-                    return envelope(ReturnCode.OK, {**found, **session}, headers=self._facts(name))
-            except Refusal as refusal:
-                wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-                return envelope(refusal.code, {**refusal.data, **session}, headers=wait)
-            except ScriptedAnswer as scripted:
-                return scripted.fault.response(session)
-            except ClientDisconnect:
-                return Response(status_code=400)  # for the log; the client has gone
+            address = request.client.host if request.client else ""
+            with self.observer.observe(name, session_id, address) as record:
+                try:
+                    with self._failures_refused(name, session_id):
+                        found = await self._perform(name, request, record)
+                        record.code = ReturnCode.OK
+                        return envelope(ReturnCode.OK, {**found, **session}, headers=self._facts(name))
+                except Refusal as refusal:
+                    record.code = refusal.code
+                    wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+                    return envelope(refusal.code, {**refusal.data, **session}, headers=wait)
+                except ScriptedAnswer as scripted:
+                    return scripted.fault.response(session)
+                except ClientDisconnect:
+                    return Response(status_code=400)  # the client has gone
 
         return answer
 
@@ -153,19 +191,21 @@ class Endpoints:
         # Old clients read no headers; and only who has signed a request gets them.
         return {DATABASE_HEADER: self.identity} if name == "getgroupids" else {}
 
-    async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
+    async def _perform(self, name: str, request: Request, record: CallRecord) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.
-        signature = await self.guard.admit(request.headers.get("authorization", ""))
+        guard = self.guard()
+        signature = await guard.admit(request.headers.get("authorization", ""))
         form = await read_form(request, self.limits.max_request_bytes, strict=self.strict)
         parameters = Parameters(form, self.limits, self.strict)
         appid, bucket = parameters.target()
-        self.guard.check_target(signature, appid, bucket)
+        guard.check_target(signature, appid, bucket)
+        record.appid = appid
         # A script's effects happen although their caller has gone.
         finder = self.finder.serving(appid, request if self.faults is None else None)
         call = Call(appid, parameters, self.store, finder, self.limits)
 
         async def handle(call: Call) -> dict[str, object]:
-            with self._failures_refused(name, session_id):
+            with self._failures_refused(name, record.session_id):
                 return await ALL_HANDLERS[name](call)
 
         return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))

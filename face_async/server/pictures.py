@@ -58,8 +58,8 @@ class Found(Generic[T]):
 class _RecentFaces:
     """Pictures looked at in one event loop: the queue, and what was seen in the last seconds."""
 
-    def __init__(self) -> None:
-        self.queue = RecognitionQueue()
+    def __init__(self, on_waiting: Callable[[int], object] | None) -> None:
+        self.queue = RecognitionQueue(on_waiting=on_waiting)
         self.seen: TTLCache[object, object] = TTLCache[object, object](_REMEMBERED, _REMEMBERED_SECONDS)
         self.under_way: dict[object, anyio.Event] = {}
 
@@ -75,6 +75,7 @@ class FaceFinder:
     fetcher: Fetcher
     account: str = ""
     request: Request | None = None
+    on_waiting: Callable[[int], object] | None = None
     # An application may be served by several event loops.
     _looks: RunVar[_RecentFaces] = field(factory=lambda: RunVar("face_async.server.looks"))
 
@@ -184,7 +185,7 @@ class FaceFinder:
         try:
             return self._looks.get()
         except LookupError:
-            looks = _RecentFaces()
+            looks = _RecentFaces(self.on_waiting)
             self._looks.set(looks)
             return looks
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from face_async._version import __version__
 from face_async.cli.exits import Exit
-from face_async.cli.options import ALLOW_ORIGIN_VARIABLE, trust
+from face_async.cli.options import ACCOUNTS_VARIABLE, ALLOW_ORIGIN_VARIABLE, trust
 from face_async.session import (
     ACCOUNT_VARIABLES,
     BASE_URL_VARIABLE,
@@ -38,7 +38,7 @@ EXTRAS = {
 """The extras that the doctor checks -> what needs each."""
 
 _KNOWN_VARIABLES = frozenset(SESSION_VARIABLES)
-_SERVERS = frozenset({ALLOW_ORIGIN_VARIABLE})
+_SERVERS = frozenset({ACCOUNTS_VARIABLE, ALLOW_ORIGIN_VARIABLE})
 
 
 class CheckVerdict(enum.StrEnum):

@@ -37,6 +37,10 @@ _ADAPTION = 0.2  # how much the newest picture counts in the pace
 _MEMORY_PART = 8  # which part of the memory the files of waiting pictures may take
 
 
+def _count_nothing(_more: int) -> None:
+    """Do nothing: nobody counts the pictures that wait."""
+
+
 class RecognitionQueue:
     """Looks at pictures in worker threads, as many as there are processors; the others wait in order.
 
@@ -45,9 +49,17 @@ class RecognitionQueue:
     Args:
         max_waiting: Pictures that may wait.
         max_wait: Seconds that a request may have to wait.
+        on_waiting: Called with 1 for a picture that has to wait, and with -1 once it does not wait any more.
     """
 
-    def __init__(self, *, max_waiting: int = MAX_WAITING, max_wait: float = MAX_WAIT) -> None:
+    def __init__(
+        self,
+        *,
+        max_waiting: int = MAX_WAITING,
+        max_wait: float = MAX_WAIT,
+        on_waiting: Callable[[int], object] | None = None,
+    ) -> None:
+        self._on_waiting: Callable[[int], object] = on_waiting or _count_nothing
         self._max_waiting = max_waiting
         self._max_wait = max_wait
         self._max_bytes = memory_limit() // _MEMORY_PART
@@ -103,6 +115,7 @@ class RecognitionQueue:
         turn = anyio.Event()
         self._waiting[turn] = pixels
         self._bytes += size
+        self._on_waiting(1)
         try:
             with anyio.move_on_after(None if waits else self._max_wait):
                 await turn.wait()
@@ -113,6 +126,7 @@ class RecognitionQueue:
         finally:
             self._waiting.pop(turn, None)
             self._bytes -= size
+            self._on_waiting(-1)
             self._call_next()
         if not turn.is_set():
             raise self._refusal(self._expected_wait())

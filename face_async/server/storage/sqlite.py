@@ -333,6 +333,14 @@ class Store:
             ends = "SELECT min(id) FROM faces UNION SELECT max(id) FROM faces"
             return {name for (name,) in db.execute(f"SELECT recognizer FROM faces WHERE id IN ({ends})")}  # noqa: S608 - a constant
 
+    def require_writable(self) -> None:
+        """Write something that changes nothing.
+
+        Raises:
+            sqlite3.Error: Nothing can be written.
+        """
+        self._database.write(lambda db: db.execute("UPDATE last_face SET id = id"))
+
     # Comparisons
 
     def embeddings(self, appid: str, person_id: str, recognizer: Recognizer) -> NDArray[np.float32]:
