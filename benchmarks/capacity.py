@@ -79,7 +79,7 @@ class Size:
 
 SIZES = {
     "full": Size(
-        {FINGERPRINT: ((*CHEAP, *LOOKING), (1, 16, 64, 256)), REAL: (LOOKING, (1, 16))}, (10, 0.5),
+        {FINGERPRINT: ((*CHEAP, *LOOKING), (1, 16, 64, 256)), REAL: (LOOKING, (1, 16))}, (8, 0.3),
         [(FINGERPRINT, SMALL), (FINGERPRINT, MEDIUM), (FINGERPRINT, FULL), (FINGERPRINT, MILLION), (REAL, MEDIUM)],
         30, (FINGERPRINT, REAL), ATTACKS, 1.0, 45.0,
     ),

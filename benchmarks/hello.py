@@ -26,7 +26,7 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as servers do, or answers wait for 40 ms
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False)
+        config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False, timeout_keep_alive=75)
         uvicorn.Server(config).run(sockets=[listener])
 
 
