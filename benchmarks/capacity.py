@@ -16,6 +16,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -283,6 +284,7 @@ def main() -> None:
         size = without_real(size)
     out = Path(options.out or tempfile.mkdtemp(prefix="face_async_capacity_"))
     out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     checkouts = [Checkout("now", REPOSITORY, options.serve)]

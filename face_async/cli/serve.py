@@ -126,6 +126,7 @@ def serve_command(
         raise ValueError(
             f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)}, or name --accounts"
         )
+    configure_logs(log_level.value, json_lines=log_json)  # instead of one short line each
 
     with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
         existing = _accounts(accounts, db)
@@ -147,7 +148,6 @@ def serve_command(
             url_allow_list=allow_url or (),
             metrics=True,
         )
-        configure_logs(log_level.value, json_lines=log_json)  # instead of one short line each
         limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
         run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce)
     tell("stopped")

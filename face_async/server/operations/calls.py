@@ -92,8 +92,9 @@ class CallObserver:
         level = logging.WARNING if _reasons(record) else logging.INFO
         if logger.isEnabledFor(logging.INFO):
             logger.log(level, "%s", _text(record, seconds), extra={"call": _fields(record, seconds)})
-        elif level >= logging.WARNING:
-            self.failures.log(f"code {record.outcome}", _text(record, seconds), logger, level)
+        elif logger.isEnabledFor(level):
+            fields = {"call": _fields(record, seconds)}
+            self.failures.log(f"code {record.outcome}", _text(record, seconds), logger, level, fields)
 
 
 def _is_refused(code: ReturnCode | None) -> bool:

@@ -17,7 +17,8 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            **(call or {"message": record.getMessage()}),
+            "message": record.getMessage(),
+            **call,
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

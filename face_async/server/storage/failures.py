@@ -6,6 +6,10 @@ import logging
 import threading
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 logger = logging.getLogger("face_async.server")
 
@@ -30,7 +34,14 @@ class FailureLog:
         """
         self.log(str(error), f"{endpoint}: the database failed: {error} (session {session_id})")
 
-    def log(self, kind: str, text: str, log: logging.Logger = logger, level: int = logging.ERROR) -> None:
+    def log(
+        self,
+        kind: str,
+        text: str,
+        log: logging.Logger = logger,
+        level: int = logging.ERROR,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
         """Log a failure, unless one of its kind was logged within the last minute.
 
         Args:
@@ -38,6 +49,7 @@ class FailureLog:
             text: What is logged.
             log: Where.
             level: How bad it is, as :mod:`logging` has it.
+            extra: What the entry has beside its text.
         """
         now = time.monotonic()
         with self._lock:
@@ -47,4 +59,4 @@ class FailureLog:
             self._logged[kind] = now
             before = self._unlogged.pop(kind, 0)
         more = f"; {before} more requests since this was logged last" if before else ""
-        log.log(level, "%s%s", text, more)
+        log.log(level, "%s%s", text, more, extra=extra)
