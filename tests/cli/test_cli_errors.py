@@ -135,7 +135,7 @@ def test_serving_strangers_wants_an_account(say):
     ],
 )
 def test_serve_does_not_start_with_half_a_certificate_or_files_that_are_none(say, tmp_path, options):
-    (tmp_path / "a.pem").touch()
+    (tmp_path / "a.pem").touch(0o600)
     said = say("serve", "--recognizer", "fingerprint", *options)
     assert (said.code, said.out) == (Exit.USAGE, "")
     assert _is_one_line(said.err)
