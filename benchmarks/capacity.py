@@ -302,8 +302,8 @@ def main() -> None:
         for part in wanted:
             results[part] = measures[part]()
             pages.append(page(*TABLES[part], results[part]))
-    (out / "results.json").write_text(json.dumps(results, indent=1))
-    (out / "results.md").write_text("\n\n".join(pages) + "\n")
+            (out / "results.json").write_text(json.dumps(results, indent=1))
+            (out / "results.md").write_text("\n\n".join(pages) + "\n")
     print("\n\n".join(pages))
     print(f"\nSaved: {out}/results.json, results.md")
 
