@@ -253,7 +253,8 @@ TABLES: Mapping[str, tuple[str, Sequence[str]]] = {
     )),
     "galleries": ("Identification in large groups", (
         "recognizer", "faces", "groups", "server", "cold_ms", "warm_ms", "warm_p99_ms", "after_write_ms",
-        "beside_writers_ms", "newpersons_per_s", "at_once_p99_ms", "resident_mb", "at_once_growth_mb",
+        "beside_writers_ms", "newpersons_per_s", "resident_mb", "at_once_p99_ms", "at_once_refused",
+        "at_once_growth_mb",
     )),
     "crowds": ("A crowd", ("recognizer", "server", "calls", "failed", "seconds", "next_s")),
     "attacks": ("Attacks", (
