@@ -29,13 +29,11 @@ from prometheus_client.multiprocess import (
 )
 from prometheus_client.registry import Collector
 
+from face_async.server.operations import METRICS_FOLDER_VARIABLE
 from face_async.server.storage.failures import FailureLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable of prometheus-client, which reads it when it is imported."""
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 _COUNT_SECONDS = 60.0  # for which a count of faces is good
@@ -80,7 +78,7 @@ class Metrics:
     def page(self) -> bytes:
         """Return all metrics in the text format of Prometheus. It blocks, so call it in a worker thread."""
         registry = self._registry
-        if folder := os.environ.get(FOLDER_VARIABLE):
+        if folder := os.environ.get(METRICS_FOLDER_VARIABLE):
             _forget_ended(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call] # it has no annotations

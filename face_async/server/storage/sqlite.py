@@ -339,7 +339,12 @@ class Store:
         Raises:
             sqlite3.Error: Nothing can be written.
         """
-        self._database.write(lambda db: db.execute("UPDATE last_face SET id = id"))
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("INSERT INTO groups (appid, group_id) VALUES ('', '')")  # no appid is empty
+            db.execute("DELETE FROM groups WHERE appid = ''")
+
+        self._database.write(work)
 
     # Comparisons
 
