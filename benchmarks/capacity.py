@@ -46,7 +46,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CHEAP = "getgroupids", "getinfo", "setinfo"
 LOOKING = "verify", "identify", "addface", "newperson"
 FINGERPRINT, REAL = "fingerprint", "auto"
-SMALL, MEDIUM, FULL = Filling(1, 500, 20), Filling(1, 5_000, 20), Filling(1, 10_000, 20)
+SMALL, MEDIUM, LARGE = Filling(1, 500, 20), Filling(1, 5_000, 20), Filling(1, 9_000, 20)
 MILLION = Filling(10, 5_000, 20)
 PEOPLE = Filling(1, 10, 10)  # a group of 100 faces, to call verbs with
 PORTRAIT_SIZE, ITEMS = 240, 100
@@ -81,7 +81,7 @@ class Size:
 SIZES = {
     "full": Size(
         {FINGERPRINT: ((*CHEAP, *LOOKING), (1, 16, 64, 256)), REAL: (LOOKING, (1, 16))}, (8, 0.3),
-        [(FINGERPRINT, SMALL), (FINGERPRINT, MEDIUM), (FINGERPRINT, FULL), (FINGERPRINT, MILLION), (REAL, MEDIUM)],
+        [(FINGERPRINT, SMALL), (FINGERPRINT, MEDIUM), (FINGERPRINT, LARGE), (FINGERPRINT, MILLION), (REAL, MEDIUM)],
         30, (FINGERPRINT, REAL), ATTACKS, 1.0, 45.0,
     ),
     "quick": Size(

@@ -68,7 +68,7 @@ class TestHealth:
 
     async def test_whoever_asks_often_makes_no_further_writes(self, store, monkeypatch):
         written = []
-        monkeypatch.setattr(Store, "require_writable", lambda _: written.append(1))
+        monkeypatch.setattr(store, "require_writable", lambda: written.append(1))
         monkeypatch.setattr(health_module, "_GOOD_SECONDS", PATIENCE)
         async with calling(store) as caller, anyio.create_task_group() as tasks:
             for _ in range(20):
@@ -130,10 +130,10 @@ class TestMetrics:
             assert await waiting() == 0
 
     async def test_faces_that_cannot_be_counted_take_no_other_metric_with_them(self, store, monkeypatch, caplog):
-        def fail(_):
+        def fail():
             raise OSError("no database")
 
-        monkeypatch.setattr(Store, "count_faces", fail)
+        monkeypatch.setattr(store, "count_faces", fail)
         async with calling(store, metrics=True) as caller:
             await caller.new_person("ada")
             page = (await caller.client.get("/metrics")).text
