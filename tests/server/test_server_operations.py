@@ -224,7 +224,8 @@ class TestAccessLog:
         caplog.set_level(level, "face_async.access")
         await caller.new_person("ada")
         assert (await caller.json("identify", group_id="staff", url="http://a.example/b.jpg"))[0] == -1308
-        assert (await caller.ok("addface", person_id="ada", urls=["http://a.example/b.jpg"]))["ret_codes"] == [-1308]
+        added = await caller.ok("addface", person_id="ada", urls=["http://a.example/b.jpg", "http://a.example/c.jpg"])
+        assert added["ret_codes"] == [-1308, -1308]
         warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert ["identify", "addface"] == [line.split(":")[0].split()[1] for line in warned]
         assert all(line.endswith(": a picture was not fetched: its host is not in url_allow_list") for line in warned)

@@ -57,8 +57,9 @@ _present: ContextVar[CallRecord] = ContextVar("face_async.server.call")
 
 def note_reason(reason: str) -> None:
     """Note what the code of the present call does not tell; neither a key nor a signature may be in it."""
-    if record := _present.get(None):
-        record.reasons.append(printable(reason, _LONGEST_REASON))
+    record, shown = _present.get(None), printable(reason, _LONGEST_REASON)
+    if record is not None and shown not in record.reasons:  # several pictures of a request may share it
+        record.reasons.append(shown)
 
 
 @frozen
