@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from face_async.images.threads import Workers
 from face_async.server.operations.health import OK
-from face_async.server.storage.workers import Workers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,7 +22,7 @@ _UNAVAILABLE = 503
 def operations_routes(health: Health, metrics: Metrics | None) -> list[Route]:
     """Return the routes of one application."""
     # One thread each: whoever asks at the same time waits, and is answered by what the first one found out.
-    checks, pages = Workers("health", 1), Workers("metrics", 1)
+    checks, pages = Workers("server.health", 1), Workers("server.metrics", 1)
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": OK})
