@@ -54,7 +54,7 @@ class Target:
     item: str
     share: float
     seconds: float
-    held: list[Connection] = field(default_factory=list)
+    held: list[tuple[asyncio.Task[None], asyncio.StreamWriter]] = field(default_factory=list)
 
     def count(self, whole: int) -> int:
         """Return how many of something the attack has."""
@@ -83,20 +83,22 @@ class Target:
         """Open connections, send more on each of them now and then, and tell how many the server has not closed."""
         for _ in range(count):
             with contextlib.suppress(OSError):
-                self.held.append(await self.connect(start))
+                reader, writer = await self.connect(start)
+                self.held.append((asyncio.create_task(ended(reader)), writer))
         began = time.perf_counter()
-        while time.perf_counter() - began < self.seconds and any(map(is_open, self.held)):
+        while time.perf_counter() - began < self.seconds and not all(gone.done() for gone, _ in self.held):
             for _, writer in self.held:
                 writer.write(more)
             await asyncio.sleep(min(DRIP, self.seconds))
-        left = sum(map(is_open, self.held))
+        left = sum(not gone.done() for gone, _ in self.held)
         return f"{left} of {count} open after {time.perf_counter() - began:.0f} s"
 
 
-def is_open(connection: Connection) -> bool:
-    """Return whether a server has not closed a connection."""
-    reader, writer = connection
-    return not reader.at_eof() and not writer.is_closing() and not reader.exception()
+async def ended(reader: asyncio.StreamReader) -> None:
+    """Return once the server has closed a connection, whatever it has answered before."""
+    with contextlib.suppress(OSError):
+        while await reader.read(65_536):
+            pass
 
 
 def head(path: str, *headers: str) -> bytes:
@@ -218,11 +220,13 @@ async def flood(target: Target, start: bytes, more: bytes, connections: int = 4)
             with contextlib.suppress(OSError):
                 reader, writer = await target.connect(start)
                 opened += 1
-                while is_open((reader, writer)) and time.perf_counter() - began < target.seconds:
+                gone = asyncio.create_task(ended(reader))
+                while not gone.done() and time.perf_counter() - began < target.seconds:
                     writer.write(more)
                     await asyncio.wait_for(writer.drain(), target.seconds)
                     sent += len(more)
                     await asyncio.sleep(0)  # a drain that need not wait lets nothing be read
+                gone.cancel()
                 writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
@@ -278,7 +282,8 @@ async def attacked(attack: Attack, target: Target) -> dict[str, Any]:
         honest.close()
     began = time.perf_counter()
     await asyncio.to_thread(target.server.child.stop)
-    for _, writer in target.held:
+    for gone, writer in target.held:
+        gone.cancel()
         writer.close()
     return {
         "attack": attack.__name__,
