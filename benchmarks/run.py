@@ -119,7 +119,7 @@ class Bench:
 
     def measure_overhead(self, slices: int) -> None:
         """Measure what this package costs by itself."""
-        child = Child("overhead.py")
+        child = Child(script("overhead.py"))
         try:
             for core in (-1, self.client_core):
                 self.overhead[core >= 0] = json.loads(child.ask(json.dumps({"core": core, "slices": slices})))

@@ -313,7 +313,8 @@ class ReturnCode(enum.IntEnum):
     SDK_IMAGE_DECODE_FAILED = Code(
         -1102,
         ImageError,
-        "the picture cannot be decoded; it may be damaged, or have more than the local server's 80,000,000 pixels",
+        "the picture cannot be decoded; it may be damaged, have more than the local server's 80,000,000 pixels, or "
+        "take more than its 224 MB of memory",
     )
     SDK_FEAT_PROCESSFAILED = Code(-1103, ImageError, "the face's features could not be computed")
     SDK_FACE_SHAPE_FAILED = Code(-1104, ImageError, "the face's outline could not be found")

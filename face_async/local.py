@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import httpx
 
-from face_async.server import ServiceLimits, Store, create_app
+from face_async.server import ServiceLimits, create_app, open_storage
 from face_async.session import FaceSession, SessionOptions
 from face_async.signature import Credentials
 
@@ -35,7 +35,8 @@ async def local_session(
     """Return a session on a local server of its own, as an asynchronous context manager.
 
     Args:
-        path: The server's SQLite database, created if it is missing; ``":memory:"`` forgets everything at the end.
+        path: The server's SQLite database, created if it is missing, or the URL of a PostgreSQL one;
+            ``":memory:"`` forgets everything at the end.
         recognizer: ``"faces"`` (real), ``"fingerprint"`` (no models, for tests) or ``"auto"`` (faces if installed).
         **options: The keyword arguments of :class:`FaceSession`, but ``base_url`` and ``transport``.
 
@@ -45,7 +46,7 @@ async def local_session(
     """
     credentials = random_credentials()
     limits = options.get("limits", ServiceLimits())
-    with Store(path) as store:
+    with open_storage(path) as store:
         app = create_app(store, credentials=credentials, recognizer=recognizer, limits=limits)
         options["base_url"] = "http://localhost"
         options["transport"] = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -22,6 +22,7 @@ from face_async.bulk.outage import SINGLE_ATTEMPT
 from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint
 from face_async.errors import ResponseError, ServiceError, quoted
 from face_async.limits import ServiceLimits
+from face_async.signature import ACCOUNT_VARIABLES as ACCOUNT_VARIABLES  # noqa: PLC0414 - a name of this module, too
 from face_async.signature import Credentials, check_token
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 """The documented host (Spec: 2). Its vendor has retired it: point ``base_url`` at a server of your own."""
 
-ACCOUNT_VARIABLES = ("FACE_ASYNC_APPID", "FACE_ASYNC_BUCKET", "FACE_ASYNC_SECRET_ID", "FACE_ASYNC_SECRET_KEY")
 BASE_URL_VARIABLE = "FACE_ASYNC_BASE_URL"
 HTTP_VARIABLE = "FACE_ASYNC_HTTP"
 CA_FILE_VARIABLE = "FACE_ASYNC_CA_FILE"

@@ -14,6 +14,9 @@ import re
 
 from attrs import field, frozen
 
+ACCOUNT_VARIABLES = ("FACE_ASYNC_APPID", "FACE_ASYNC_BUCKET", "FACE_ASYNC_SECRET_ID", "FACE_ASYNC_SECRET_KEY")
+"""The environment variables that have what is signed, and with what."""
+
 MAX_LIFETIME = 90 * 24 * 60 * 60
 """The longest time that a signature may be valid: 3 months, in seconds."""
 

@@ -25,6 +25,7 @@ stand-in            what it is, and when it is used
 ``ingestkit``       For ingestion: folders of pictures for that recognizer, and the application behind a network that
                     loses requests or answers by plan; ``enrolled`` tells what really is in the store.
 ``ingestprocesses`` The same client and server as processes of their own, to be killed.
+``postgresql``      A PostgreSQL server of our own, to be stopped and killed.
 ``strict_html``     Reads a page and refuses every tag that is not closed in order.
 ``timing``          What to do about time: nothing that a test asserts may depend on how busy the machine is.
 ==================  ================================================================================================
@@ -35,8 +36,10 @@ program is not found. ``pytest -m external --no-skips`` runs these tests alone, 
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -59,6 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Debian keeps PostgreSQL's programs off the PATH.
+    os.environ["PATH"] += "".join(f":{folder}" for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:])
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("full" if config.getoption("--full") else "short")
 

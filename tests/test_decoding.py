@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
 import time
+import unittest.mock
 import zlib
 
 import numpy as np
@@ -16,7 +18,7 @@ from face_async.cli.pictures import smaller_copy
 from face_async.errors import ReturnCode
 from face_async.images import decoding
 from face_async.images.containers import orientation_of, pixels_of
-from face_async.images.decoding import MAX_PIXELS, MAX_SIDE, MAX_WEBP_PIXELS, NoPictureError, UndecodableError, decode
+from face_async.images.decoding import MAX_BYTES, MAX_PIXELS, MAX_SIDE, NoPictureError, UndecodableError, decode
 
 # Four corners of different colors, and a gradient between them: what is turned, cut or recolored can be seen.
 SMALL = Image.fromarray(np.array([[[250, 20, 20], [20, 230, 20]], [[20, 20, 250], [240, 240, 60]]], np.uint8))
@@ -263,13 +265,22 @@ def test_passes_over_a_png_that_break_off_are_damage():
 # Sizes
 
 
-def png_of(width, height):
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(99))))
+def png_of(width, height, bits=1, colors=0, *, palette=False):
+    header = struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0)
+    chunks = ((b"IHDR", header), *([(b"PLTE", bytes(6))] if palette else []), (b"IDAT", zlib.compress(bytes(99))))
     packed = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def jpeg_of(side, marker, sampling=0x11, scan=3):
+    """A JPEG's head, of three colors, and its first scan, which is of some of them."""
+    colors = bytes((1, sampling, 0, 2, 0x11, 0, 3, 0x11, 0))
+    frame = struct.pack(">HBHHB", 17, 8, side, side, 3) + colors
+    scanned = b"".join(bytes((color, 0)) for color in range(1, 1 + scan))
+    start = struct.pack(">HB", 6 + 2 * scan, scan) + scanned + bytes((0, 63, 0))
+    return b"\xff\xd8\xff" + bytes((marker,)) + frame + b"\xff\xda" + start
 
 
 def webp_of(width, height):
@@ -283,12 +294,60 @@ def webp_of(width, height):
 
 
 @pytest.mark.parametrize("size", [(8_001, 10_000), (10_000, 10_000), (60_000, 60_000)])
-@pytest.mark.parametrize(("claiming", "most"), [(png_of, MAX_PIXELS), (webp_of, MAX_WEBP_PIXELS)])
-def test_more_pixels_than_the_limit_are_refused_before_they_take_memory(claiming, most, size, monkeypatch):
+@pytest.mark.parametrize("claiming", [png_of, webp_of])
+def test_more_pixels_than_the_limit_are_refused_before_they_take_memory(claiming, size, monkeypatch):
     """With the limit in the message, and no warning of the library, also where it would refuse by itself."""
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _image: pytest.fail("it was decoded"))
-    with pytest.raises(UndecodableError, match=f"more than {most:,} pixels"):
+    with pytest.raises(UndecodableError, match=f"more than {MAX_PIXELS:,} pixels"):
         decode(claiming(*size) + bytes(100))
+
+
+# What a decoder takes for a pixel, in bytes, by what its file says.
+NEEDED = {
+    "gray PNG": (lambda side: png_of(side, side, 8, 0), 1),
+    "gray PNG of 16 bits": (lambda side: png_of(side, side, 16, 0), 2),
+    "PNG with a palette": (lambda side: png_of(side, side, 8, 3, palette=True), 1),
+    "colored PNG": (lambda side: png_of(side, side, 8, 2), 4),
+    "transparent PNG": (lambda side: png_of(side, side, 8, 6), 4),
+    "transparent PNG of 16 bits": (lambda side: png_of(side, side, 16, 6), 4),
+    "gray and transparent PNG": (lambda side: png_of(side, side, 8, 4), 4),
+    "WebP": (lambda side: webp_of(side, side), 16),
+    "progressive JPEG": (lambda side: jpeg_of(side, 0xC2), 6),
+    "progressive JPEG, colors halved": (lambda side: jpeg_of(side, 0xC2, 0x22), 3),
+    "JPEG in one scan a color": (lambda side: jpeg_of(side, 0xC0, scan=1), 6),
+}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_more_memory_than_the_limit_is_refused_before_it_is_taken(name, monkeypatch):
+    """What a decoder needs depends on the format and its colors, more than on the number of pixels."""
+    claiming, each = NEEDED[name]
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _image: pytest.fail("it was decoded"))
+    side = min(16_000, int((MAX_BYTES / each) ** 0.5) + 50)
+    refusal = (
+        f"more than {MAX_BYTES:,} bytes of memory" if side**2 <= MAX_PIXELS else f"more than {MAX_PIXELS:,} pixels"
+    )
+    with pytest.raises(UndecodableError, match=refusal):
+        decode(claiming(side) + bytes(100), longest_side=100)
+    assert needed(claiming(1_000)) == pytest.approx(each * 1_000**2, rel=0.08)
+
+
+def needed(content):
+    """Return the memory that a picture is held to need, when it becomes of no size."""
+    sizes = []
+
+    class Room:
+        @contextlib.contextmanager
+        def held(self, size):
+            sizes.append(size)
+            raise NoPictureError
+            yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_room", Room())
+        with pytest.raises(NoPictureError):
+            decode(content + bytes(100), longest_side=1)
+    return sizes[0]
 
 
 def test_a_picture_of_endless_length_is_refused_before_it_takes_memory(monkeypatch):
@@ -306,8 +365,10 @@ def test_how_many_pixels_a_picture_has_is_read_without_decoding_it(form):
     assert pixels_of(content[:14]) == (16_383**2 if form == "WEBP" else 0)
 
 
-def test_the_servers_message_names_the_same_limit():
-    assert f"{MAX_PIXELS:,} pixels" in ReturnCode.SDK_IMAGE_DECODE_FAILED.meaning
+def test_the_servers_message_names_the_same_limits():
+    meaning = ReturnCode.SDK_IMAGE_DECODE_FAILED.meaning
+    assert f"{MAX_PIXELS:,} pixels" in meaning
+    assert f"{MAX_BYTES // 1_000_000} MB of memory" in meaning
 
 
 def test_a_long_picture_keeps_its_short_side():
@@ -320,6 +381,17 @@ def test_a_long_picture_keeps_its_short_side():
 @pytest.mark.parametrize("bound", [{}, {"longest_side": 500}, {"area": 1_000_000}])
 def test_no_picture_is_enlarged(bound):
     assert (120, 80) == decode(PNG, **bound).image.size
+
+
+def test_who_is_interrupted_while_waiting_for_memory_holds_up_nobody(monkeypatch):
+    room = decoding._Room(10)
+    interrupted = unittest.mock.Mock(side_effect=KeyboardInterrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            room.held(5).__enter__()
+    with room.held(10):
+        assert (room._taken, len(room._asking)) == (10, 0)
 
 
 def test_memory_for_pictures_at_once_is_bounded(monkeypatch):

@@ -211,7 +211,7 @@ def test_the_box_is_in_pixels_of_the_picture_as_sent(faces):
 
 
 def test_a_picture_on_its_side_is_turned_upright_first(finder):
-    """The box counts in pixels of the upright picture."""
+    """The box counts in pixels of the upright picture; which side is scaled first is seen in roundings alone."""
     upright = portrait().crop((0, 0, 320, 280))
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn me clockwise to see me"
@@ -219,7 +219,7 @@ def test_a_picture_on_its_side_is_turned_upright_first(finder):
 
     one, other = finder.find_face(stored(upright)), finder.find_face(sideways)
     assert box(one) == box(other)
-    assert one.embedding.tolist() == other.embedding.tolist()
+    assert one.embedding == pytest.approx(other.embedding, abs=1e-3)
 
 
 # The real recognizer: what a face shows

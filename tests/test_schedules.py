@@ -23,8 +23,7 @@ from face_async.server import Faults, Store, create_app
 from face_async.server.faults import AnswerLostError
 from face_async.server.refusal import Refusal
 from face_async.server.storage import rows
-from face_async.server.storage.galleries import log_changes
-from face_async.server.storage.sqlite import Addition
+from face_async.server.storage.base import Addition
 
 MAX_FACES = 3
 PERSONS = ["ada", "bob"]
@@ -60,7 +59,7 @@ class DuplicatesFirst(Store):
                     additions.append(Addition(0, face_id))
                     added.append(key)
                     count += 1
-            log_changes(db, person, added)
+            rows.move_all(db, rows.group_keys_of(db, person), added)
             return additions
 
         return self._database.write(work)

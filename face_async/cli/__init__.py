@@ -6,6 +6,8 @@
     records.py     groups, persons, faces, info, delete
     recognize.py   verify, compare
     serve.py       serve
+    databases.py   copy-db, backup-db
+    deploy.py      deploy-files
     identify/      identify: one picture, some, or folders of them
     enroll/        enroll, merge-journals
     doctor/        doctor, and its checks

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from face_async._version import __version__
+from face_async.cli.databases import backup_db, copy_db
 from face_async.cli.demo.command import demo
 from face_async.cli.demo.draw import draw
 from face_async.cli.deploy import deploy_files
@@ -38,7 +39,7 @@ _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
     "Recognize": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
-    "Operate": (deploy_files,),
+    "Operate": (copy_db, backup_db, deploy_files),
 }
 
 for _title, _commands in _FAMILIES.items():

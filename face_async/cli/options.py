@@ -6,6 +6,7 @@ import enum
 import functools
 import inspect
 import os
+import re
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
@@ -34,10 +35,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ALLOW_ORIGIN_VARIABLE = "FACE_ASYNC_ALLOW_ORIGIN"
+DB_VARIABLE = "FACE_ASYNC_DB"
 ACCOUNTS_VARIABLE = "FACE_ASYNC_ACCOUNTS"
-"""Together with the one before, what ``serve`` reads beside what a session does."""
+"""What ``serve`` reads beside what a session does."""
+
+SERVER_VARIABLES = frozenset(
+    {
+        ACCOUNTS_VARIABLE,
+        ALLOW_ORIGIN_VARIABLE,
+        DB_VARIABLE,
+        *("FACE_ASYNC_ALLOW_URL", "FACE_ASYNC_GALLERY_MEMORY", "FACE_ASYNC_RECOGNIZER"),
+        *("FACE_ASYNC_REPLAY_PROTECTION", "FACE_ASYNC_STRICT"),
+    }
+)
+"""All that the server's factory reads beside the account."""
 
 DEFAULT_DB = Path("faces.db")
+
+_URL = re.compile(r"postgres(ql)?:/")
 
 
 class RecognizerName(enum.StrEnum):
@@ -91,6 +106,9 @@ Threshold = Annotated[
 ]
 AtOnce = Annotated[int, typer.Option("--at-once", metavar="N", min=1, max=1_000, help="Pictures under way at once.")]
 FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Take pictures, too, to which a link or a path leads out of the folder.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, no table and no summary; errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
@@ -157,6 +175,9 @@ class ServiceChoice:
             return cls(None, base_url, recognizer)
         if db is None and base_url:
             raise ValueError(f"{base_url} needs an account: set {', '.join(ACCOUNT_VARIABLES)}")
+        if db is not None and _URL.match(str(db)):
+            advice = f"face-async serve --db URL, and name that server with {BASE_URL_VARIABLE}"
+            raise ValueError(f"{db} is no file: start {advice}")
         return cls(db or DEFAULT_DB, None, recognizer)
 
     def open(self, **options: Unpack[SessionOptions]) -> AbstractAsyncContextManager[FaceSession]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import enum
 import shlex
-from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from face_async.cli.databases import DATABASE_HELP, check_argument
 from face_async.cli.options import (
     ACCOUNTS_VARIABLE,
     ALLOW_ORIGIN_VARIABLE,
+    DB_VARIABLE,
     DEFAULT_DB,
     RecognizerName,
     RecognizerOption,
@@ -35,10 +38,17 @@ class LogLevel(enum.StrEnum):
 def serve_command(
     *,
     db: Annotated[
-        Path, typer.Option("--db", metavar="PATH", help="The database; created if it is missing.")
-    ] = DEFAULT_DB,
+        str,
+        typer.Option(
+            "--db",
+            metavar="PATH_OR_URL",
+            envvar=DB_VARIABLE,
+            help=DATABASE_HELP,
+        ),
+    ] = str(DEFAULT_DB),
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="The port; 0 takes a free one.")] = 8600,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="How many processes serve.")] = 1,
     recognizer: RecognizerOption = RecognizerName.AUTO,
     replay_protection: Annotated[
         bool, typer.Option("--replay-protection", help="Accept every signature only once.")
@@ -51,6 +61,15 @@ def serve_command(
             min=1,
             help="Memory for the faces of the groups used last, about 600 bytes a face; "
             "else a quarter of the machine's or the container's.",
+        ),
+    ] = None,
+    body_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--body-memory",
+            metavar="MB",
+            min=1,
+            help="Memory for the bodies of all requests under way; else 128, or an eighth of a small machine's.",
         ),
     ] = None,
     strict: Annotated[
@@ -114,10 +133,12 @@ def serve_command(
     FACE_ASYNC_SECRET_KEY; or those of --accounts. Without either a random one is made at the first start and kept
     beside the database; it is printed, ready to paste, and only this machine can reach the server.
     """
-    from face_async.server import Certificate, ConnectionLimits, Store, create_app  # noqa: PLC0415 - slow to import
+    from face_async.server import Certificate, ConnectionLimits, ServerSettings, serve_workers  # noqa: PLC0415 - slow
     from face_async.server import serve as run  # noqa: PLC0415
     from face_async.server.operations.logs import configure_logs  # noqa: PLC0415
+    from face_async.server.storage.names import without_password  # noqa: PLC0415
 
+    check_argument(db)
     if (cert is None) != (key is None):
         raise ValueError("--cert and --key go together: name both files")
     certificate = Certificate(cert, key) if cert and key else None
@@ -126,47 +147,64 @@ def serve_command(
         raise ValueError(
             f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)}, or name --accounts"
         )
-    configure_logs(log_level.value, json_lines=log_json)  # instead of one short line each
+    log = partial(configure_logs, log_level.value, json_lines=log_json)
+    log()  # instead of one short line each
+    settings = ServerSettings(
+        db,
+        _accounts(accounts, db),
+        recognizer=recognizer.value,
+        replay_protection=replay_protection,
+        strict=strict,
+        gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000,
+        body_memory=None if body_memory is None else body_memory * 1_000_000,
+        allow_origins=tuple(allow_origin or ()),
+        url_allow_list=tuple(allow_url or ()),
+    )
+    limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
 
-    with Store(db, gallery_memory=None if gallery_memory is None else gallery_memory * 1_000_000) as store:
-        existing = _accounts(accounts, db)
+    def announce(base_url: str) -> None:
+        shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(settings.accounts, base_url)
+        for name, value in shown.items():
+            say(f"export {name}={shlex.quote(value)}")
+        where = base_url if is_loopback(host) else f"{host}, on this machine {base_url}"
+        by = "" if workers == 1 else f" by {workers} processes"
+        tell(f"serving {without_password(db)} on {where}{by}; Ctrl-C stops it")
 
-        def announce(base_url: str) -> None:
-            shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(existing, base_url)
-            for name, value in shown.items():
-                say(f"export {name}={shlex.quote(value)}")
-            where = base_url if is_loopback(host) else f"{host}, on this machine {base_url}"
-            tell(f"serving {db} on {where}; Ctrl-C stops it")
-
-        app = create_app(
-            store,
-            credentials=existing,
-            recognizer=recognizer.value,
-            replay_protection=replay_protection,
-            strict=strict,
-            allow_origins=allow_origin or (),
-            url_allow_list=allow_url or (),
-            metrics=True,
+    if workers > 1:
+        serve_workers(
+            settings,
+            workers=workers,
+            host=host,
+            port=port,
+            limits=limits,
+            certificate=certificate,
+            on_ready=announce,
+            on_start=log,
         )
-        limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
-        run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce)
+    else:
+        with settings.serving() as app:
+            run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce)
     tell("stopped")
 
 
-def _accounts(file: Path | None, db: Path) -> AccountsFile | tuple[Account, ...]:
+def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:
     """Return the accounts that exist: a file's, the environment's, or the one that was made up for the database."""
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
-    from face_async.server import Account, AccountsFile  # noqa: PLC0415
+    from face_async.server import Account, AccountsFile, open_storage  # noqa: PLC0415
     from face_async.server.operations.accounts import kept_accounts  # noqa: PLC0415
-    from face_async.server.storage.database import MEMORY  # noqa: PLC0415
+    from face_async.server.storage.names import is_postgres_url  # noqa: PLC0415
+    from face_async.server.storage.sqlite.database import MEMORY  # noqa: PLC0415
 
     project = ProjectAccess.from_env()
     if file is None and project is not None:
         return (Account(project.appid, (project.bucket,), project.credentials),)
     made_up = Account(LOCAL_APPID, (LOCAL_BUCKET,), random_credentials())
-    if file is None and str(db) == MEMORY:
+    if file is None and (db == MEMORY or is_postgres_url(db)):
         return (made_up,)
-    return AccountsFile(file or kept_accounts(db, made_up))
+    if file is None:
+        with open_storage(db, gallery_memory=0):
+            pass  # what is no storage gets no account
+    return AccountsFile(file or kept_accounts(Path(db), made_up))
 
 
 def _environment(accounts: AccountsFile | tuple[Account, ...], base_url: str) -> dict[str, str]:

@@ -23,6 +23,8 @@ _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _MARKER = 0xFF
 _START_OF_SCAN = 0xDA
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # which says the size
+_SEQUENTIAL = {0xC0, 0xC1, 0xC9}
+_BLOCK_BYTES = 128  # in memory: 64 numbers of two bytes
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers that nothing belongs to
 _DROPPED = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # comments and applications but JFIF and Adobe, which explain colors
 _EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
@@ -56,6 +58,7 @@ class Container:
         profile: The ICC profile of its colors, b"" for none.
         broken_off: Whether the end of the file may be missing, and its first rows be there nevertheless.
         missing: How many bytes are certainly missing at the end.
+        coefficient_bytes: What a decoder keeps in memory of a JPEG whose pixels come in several passes, beside them.
     """
 
     kind: Format
@@ -64,6 +67,7 @@ class Container:
     profile: bytes = b""
     broken_off: bool = False
     missing: int = 0
+    coefficient_bytes: int = 0
 
 
 _Reader: TypeAlias = "Callable[[bytes], Container]"
@@ -131,9 +135,13 @@ def orientation_of(exif: bytes) -> int:
 
 
 def _read_jpeg(content: bytes) -> Container:
-    kept, profile, orientation = [_START_OF_IMAGE], dict[int, bytes](), 1
+    kept, profile, orientation, coefficients, frame = [_START_OF_IMAGE], dict[int, bytes](), 1, 0, b""
     for marker, segment in _jpeg_segments(content):
         body = segment[4:]
+        if marker in _START_OF_FRAME:
+            frame = segment
+        elif marker == _START_OF_SCAN:
+            coefficients = _coefficient_bytes(frame, body)
         if marker not in _DROPPED:
             kept.append(segment)
         elif body.startswith(_EXIF):
@@ -145,7 +153,22 @@ def _read_jpeg(content: bytes) -> Container:
     if broken_off:
         kept.append(_END_OF_IMAGE)
     whole_profile = b"".join(part for _, part in sorted(profile.items()))
-    return Container(Format.JPEG, b"".join(kept), orientation, whole_profile, broken_off)
+    whole = b"".join(kept)
+    return Container(Format.JPEG, whole, orientation, whole_profile, broken_off, coefficient_bytes=coefficients)
+
+
+def _coefficient_bytes(frame: bytes, scan: bytes) -> int:
+    """Return what a decoder keeps of a JPEG, 0 unless it needs several scans for its pixels (ITU-T T.81, B.2.2)."""
+    try:
+        height, width, count = (int(number) for number in struct.unpack_from(">HHB", frame, 5))
+        samplings = [divmod(frame[11 + 3 * number], 16) for number in range(count)]
+        across, down = (max(1, *(sampling[axis] for sampling in samplings)) for axis in (0, 1))
+        if frame[1] in _SEQUENTIAL and scan[0] >= count:
+            return 0
+    except (struct.error, IndexError, ValueError, TypeError):
+        return 0  # it breaks off, and no decoder takes it
+    blocks = sum(-(-width * h // across // 8) * -(-height * v // down // 8) for h, v in samplings)
+    return _BLOCK_BYTES * blocks
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:

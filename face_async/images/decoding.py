@@ -5,12 +5,15 @@ Only the decoder that the first bytes name is ever asked, whatever else Pillow c
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import threading
+import traceback
+from collections import deque
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import frozen
 from PIL import Image, ImageChops, ImageCms
@@ -27,14 +30,14 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 80_000_000
-"""The most pixels of a picture that is decoded, and of all pictures that are decoded at once: up to 560 MB in memory.
-A file of 100 KB can claim to have a thousand times as many."""
+"""The most pixels of a picture that is decoded: a file of 100 KB can claim to have a thousand times as many."""
 
-MAX_WEBP_PIXELS = 20_000_000
-"""The same of a WebP: its decoder takes 16 bytes a pixel, so that these are 320 MB."""
+MAX_BYTES = 224_000_000
+"""The most memory that a decoder may need for a picture; and for all pictures that are decoded at once, with their
+copies. That is 56 megapixels in color, 14 of a WebP, and all of :data:`MAX_PIXELS` for most JPEG files and in gray."""
 
 MAX_SIDE = 1_000_000
-"""The same of a picture's longer side: each row takes up to 36 bytes beside its pixels."""
+"""The most pixels of a picture's longer side: each row takes up to 36 bytes beside its pixels."""
 
 LAST_ROWS = 0.1
 """Which part of a picture's rows may be missing at its end, where its file breaks off."""
@@ -57,6 +60,12 @@ _TURNS = {
 }
 _SIDEWAYS = range(5, 9)
 _BAND_ROWS = 128  # whose colors are converted at a time, as other threads have to wait meanwhile
+_BAND_PIXELS = 1_000_000  # that are made flat and smaller at a time, as the copies of a whole picture take memory
+_TRIMMED_BYTES = 32_000_000  # after which freed memory is given back to the system
+_ROW_BYTES = 36
+_COPY_BYTES = 8  # that scaling takes for a pixel of the result
+_WEBP_BYTES = 16  # that its decoder takes for a pixel
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # that Pillow takes for a pixel; 4 in all other modes
 
 
 class NoPictureError(ValueError):
@@ -95,7 +104,7 @@ def decode(content: bytes, *, longest_side: int | None = None, area: int | None 
     Raises:
         NoPictureError: It is of no such format.
         UndecodableError: It is damaged, more than :data:`LAST_ROWS` of it are missing, or it is larger than
-            :data:`MAX_PIXELS`, :data:`MAX_WEBP_PIXELS` or :data:`MAX_SIDE`.
+            :data:`MAX_PIXELS`, :data:`MAX_BYTES` or :data:`MAX_SIDE`.
     """
     with decoded(content, longest_side=longest_side, area=area) as picture:
         return picture
@@ -108,67 +117,105 @@ def decoded(content: bytes, *, longest_side: int | None = None, area: int | None
     if container is None:
         raise NoPictureError("it is no JPEG, PNG, BMP or WebP picture")
     with _translated_errors():
-        image = _opened(container)
-        size = image.size
+        # A WebP takes its memory when it is opened.
+        image = None if container.kind is Format.WEBP else _opened(container)
+        size = _webp_size(container) if image is None else image.size
+        _check_size(size)
         side = _side(size, longest_side, area)
-        image.draft("RGB", (side, side))  # JPEG decodes straight to about the size that is needed
-    with _room.held(image.width * image.height):
-        with _translated_errors():
-            upright = _upright(image, container, side)
+        if image is not None:
+            image.draft("RGB", (side, side))  # JPEG decodes straight to about the size that is needed
+        memory = _decoder_memory(container, size if image is None else image.size, image)
+        _check_memory(memory)
+    with _room.held(memory + _COPY_BYTES * min(side * side, math.prod(size))):
+        try:
+            with _translated_errors():
+                upright = _upright(image or _opened(container), container, side)
+        finally:
+            image = None  # which an error would keep, by its traceback
         width, height = reversed(size) if container.orientation in _SIDEWAYS else size
         yield DecodedPicture(upright, width, height)
 
 
 class _Room:
-    """Memory for pictures: as much as they need together, and at least one."""
+    """Memory for pictures: as much as they need together, and at least one; they take it in the order of asking."""
 
-    def __init__(self, pixels: int) -> None:
-        self._pixels, self._taken, self._changed = pixels, 0, threading.Condition()
+    def __init__(self, size: int) -> None:
+        self._size, self._taken, self._changed = size, 0, threading.Condition()
+        self._asking: deque[object] = deque()
 
     @contextmanager
-    def held(self, pixels: int) -> Generator[None]:
+    def held(self, size: int) -> Generator[None]:
+        me = object()
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
-            self._taken += pixels
+            self._asking.append(me)
+            try:
+                self._changed.wait_for(
+                    lambda: self._asking[0] is me and (not self._taken or self._taken + size <= self._size)
+                )
+                self._taken += size
+            finally:
+                self._asking.remove(me)
+                self._changed.notify_all()
         try:
             yield
         finally:
+            if size > _TRIMMED_BYTES:
+                _malloc_trim()(0)
             with self._changed:
-                self._taken -= pixels
+                self._taken -= size
                 self._changed.notify_all()
 
 
-_room = _Room(MAX_PIXELS)
+_room = _Room(MAX_BYTES)
+
+
+@lru_cache(maxsize=1)
+def _malloc_trim() -> Callable[[int], object]:
+    """Return what gives freed memory back to the system, of which glibc keeps much for each thread."""
+    try:
+        return cast("Callable[[int], object]", ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return lambda _: None
 
 
 @contextmanager
 def _translated_errors() -> Generator[None]:
     try:
         yield
-    except (UndecodableError, MemoryError):
+    except (UndecodableError, MemoryError) as error:
+        traceback.clear_frames(error.__traceback__)
         raise  # a lack of memory says nothing about the picture
     except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # they hold pictures, for as long as somebody has the error
         # Decoders raise whatever hostile bytes lead them to: OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableError("it cannot be decoded; it may be damaged") from error
 
 
 def _opened(container: Container) -> ImageFile:
-    content = container.content
-    if container.kind is Format.WEBP:
-        if container.missing > _LAST_BYTES * len(content):
-            raise UndecodableError("it cannot be decoded; its end is missing")
-        content += bytes(container.missing)
-        _check_size(webp_size(content), MAX_WEBP_PIXELS)  # before it is opened, which takes memory for its pixels
-    image = _PLUGINS[container.kind](io.BytesIO(content))
-    _check_size(image.size, MAX_PIXELS)
-    return image
+    return _PLUGINS[container.kind](io.BytesIO(container.content + bytes(container.missing)))
 
 
-def _check_size(size: tuple[int, int], most: int) -> None:
-    if math.prod(size) > most:
-        raise UndecodableError(f"it has more than {most:,} pixels")
+def _webp_size(container: Container) -> tuple[int, int]:
+    if container.missing > _LAST_BYTES * len(container.content):
+        raise UndecodableError("it cannot be decoded; its end is missing")
+    return webp_size(container.content)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if math.prod(size) > MAX_PIXELS:
+        raise UndecodableError(f"it has more than {MAX_PIXELS:,} pixels")
     if max(size) > MAX_SIDE:
         raise UndecodableError(f"it is more than {MAX_SIDE:,} pixels long")
+
+
+def _decoder_memory(container: Container, size: tuple[int, int], image: ImageFile | None) -> int:
+    each = _WEBP_BYTES if image is None else _BYTES.get(image.mode, 4)
+    return each * math.prod(size) + _ROW_BYTES * size[1] + container.coefficient_bytes
+
+
+def _check_memory(memory: int) -> None:
+    if memory > MAX_BYTES:
+        raise UndecodableError(f"decoding it takes more than {MAX_BYTES:,} bytes of memory")
 
 
 def _side(size: tuple[int, int], longest_side: int | None, area: int | None) -> int:
@@ -181,11 +228,10 @@ def _side(size: tuple[int, int], longest_side: int | None, area: int | None) -> 
 
 def _upright(image: ImageFile, container: Container, side: int) -> Image.Image:
     _load(image, container)
-    flat = _flat(image)
+    small = _scaled(image, side)
     if container.orientation in _TURNS:
-        flat = flat.transpose(_TURNS[container.orientation])
-    flat.thumbnail((side, side), reducing_gap=2.0)
-    upright = _in_srgb(flat, container.profile)
+        small = small.transpose(_TURNS[container.orientation])
+    upright = _in_srgb(small, container.profile)
     upright.info = {}  # of which saving would write comments and profiles
     return upright
 
@@ -199,20 +245,54 @@ def _load(image: ImageFile, container: Container) -> None:
             raise
         image.tile = []  # the rows that are there stay, and nothing more is expected
         may_lack_rows = True
-    if may_lack_rows and _missing_rows(image.convert("RGB"), container.kind) > LAST_ROWS * image.height:
+    if may_lack_rows and _missing_rows(image, container.kind) > LAST_ROWS * image.height:
         raise UndecodableError("it cannot be decoded; its end is missing")
 
 
 def _missing_rows(image: Image.Image, kind: Format) -> int:
     """Return how many rows are of one color where a file that breaks off would leave them so."""
+    upwards = kind is not Format.BMP  # which begins with the last row
+    last = image.height - 1 if upwards else 0
+    color = image.crop((0, last, 1, last + 1)).convert("RGB").getpixel((0, 0))
+    missing = 0
+    for top, bottom in reversed(_bands(image)) if upwards else _bands(image):
+        band = image.crop((0, top, image.width, bottom)).convert("RGB")
+        box = ImageChops.difference(band, Image.new("RGB", band.size, color)).getbbox()
+        if box is not None:
+            return missing + (band.height - box[3] if upwards else box[1])
+        missing += band.height
+    return missing
 
-    def outside_of(row: int) -> tuple[int, int]:
-        plain = Image.new(image.mode, image.size, image.getpixel((0, row)))
-        box = ImageChops.difference(image, plain).getbbox()
-        return (image.height, 0) if box is None else (box[1], box[3])
 
-    last = image.height - 1
-    return outside_of(0)[0] if kind is Format.BMP else image.height - outside_of(last)[1]
+def _bands(image: Image.Image, multiple: int = 1) -> list[tuple[int, int]]:
+    """Return where bands of rows begin and end, that have few pixels and a multiple of rows."""
+    rows = max(1, _BAND_PIXELS // (image.width * multiple)) * multiple
+    return [(top, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+
+
+def _scaled(image: Image.Image, side: int) -> Image.Image:
+    """Return a picture without transparency, at most ``side`` pixels each way.
+
+    Made band by band, as a copy of all of a large picture takes several times its memory. The result is the same: first
+    means of some pixels, then columns, then rows.
+    """
+    scale = min(1.0, side / max(image.size))
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    if (width, height) == image.size and _is_flat(image):
+        return image
+    means = max(1, int(image.width / width / 2)), max(1, int(image.height / height / 2))
+    means = means[0], min(means[1], max(1, _BAND_PIXELS // image.width))
+    mode = _flat(image.crop((0, 0, 1, 1))).mode
+    narrow = Image.new(mode, (width, math.ceil(image.height / means[1])))
+    for top, bottom in _bands(image, means[1]):
+        band = _flat(image.crop((0, top, image.width, bottom))).reduce(means)
+        box = (0, 0, image.width / means[0], band.height)
+        narrow.paste(band.resize((width, band.height), Image.Resampling.BICUBIC, box), (0, top // means[1]))
+    return narrow.resize((width, height), Image.Resampling.BICUBIC, (0, 0, width, image.height / means[1]))
+
+
+def _is_flat(image: Image.Image) -> bool:
+    return image.mode in {"L", "RGB", "CMYK"} and not image.has_transparency_data
 
 
 def _flat(image: Image.Image) -> Image.Image:
@@ -226,7 +306,7 @@ def _flat(image: Image.Image) -> Image.Image:
         paper = Image.new("RGB", image.size, "white")
         paper.paste(image, mask=image.getchannel("A"))
         return paper
-    return image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
+    return image if _is_flat(image) else image.convert("RGB")
 
 
 def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:

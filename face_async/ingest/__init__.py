@@ -9,6 +9,7 @@
 from face_async.ingest.audit import Difference, Verification
 from face_async.ingest.audit import verify_enrollment as verify
 from face_async.ingest.journal import State, Unit
+from face_async.ingest.output_file import OutputError
 from face_async.ingest.parts import Shard, merge_journals
 from face_async.ingest.report import Phase, Summary, write_failures
 from face_async.ingest.rows import BadRow, Row
@@ -21,6 +22,7 @@ __all__ = [
     "Difference",
     "Ingestion",
     "JournalError",
+    "OutputError",
     "Phase",
     "Row",
     "RunOptions",

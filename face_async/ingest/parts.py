@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from attrs.validators import ge, instance_of
 
+from face_async.ingest.output_file import check_output
 from face_async.ingest.schema import (
     JournalError,
     Project,
@@ -70,24 +72,28 @@ def merge_journals(paths: Sequence[str | os.PathLike[str]], into: str | os.PathL
     Raises:
         ValueError: There is nothing to merge.
         JournalError: A journal is another project's, in use or damaged, or the new file is there already.
+        OutputError, OSError: The new file cannot be there.
     """
     if not paths:
         raise ValueError("paths must name at least one journal")
-    if Path(into).exists():
-        raise JournalError(f"{shown(os.fspath(into))} is there already; choose a new name to merge into")
+    into = Path(into)
+    if os.path.lexists(into):
+        raise JournalError(f"{shown(str(into))} is there already; choose a new name to merge into")
+    check_output(into, sources=paths)
+    beside = into.with_name(f".face_async-{secrets.token_hex(8)}.part")
     try:
         with contextlib.ExitStack() as stack:
             sources = [stack.enter_context(_opened(path, None)) for path in paths]
-            target = stack.enter_context(_opened(into, _common(sources)))
-            with explained(os.fspath(into)), target:
+            target = stack.enter_context(_opened(beside, _common(sources)))
+            with explained(str(into)), target:
                 target.execute("BEGIN")
                 for source in sources:
                     _copy(source, target)
                 databases = {database_of(source) for source in sources}
                 note_database(target, databases.pop() if len(databases) == 1 else "")
-    except BaseException:
-        Path(into).unlink(missing_ok=True)
-        raise
+        beside.rename(into)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _common(sources: Sequence[sqlite3.Connection]) -> Project:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -13,6 +12,7 @@ from attrs import frozen
 
 from face_async.ingest import queries
 from face_async.ingest.journal import Journal, State, journals
+from face_async.ingest.output_file import OutputFile
 from face_async.ingest.tables.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
@@ -157,7 +157,12 @@ class Progress:
         )
 
 
-async def write_failures(journal: Journal | str | os.PathLike[str], path: str | os.PathLike[str]) -> int:
+async def write_failures(
+    journal: Journal | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    sources: Sequence[str | os.PathLike[str]] = (),
+) -> int:
     """Write everything that failed, or is in doubt, into a CSV file for spreadsheets; return how many rows it has.
 
     Its columns are ``person_id, source, code, reason``. Bad rows have no person, the file and line as their source,
@@ -165,22 +170,26 @@ async def write_failures(journal: Journal | str | os.PathLike[str], path: str | 
 
     Args:
         journal: A journal's file that no run has in use, or an open journal.
-        path: The file to write, over one that is there.
+        path: The file to write, with mode 0600; one that is there is replaced once all is written.
+        sources: Manifests and folders of pictures, in which nothing may be written.
 
     Raises:
         JournalError: The journal cannot be read.
+        OutputError: It would be written over a source, a journal, a database, a picture, a program, or whatever is no
+            regular file.
         OSError: The file cannot be written.
     """
     if isinstance(journal, Journal):
-        return await journals.run(journal.do_now, partial(_write, path=Path(path)))
+        write = partial(_write, path=path, sources=(*sources, journal.path))
+        return await journals.run(journal.do_now, write)
     async with Journal(journal, None) as opened:
-        return await write_failures(opened, path)
+        return await write_failures(opened, path, sources=sources)
 
 
-def _write(db: Connection, path: Path) -> int:
+def _write(db: Connection, *, path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]) -> int:
     # A file's name need not be text in any encoding.
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = SheetWriter(file, FAILURE_COLUMNS)
+    with OutputFile(path, sources=sources, newline="", errors="backslashreplace") as output:
+        table = SheetWriter(output.file, FAILURE_COLUMNS)
         count = 0
         for count, row in enumerate(queries.failures(db), 1):  # noqa: B007 - the last one is the count
             table.write(row)

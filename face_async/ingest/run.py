@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from functools import partial
 from itertools import groupby, islice
@@ -27,7 +28,6 @@ from face_async.ingest.sources import read_source
 from face_async.limits import check_group_ids
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from face_async.ingest.journal import Unit
@@ -75,6 +75,7 @@ class _Settings:
     journal: str | os.PathLike[str]
     group_ids: Sequence[str] = ()
     dry_run: bool = False
+    allow_outside: bool = False
     retry: bool = False
     max_at_once: int = MAX_AT_ONCE
     pack: bool = True
@@ -91,6 +92,7 @@ def ingest(
     journal: str | os.PathLike[str],
     group_ids: Sequence[str] = (),
     dry_run: bool = False,
+    allow_outside: bool = False,
     **options: Unpack[RunOptions],
 ) -> Ingestion:
     """Enroll the pictures of a folder or manifest, each once, in a run that may be killed and begun again at any time.
@@ -118,6 +120,8 @@ def ingest(
         journal: The journal's file; made when there is none.
         group_ids: The groups for rows that name none, and so for folders.
         dry_run: Does everything but send: units that would be sent end as PENDING. The journal is not changed.
+        allow_outside: Whether paths and links may lead out of the folder or of the manifest's folder; otherwise such
+            pictures are bad rows.
         **options: See :class:`RunOptions`.
 
     Raises:
@@ -127,7 +131,8 @@ def ingest(
         OSError: While it runs: the source cannot be read.
         FaceError: While it runs: whatever ends it.
     """
-    return Ingestion(session, source, _Settings(journal=journal, group_ids=group_ids, dry_run=dry_run, **options))
+    settings = _Settings(journal=journal, group_ids=group_ids, dry_run=dry_run, allow_outside=allow_outside, **options)
+    return Ingestion(session, source, settings)
 
 
 def retry_failed(session: FaceSession, *, journal: str | os.PathLike[str], **options: Unpack[RunOptions]) -> Ingestion:
@@ -221,16 +226,22 @@ class Ingestion(EnteredOnce):
 
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
         """Write what failed up to now into a CSV file; as :func:`~face_async.ingest.report.write_failures`."""
-        return await write_failures(self._journal, path)
+        sources = [self._source] if isinstance(self._source, str | os.PathLike) else []
+        return await write_failures(self._journal, path, sources=sources)
 
     # Listing
 
     async def _list(self, source: Source) -> None:
         """Note all rows of the source, some at a time."""
         await self._journal.do(queries.begin_listing)
+        settings = self._settings
         self._progress.passed_over = 0
         rows = read_source(
-            source, group_ids=self._settings.group_ids, limits=self._limits, pass_over=self._progress.pass_over
+            source,
+            group_ids=settings.group_ids,
+            limits=self._limits,
+            pass_over=self._progress.pass_over,
+            allow_outside=settings.allow_outside,
         )
         ours = (row for row in rows if isinstance(row, BadRow) or self._shard.has(row.person_id))
         listed = map(queries.look_at, ours)

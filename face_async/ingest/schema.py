@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 from attrs import astuple, frozen
 
+from face_async._version import Migrations
 from face_async.errors import FaceError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 _APPLICATION_ID = int.from_bytes(b"faJ\x01", "big")  # shown by file(1); no other kind of database has it
-_VERSION = 2
 _LONGEST_PATH = 500  # characters in a message
 _CACHE_KIB = 16_384  # one run's memory is flat, whatever the journal's size
 
-_TABLES = """
+MIGRATIONS = Migrations(
+    """
 CREATE TABLE project (
     appid TEXT NOT NULL,
     bucket TEXT NOT NULL,
     rank INTEGER NOT NULL,      -- this journal is for the persons of one part,
     world INTEGER NOT NULL,     -- of so many
-    listing INTEGER NOT NULL,   -- how often a source was listed
-    database TEXT NOT NULL      -- the identity of the server's database, '' where it is not known
+    listing INTEGER NOT NULL    -- how often a source was listed
 );
 CREATE TABLE persons (
     id INTEGER PRIMARY KEY,
@@ -59,7 +59,13 @@ CREATE TABLE bad_rows (
     reason TEXT NOT NULL,
     PRIMARY KEY (file, line)
 ) WITHOUT ROWID;
-"""
+""",
+    # The identity of the server's database, '' where it is not known.
+    """
+ALTER TABLE project ADD COLUMN database TEXT NOT NULL DEFAULT ''
+""",
+)
+"""The tables of a journal."""
 
 
 class JournalError(FaceError):
@@ -162,7 +168,8 @@ def _make_file(path: str) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        pass
+        if not os.path.isfile(path):  # noqa: PTH113 - paths are str down here
+            raise JournalError(f"{path} cannot be opened as a journal: it is no regular file") from None
     except OSError as error:
         raise JournalError(f"{shown(path)} cannot be made: {error.strerror}") from None
 
@@ -188,27 +195,27 @@ def _prepare(db: sqlite3.Connection, path: str, project: Project | None) -> None
 def _create(db: sqlite3.Connection, project: Project) -> None:
     with db:
         db.execute("BEGIN")
-        for statement in _TABLES.split(";\n"):
-            db.execute(statement)
+        MIGRATIONS.apply(0, db.execute)
         db.execute("INSERT INTO project VALUES (?, ?, ?, ?, 0, '')", astuple(project))
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {_VERSION}")
+        db.execute(f"PRAGMA user_version = {MIGRATIONS.version}")
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    if db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version < MIGRATIONS.version:
         with db:
             db.execute("BEGIN")
-            db.execute("ALTER TABLE project ADD COLUMN database TEXT NOT NULL DEFAULT ''")
-            db.execute(f"PRAGMA user_version = {_VERSION}")
+            MIGRATIONS.apply(version, db.execute)
+            db.execute(f"PRAGMA user_version = {MIGRATIONS.version}")
 
 
 def _check_project(db: sqlite3.Connection, path: str, project: Project | None) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise JournalError(f"{shown(path)} is no journal, but some other database; choose another name")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if not 0 < version <= _VERSION:
-        raise JournalError(f"{shown(path)} has version {version}, this program writes {_VERSION}; update face_async")
+    if refusal := MIGRATIONS.refusal(shown(path), version):
+        raise JournalError(refusal)
     found = project_of(db)
     if project is not None and found != project:
         raise mismatch(path, found, project)

@@ -6,6 +6,9 @@ of that person. What is hidden, and what systems and programs leave in folders, 
 A manifest has one picture a line. Its columns or keys are ``person_id``, one of ``path`` (relative to the manifest's
 own folder) and ``url``, and optionally ``group_ids``, ``person_name`` and ``tag``. CSV has a header line with these
 names, and separates the groups of a cell by ``|``; JSON Lines has a list of str. Both are UTF-8.
+
+A picture that lies outside of the folder or of the manifest's folder, where its path or a link leads, is a bad row
+unless that is allowed. Rows that a program makes itself may name any file.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from attrs import evolve
 from face_async.errors import LimitError, quoted
 from face_async.images import is_url
 from face_async.images.folders import names_in
+from face_async.ingest.enclosure import Enclosure
 from face_async.ingest.rows import BadRow, Row
 from face_async.ingest.tables.manifests import read_manifest
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_text
@@ -40,6 +44,7 @@ def read_source(
     group_ids: Sequence[str] = (),
     limits: ServiceLimits = ServiceLimits(),
     pass_over: PassOver = None,
+    allow_outside: bool = False,
 ) -> Generator[Row | BadRow]:
     """Yield the rows of a source one by one, whatever their number; folders are walked in the order of names.
 
@@ -50,6 +55,7 @@ def read_source(
         group_ids: The groups for rows that name none.
         limits: The limits of ids and texts; a row that breaks them is a bad one.
         pass_over: Called with the path of each file and folder that a system or a program has left in a folder.
+        allow_outside: Whether paths and links may lead out of the folder or of the manifest's folder.
 
     Raises:
         OSError: The folder or the manifest cannot be read.
@@ -59,12 +65,16 @@ def read_source(
     """
     if group_ids:
         check_group_ids(group_ids, limits)
-    for file, line, row in _open(source, pass_over):
+    path = None if allow_outside or not isinstance(source, str | os.PathLike) else Path(source)
+    enclosure = None if path is None else Enclosure(path if path.is_dir() else path.parent)
+    for file, line, row in _open(source, pass_over, enclosure):
         if isinstance(row, str):
             yield BadRow(_legible(file), line, row)
             continue
         wanted = row if row.group_ids or not group_ids else evolve(row, group_ids=group_ids)
         reason = _complaint(wanted, limits)
+        if reason is None and enclosure is not None and not is_url(row.source):
+            reason = enclosure.complaint(row.source)
         yield wanted if reason is None else BadRow(_legible(file), line, reason)
 
 
@@ -73,11 +83,11 @@ def _legible(file: str) -> str:
     return file.encode(errors="backslashreplace").decode()
 
 
-def _open(source: Source, pass_over: PassOver) -> Iterator[Found]:
+def _open(source: Source, pass_over: PassOver, enclosure: Enclosure | None) -> Iterator[Found]:
     if not isinstance(source, str | os.PathLike):
         return (("row", number, _checked(row)) for number, row in enumerate(source, 1))
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
-    return _walk(path, pass_over) if path.is_dir() else read_manifest(path)
+    return _walk(path, pass_over, enclosure) if path.is_dir() else read_manifest(path)
 
 
 def _checked(row: object) -> Row:
@@ -107,7 +117,7 @@ def _complaint(row: Row, limits: ServiceLimits) -> str | None:
 # Folders
 
 
-def _walk(folder: Path, pass_over: PassOver) -> Iterator[Found]:
+def _walk(folder: Path, pass_over: PassOver, enclosure: Enclosure | None) -> Iterator[Found]:
     names = names_in(folder, pass_over)
     if names and not any((folder / name).is_dir() for name in names):
         raise ValueError(
@@ -117,14 +127,16 @@ def _walk(folder: Path, pass_over: PassOver) -> Iterator[Found]:
         )
     for name in names:
         person = folder / name
-        if person.is_dir():
-            yield from _pictures(name, person, pass_over)
-        else:
+        if not person.is_dir():
             yield (
                 str(person),
                 0,
                 "it is in no person's folder; move it to the sub-folder named by the person's id",
             )
+        elif enclosure is not None and (reason := enclosure.complaint(str(person))):
+            yield str(person), 0, reason
+        else:
+            yield from _pictures(name, person, pass_over)
 
 
 def _pictures(person_id: str, folder: Path, pass_over: PassOver) -> Iterator[Found]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import sqlite3
 import time
 import weakref
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import RunVar
 from attrs import field, frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,6 +23,8 @@ from starlette.routing import Route
 from face_async.errors import ReturnCode
 from face_async.limits import ServiceLimits
 from face_async.server import recognition
+from face_async.server.bounds.admission import RequestLimits
+from face_async.server.bounds.bodies import BodyMemory, most_body_bytes
 from face_async.server.envelope import envelope
 from face_async.server.faults import ScriptedAnswer
 from face_async.server.fetch import Fetcher
@@ -39,6 +41,7 @@ from face_async.server.request.cors import Cors, check_origins
 from face_async.server.request.forms import read_form
 from face_async.server.request.parameters import Parameters
 from face_async.server.request.target import ROOT, Targets
+from face_async.server.storage.base import StoreError
 from face_async.server.storage.failures import FailureLog
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
     from face_async.server.operations.calls import CallRecord
     from face_async.server.operations.metrics import Metrics
     from face_async.server.recognition import Recognizer
-    from face_async.server.storage.sqlite import Store
+    from face_async.server.storage.storage import Storage
     from face_async.signature import Credentials
 
 DATABASE_HEADER = "X-Face-Database"
@@ -63,10 +66,11 @@ logger = logging.getLogger("face_async.server")
 
 
 def create_app(
-    store: Store,
+    store: Storage,
     *,
     credentials: Credentials | Sequence[Account] | AccountsFile,
     limits: ServiceLimits = ServiceLimits(),
+    request_limits: RequestLimits = RequestLimits(),
     recognizer: str | Recognizer = "auto",
     faults: Faults | None = None,
     replay_protection: bool = False,
@@ -82,16 +86,16 @@ def create_app(
     tells whether it can do its work (HTTP status 200, else 503), and ``/health/live`` whether it runs at all.
 
     Args:
-        store: The database; whoever opened it closes it, after the last request.
+        store: The storage (:func:`open_storage`); whoever opened it closes it, after the last request.
         credentials: One key that is good for every appid and bucket, the accounts that exist, or a file of them.
         limits: The service's limits.
+        request_limits: What requests under way may take together.
         recognizer: What compares faces: ``"faces"``, ``"fingerprint"``, ``"auto"`` (faces where it is installed)
             or a recognizer of your own, which you close.
         faults: Scripted faults, for tests; None for none.
         replay_protection: Whether a signature is good for one request only (code 13), in all processes on the
-            store's file and after a restart. Then it may be good for an hour at most (code 9), and each account may
-            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write to a
-            second file beside the store's.
+            store's database and after a restart. Then it may be good for an hour at most (code 9), and each account may
+            use a million signatures within their lifetimes (code 13 beyond that). A request waits for one write.
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
@@ -104,8 +108,9 @@ def create_app(
         clock: Unix time in seconds.
 
     Raises:
-        ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, or no recognizer has this name.
-        StoreError: The file of used signatures cannot be opened.
+        ValueError: An entry of ``url_allow_list`` or ``allow_origins`` cannot be read, no recognizer has this name, or
+            the accounts have two keys for one SecretID of an appid.
+        StoreError: The storage cannot be read, or the used signatures cannot be kept.
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
@@ -120,7 +125,7 @@ def create_app(
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
     counted = _metrics(store) if metrics else None
-    finder = FaceFinder(chosen, fetcher, on_waiting=counted.waiting if counted else None)
+    finder = FaceFinder(chosen, fetcher, request_limits, on_waiting=counted.waiting if counted else None)
     endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity(), CallObserver(counted))
     routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
     routes += operations_routes(Health(store.require_writable, chosen), counted)
@@ -143,7 +148,7 @@ def _current(
     return lambda: guard
 
 
-def _metrics(store: Store) -> Metrics:
+def _metrics(store: Storage) -> Metrics:
     from face_async.server.operations.metrics import Metrics  # noqa: PLC0415 - slow to import
 
     return Metrics(store.count_faces)
@@ -153,7 +158,7 @@ def _metrics(store: Store) -> Metrics:
 class Endpoints:
     """The endpoints of one application, and what they share."""
 
-    store: Store
+    store: Storage
     guard: Callable[[], Guard]
     finder: FaceFinder
     limits: ServiceLimits
@@ -162,6 +167,8 @@ class Endpoints:
     identity: str
     observer: CallObserver
     failures: FailureLog = field(factory=FailureLog)
+    # An application may be served by several event loops.
+    _bodies: RunVar[BodyMemory] = field(factory=lambda: RunVar("face_async.server.bodies"))
 
     def endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         """Return the endpoint of the specification's ``name``."""
@@ -195,20 +202,31 @@ class Endpoints:
         # The signature is checked before a byte of the body is read.
         guard = self.guard()
         signature = await guard.admit(request.headers.get("authorization", ""))
-        form = await read_form(request, self.limits.max_request_bytes, strict=self.strict)
-        parameters = Parameters(form, self.limits, self.strict)
-        appid, bucket = parameters.target()
-        guard.check_target(signature, appid, bucket)
-        record.appid = appid
-        # A script's effects happen although their caller has gone.
-        finder = self.finder.serving(appid, request if self.faults is None else None)
-        call = Call(appid, parameters, self.store, finder, self.limits)
+        with self._loop_bodies().held() as body:
+            with body.arriving():
+                most = self.limits.max_request_bytes
+                form = await read_form(request, most, strict=self.strict, take=body.take)
+            parameters = Parameters(form, self.limits, self.strict)
+            appid, bucket = parameters.target()
+            guard.check_target(signature, appid, bucket)
+            record.appid = appid
+            # A script's effects happen although their caller has gone.
+            finder = self.finder.serving(appid, request if self.faults is None else None, body.take)
+            call = Call(appid, parameters, self.store, finder, self.limits)
 
-        async def handle(call: Call) -> dict[str, object]:
-            with self._failures_refused(name, record.session_id):
-                return await ALL_HANDLERS[name](call)
+            async def handle(call: Call) -> dict[str, object]:
+                with self._failures_refused(name, record.session_id):
+                    return await ALL_HANDLERS[name](call)
 
-        return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
+            return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))
+
+    def _loop_bodies(self) -> BodyMemory:
+        try:
+            return self._bodies.get()
+        except LookupError:
+            bodies = BodyMemory(self.finder.limits.max_body_bytes or most_body_bytes())
+            self._bodies.set(bodies)
+            return bodies
 
     @contextlib.contextmanager
     def _failures_refused(self, name: str, session_id: str) -> Generator[None]:
@@ -217,7 +235,7 @@ class Endpoints:
             yield
         except (Refusal, ScriptedAnswer, ClientDisconnect):
             raise
-        except sqlite3.Error as error:
+        except StoreError as error:
             self.failures.report(name, session_id, error)
             raise Refusal(ReturnCode.STORAGE_ERROR) from None
         except Exception:

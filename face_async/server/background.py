@@ -79,8 +79,8 @@ async def serve_in_background(
     Raises:
         OSError: The address cannot be listened on, or the certificate or its key cannot be used.
     """
-    with _listen(host, port) as listener:
-        running = _describe(listener, certificate)
+    with listen(host, port) as listener:
+        running = describe(listener, certificate)
         started: Future[None] = Future()
         server = _Server(app, limits, lambda: started.set_result(None), certificate)
         thread = threading.Thread(target=_run, args=(server, listener, started), name="face_async server", daemon=True)
@@ -120,17 +120,28 @@ def serve(
         OSError: The address cannot be listened on, or the certificate or its key cannot be used.
     """
     raise_file_limit()
-    with _listen(host, port) as listener:
-        base_url = _describe(listener, certificate).base_url
-        server = _Server(app, limits, lambda: on_ready(base_url) if on_ready else None, certificate)
-        # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
-        # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with contextlib.suppress(KeyboardInterrupt):
-                server.run(sockets=[listener])
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+    with listen(host, port) as listener:
+        base_url = describe(listener, certificate).base_url
+        serve_on(app, listener, limits, certificate, lambda: on_ready(base_url) if on_ready else None)
+
+
+def serve_on(
+    app: ASGIApp,
+    listener: socket.socket,
+    limits: ConnectionLimits,
+    certificate: Certificate | None,
+    on_ready: Callable[[], object],
+) -> None:
+    """Serve ``app`` on a listening socket as :func:`serve` does."""
+    server = _Server(app, limits, on_ready, certificate)
+    # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
+    # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _Server(uvicorn.Server):
@@ -178,16 +189,18 @@ def _run(server: _Server, listener: socket.socket, started: Future[None]) -> Non
             started.set_exception(error)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a listening socket; a shared one lets others share its port, and gets a part of the new connections."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared)
     # Accepted sockets inherit it. asyncio's own loop does not set it on them, and then every answer of two pieces waits
     # 40 ms for the client to acknowledge the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def _describe(listener: socket.socket, certificate: Certificate | None) -> RunningServer:
+def describe(listener: socket.socket, certificate: Certificate | None = None) -> RunningServer:
+    """Return where this machine reaches a listening socket."""
     name: tuple[Any, ...] = listener.getsockname()
     # Who listens on all addresses has none of its own that a client could go to.
     host, port = _LOOPBACK_OF.get(str(name[0]), str(name[0])), int(name[1])

@@ -46,11 +46,14 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
 
 @frozen
 class Account:
-    """An appid that exists, its buckets, and one key to it. Several accounts may share an appid.
+    """An appid that exists, one key to it, and the buckets for which the key is good.
+
+    Several accounts may share an appid: then each key is good for its own buckets. Persons and groups are the appid's,
+    whatever the bucket.
 
     Attributes:
         appid: The project's identifier.
-        buckets: The project's buckets; any other one is refused with code 16.
+        buckets: The buckets of this key; for any other one it is refused with code 16.
         credentials: A key that may sign for this appid.
     """
 
@@ -67,6 +70,9 @@ class Guard:
         used: The memory of used signatures when each is good for one request only; None: until it expires.
         strict: Whether a signature must be written as the official clients do, and :data:`ANY_BUCKET` is no bucket.
         clock: Unix time in seconds.
+
+    Raises:
+        ValueError: The accounts have two keys for one SecretID of an appid.
     """
 
     def __init__(
@@ -79,11 +85,15 @@ class Guard:
     ) -> None:
         self._master = credentials if isinstance(credentials, Credentials) else None
         accounts = () if isinstance(credentials, Credentials) else tuple(credentials)
-        self._keys = {(account.appid, account.credentials.secret_id): account.credentials for account in accounts}
+        self._appids = {account.appid for account in accounts}
         self._secret_ids = {account.credentials.secret_id for account in accounts}
-        self._buckets: dict[str, set[str]] = {}
+        self._keys: dict[tuple[str, str], Credentials] = {}
+        self._buckets: dict[tuple[str, str], set[str]] = {}
         for account in accounts:
-            self._buckets.setdefault(account.appid, set()).update(account.buckets)
+            key = account.appid, account.credentials.secret_id
+            if self._keys.setdefault(key, account.credentials) != account.credentials:
+                raise ValueError(f"appid {key[0]} has two keys for the SecretID {key[1]}: name one")
+            self._buckets.setdefault(key, set()).update(account.buckets)
         self._used = used
         self._strict = strict
         self._clock = clock
@@ -114,34 +124,34 @@ class Guard:
         return signature
 
     def check_target(self, signature: Signature, appid: str, bucket: str | None) -> None:
-        """Check that the request is for what was signed, and that the bucket exists.
+        """Check that the request is for what was signed, and for a bucket of the key that signed it.
 
         Official clients leave the bucket out of the signature (Node) or of the request (Java): then the other one
-        counts. Where neither names one, it is the appid's only bucket.
+        counts. Where neither names one, it is the key's only bucket.
 
         Raises:
             Refusal: 6 or 16.
         """
         if signature.appid != appid:
             raise Refusal(ReturnCode.SIGNATURE_TARGET_MISMATCH)
-        named = {name for name in (bucket, signature.bucket) if name and not self._stands_for_any(appid, name)}
+        exist = self._buckets.get((appid, signature.secret_id), set())
+        named = {name for name in (bucket, signature.bucket) if name and not self._stands_for_any(name, exist)}
         if len(named) > 1:
             raise Refusal(ReturnCode.SIGNATURE_TARGET_MISMATCH)
         if self._master is not None:
             return
-        exist = self._buckets[appid]
         if not named <= exist or not (named or len(exist) == 1):
             raise Refusal(ReturnCode.BUCKET_NOT_EXISTED)
 
-    def _stands_for_any(self, appid: str, bucket: str) -> bool:
-        return bucket == ANY_BUCKET and not self._strict and bucket not in self._buckets.get(appid, ())
+    def _stands_for_any(self, bucket: str, exist: set[str]) -> bool:
+        return bucket == ANY_BUCKET and not self._strict and bucket not in exist
 
     def _credentials(self, signature: Signature) -> Credentials:
         if self._master is not None:
             if signature.secret_id != self._master.secret_id:
                 raise Refusal(ReturnCode.SECRETID_NOT_EXISTED)
             return self._master
-        if signature.appid not in self._buckets:
+        if signature.appid not in self._appids:
             raise Refusal(ReturnCode.APPID_NOT_EXISTED)
         if signature.secret_id not in self._secret_ids:
             raise Refusal(ReturnCode.SECRETID_NOT_EXISTED)

@@ -22,7 +22,7 @@ Code   When
        the name of another endpoint; * an id is a number, or a picture is in JSON
 -1301  a required parameter is missing or empty
 6      the signature is for another appid or bucket than the request; * ``tencentyun`` is such another bucket
-16     the account has no such bucket, or has several and none is named (only with a list of accounts); * a bucket is
+16     the key has no such bucket, or has several and none is named (only with a list of accounts); * a bucket is
        ``tencentyun`` or has white space around it, which otherwise stand for no bucket and for the bucket inside
 -1307  the list of groups is empty
 -1304  an id or a text is too long
@@ -44,7 +44,7 @@ Code   When
 -1311  newperson, addgroupids: the appid would have too many groups
 -1310  newperson, addgroupids: a group is full
 -1305  delface, getfaceinfo: no such face
--1200  the database failed: disk full, file deleted, or locked by another process for 10 s
+-1200  the database failed: disk full, read-only, away for 5 s, file deleted, or locked by another process for 10 s
 213    an error in the server itself; its log has the traceback
 =====  =====================================================================================================
 
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from face_async.server.pictures import FaceFinder
     from face_async.server.recognition import Face
     from face_async.server.request.parameters import Parameters
-    from face_async.server.storage.sqlite import Store
+    from face_async.server.storage.storage import Storage
 
 TOP_CANDIDATES = 5
 """Persons that identify answers (Spec: 2.12)."""
@@ -83,7 +83,7 @@ class Call:
 
     appid: str
     parameters: Parameters
-    store: Store
+    store: Storage
     finder: FaceFinder
     limits: ServiceLimits
 

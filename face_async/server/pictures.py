@@ -15,7 +15,7 @@ from PIL.ExifTags import Base
 
 from face_async.errors import ReturnCode
 from face_async.images.containers import pixels_of
-from face_async.server.bounds.admission import RecognitionQueue
+from face_async.server.bounds.admission import RecognitionQueue, RequestLimits
 from face_async.server.bounds.callers import while_connected
 from face_async.server.refusal import Refusal
 from face_async.server.request.parameters import PictureUrl
@@ -58,8 +58,8 @@ class Found(Generic[T]):
 class _RecentFaces:
     """Pictures looked at in one event loop: the queue, and what was seen in the last seconds."""
 
-    def __init__(self, on_waiting: Callable[[int], object] | None) -> None:
-        self.queue = RecognitionQueue(on_waiting=on_waiting)
+    def __init__(self, limits: RequestLimits, on_waiting: Callable[[int], object] | None) -> None:
+        self.queue = RecognitionQueue(limits, on_waiting=on_waiting)
         self.seen: TTLCache[object, object] = TTLCache[object, object](_REMEMBERED, _REMEMBERED_SECONDS)
         self.under_way: dict[object, anyio.Event] = {}
 
@@ -73,20 +73,23 @@ class FaceFinder:
 
     recognizer: Recognizer
     fetcher: Fetcher
+    limits: RequestLimits
     account: str = ""
     request: Request | None = None
     on_waiting: Callable[[int], object] | None = None
+    take: Callable[[int], object] = lambda _: None
     # An application may be served by several event loops.
     _looks: RunVar[_RecentFaces] = field(factory=lambda: RunVar("face_async.server.looks"))
 
-    def serving(self, account: str, request: Request | None) -> FaceFinder:
+    def serving(self, account: str, request: Request | None, take: Callable[[int], object]) -> FaceFinder:
         """Return the same finder for one account and its request: once its caller has gone, nothing more is looked at.
 
         Args:
             account: Whose pictures they are.
             request: The request, whose body has been read; None: whoever has sent it is waited for.
+            take: Called with the size of each picture that is fetched for it.
         """
-        return evolve(self, account=account, request=request)
+        return evolve(self, account=account, request=request, take=take)
 
     async def find(self, picture: bytes | PictureUrl | None) -> Face:
         """Return the face in a picture.
@@ -125,7 +128,7 @@ class FaceFinder:
             Refusal: 15 when too many wait.
             ClientDisconnect: The caller has gone.
         """
-        self._loop_looks().queue.require_room([each for each in pictures if isinstance(each, bytes)])
+        self._loop_looks().queue.require_room(len(pictures))
         outcomes: dict[int, Face | Refusal] = {}
 
         async def find_one(index: int) -> None:
@@ -141,18 +144,23 @@ class FaceFinder:
                     tasks.start_soon(find_one, index)
 
         await while_connected(self.request, find_each)
+        for outcome in outcomes.values():
+            if isinstance(outcome, Refusal) and outcome.code == ReturnCode.RATE_LIMITED:
+                raise outcome  # the whole request, which clients try again
         return [outcomes[index] for index in range(len(pictures))]
 
     async def _find(self, what: str, picture: bytes | PictureUrl | None, look: Callable[[bytes], T]) -> T:
         async def find() -> T:
             content = await self._content(picture)
-            self._loop_looks().queue.require_room([content])
+            self._loop_looks().queue.require_room(1)
             return await self._see(what, content, look)
 
         return await while_connected(self.request, find)
 
     async def _content(self, picture: bytes | PictureUrl | None) -> bytes:
         content = await self.fetcher.fetch(picture.value) if isinstance(picture, PictureUrl) else picture
+        if isinstance(picture, PictureUrl):
+            self.take(len(content or b""))
         if not content:
             raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
         return content
@@ -185,7 +193,7 @@ class FaceFinder:
         try:
             return self._looks.get()
         except LookupError:
-            looks = _RecentFaces(self.on_waiting)
+            looks = _RecentFaces(self.limits, self.on_waiting)
             self._looks.set(looks)
             return looks
 

@@ -21,7 +21,7 @@ import face_async
 from face_async import Answer, ServiceLimits
 from face_async.cli.doctor import checks_service
 from face_async.cli.doctor.checks import EXTRAS, check_installation
-from face_async.cli.options import ACCOUNTS_VARIABLE, ALLOW_ORIGIN_VARIABLE
+from face_async.cli.options import SERVER_VARIABLES
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.session import SESSION_VARIABLES
@@ -243,10 +243,11 @@ class TestTheEnvironment:
     def test_no_text_names_a_variable_that_is_not_read(self):
         texts = [path.read_text("utf-8") for path in Path(face_async.__file__).parent.rglob("*.py")]
         named = {name for text in texts for name in re.findall(r"FACE_ASYNC_[A-Z_]*[A-Z]", text)}
-        assert named == {*SESSION_VARIABLES, ACCOUNTS_VARIABLE, ALLOW_ORIGIN_VARIABLE}
+        assert named == {*SESSION_VARIABLES, *SERVER_VARIABLES}
 
     def test_a_variable_of_the_server_is_no_mistake(self, examine, monkeypatch):
-        monkeypatch.setenv(ALLOW_ORIGIN_VARIABLE, "https://example.com")
+        for name in SERVER_VARIABLES:
+            monkeypatch.setenv(name, "1")
         assert "not known" not in str(examine()[1]["variables"])
 
     def test_a_library_that_there_is_not(self, examine, monkeypatch):

@@ -184,10 +184,17 @@ class TestThePage:
         assert [value for name, value in parsed.attributes if name == "alt"][1:] == ["enrolled: ada", "enrolled: grace"]
 
     def test_enrolled_pictures_lie_in_the_folder_that_was_named(self, tmp_path):
-        (tmp_path / "people").mkdir()
+        """Also where links lead out of it, unless that is allowed."""
+        people = tmp_path / "people"
+        (people / "ada").mkdir(parents=True)
         (tmp_path / "secret.jpg").touch()
-        enrolled = Enrolled(tmp_path / "people")
-        assert [enrolled.picture_of(whom) for whom in ("..", ".", "../secret", "")] == [None] * 4
+        (people / "ada" / "1.jpg").symlink_to(tmp_path / "secret.jpg")
+        (people / "ada" / "2.jpg").touch()
+        (people / "bob").symlink_to(tmp_path)
+        enrolled = Enrolled(people)
+        assert [enrolled.picture_of(whom) for whom in ("..", ".", "../secret", "", "bob")] == [None] * 5
+        assert enrolled.picture_of("ada") == people / "ada" / "2.jpg"
+        assert Enrolled(people, allow_outside=True).picture_of("ada") == people / "ada" / "1.jpg"
 
     def test_shows_the_first_of_many_and_counts_the_rest(self, make, ada, monkeypatch):
         monkeypatch.setattr(report_module, "_MAX_CARDS", 2)

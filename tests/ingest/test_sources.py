@@ -120,7 +120,7 @@ def test_json_lines_have_the_same_keys(tmp_path):
     assert [
         Row("ada", str(tmp_path / "1.jpg"), ("a|b", "c"), "Ada", ""),
         Row("bob", "http://example.com/b.jpg", ("all",)),
-    ] == rows_of(manifest(folder, "people.jsonl", text), group_ids=["all"])
+    ] == rows_of(manifest(folder, "people.jsonl", text), group_ids=["all"], allow_outside=True)
 
 
 @pytest.mark.parametrize(
@@ -230,3 +230,63 @@ def test_what_is_written_is_read(rows):
         path.write_text(text.getvalue(), encoding="utf-8", newline="")
         expected = [Row(person, str(Path(folder, name)), groups, tag=tag or None) for person, name, groups, tag in rows]
         assert expected == rows_of(path)
+
+
+# Outside
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Return a folder beside the source, with a picture in it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret.jpg").touch()
+    return tmp_path / "elsewhere"
+
+
+def complaints(rows):
+    return {Path(row.file).name: row.reason for row in rows if isinstance(row, BadRow)}
+
+
+def test_a_link_out_of_the_folder_is_a_bad_row(tmp_path, elsewhere):
+    """A link to a picture, and a link to a person's folder; a link within the folder is a name like any other."""
+    people = tmp_path / "people"
+    (people / "ada").mkdir(parents=True)
+    (people / "ada" / "1.jpg").touch()
+    (people / "ada" / "2.jpg").symlink_to("1.jpg")
+    (people / "ada" / "leak.jpg").symlink_to(elsewhere / "secret.jpg")
+    (people / "bob").symlink_to(elsewhere)
+    found = rows_of(people)
+    assert ["1.jpg", "2.jpg"] == [Path(row.source).name for row in found if isinstance(row, Row)]
+    assert {"leak.jpg", "bob"} == set(complaints(found))
+    assert all("--allow-outside" in reason and str(people) in reason for reason in complaints(found).values())
+    allowed = rows_of(people, allow_outside=True)
+    assert ["1.jpg", "2.jpg", "leak.jpg", "secret.jpg"] == [Path(row.source).name for row in allowed]
+
+
+def test_a_folder_that_is_a_link_itself_holds_what_it_leads_to(tmp_path, elsewhere):
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "ada" / "1.jpg").touch()
+    (tmp_path / "people").symlink_to(tmp_path)
+    assert "1.jpg" in {Path(row.source).name for row in rows_of(tmp_path / "people") if isinstance(row, Row)}
+
+
+def test_a_manifests_path_out_of_its_folder_is_a_bad_row(tmp_path, elsewhere):
+    """Whether it is absolute, climbs, or leads through a link; a URL is nowhere."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "1.jpg").touch()
+    (pictures / "way").symlink_to(elsewhere)
+    outside = ["/etc/hostname", "../elsewhere/secret.jpg", "way/secret.jpg", "deep/../../elsewhere/secret.jpg"]
+    inside = ["1.jpg", str(pictures / "1.jpg"), "deep/../1.jpg", "missing.jpg"]
+    lines = [json.dumps({"person_id": "ada", "path": path}) for path in [*outside, *inside]]
+    lines.append(json.dumps({"person_id": "ada", "url": "https://example.com/1.jpg"}))
+    path = manifest(pictures, "people.jsonl", "\n".join(lines))
+    found = rows_of(path)
+    assert [1, 2, 3, 4] == [row.line for row in found if isinstance(row, BadRow)]
+    assert "it lies outside" in found[0].reason
+    assert all(isinstance(row, Row) for row in rows_of(path, allow_outside=True))
+
+
+def test_rows_of_a_program_may_name_any_file(elsewhere):
+    [row] = rows_of([Row("ada", str(elsewhere / "secret.jpg"))])
+    assert isinstance(row, Row)

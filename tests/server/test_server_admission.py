@@ -24,7 +24,7 @@ from serverkit import (
 )  # fmt: skip
 from timing import PATIENCE
 
-from face_async.server import create_app, serve_in_background
+from face_async.server import RequestLimits, create_app, serve_in_background
 from face_async.server.bounds.admission import RecognitionQueue
 from face_async.server.refusal import Refusal
 
@@ -44,13 +44,10 @@ async def until(condition):
             await anyio.sleep(0.001)
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(store, one_processor, monkeypatch):
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(store, one_processor):
     """Code 15 with Retry-After, while those who wait are served."""
-    monkeypatch.setattr(
-        "face_async.server.pictures.RecognitionQueue", functools.partial(RecognitionQueue, max_waiting=1)
-    )
     recognizer, codes, waits = SlowRecognizer(), [], []
-    async with calling(store, recognizer=recognizer) as caller:
+    async with calling(store, recognizer=recognizer, request_limits=RequestLimits(max_waiting=1)) as caller:
         await caller.new_person("p")
 
         async def verify(shot):
@@ -74,7 +71,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(store, o
 
 async def test_who_would_wait_too_long_is_told_when_there_is_room(one_processor):
     """Half of what is expected, so that the queue does not run empty meanwhile; the first never waits."""
-    queue = RecognitionQueue(max_wait=0.5)
+    queue = RecognitionQueue(RequestLimits(max_wait=0.5))
     go = threading.Event()
 
     def look(content):
@@ -86,7 +83,7 @@ async def test_who_would_wait_too_long_is_told_when_there_is_room(one_processor)
             tasks.start_soon(functools.partial(queue.run, look, b"", pixels=0, waits=True))
         await until(lambda: len(queue._waiting) == 59)
         with pytest.raises(Refusal) as refused:
-            queue.require_room([b""])
+            queue.require_room(1)
         assert (refused.value.code, refused.value.retry_after) == (15, 1)
         with pytest.raises(
             Refusal
@@ -94,7 +91,7 @@ async def test_who_would_wait_too_long_is_told_when_there_is_room(one_processor)
             await queue.run(look, b"", pixels=0)
         assert refused.value.code == 15
         go.set()
-    queue.require_room([b""])
+    queue.require_room(1)
 
 
 async def test_pictures_are_looked_at_together_as_far_as_their_pixels_allow(monkeypatch):
@@ -121,7 +118,7 @@ async def test_pictures_are_looked_at_together_as_far_as_their_pixels_allow(monk
         go.set()
     assert [each for each in most if b"0" in each] == [[b"0"]]
     assert [b"1", b"2", b"3", b"4"] in most
-    assert (queue._running, queue._pixels, queue._bytes, len(queue._waiting)) == (0, 0, 0, 0)
+    assert (queue._running, queue._pixels, len(queue._waiting)) == (0, 0, 0)
 
 
 async def test_what_a_caller_sent_who_has_gone_is_not_looked_at(store, one_processor, full):

@@ -26,10 +26,6 @@ from face_async.server.deploy import DEPLOYMENT_FILES, WHEELS, write_deployment_
 BIN = Path(sys.executable).parent
 SERVE = typer.main.get_command(app).commands["serve"]
 
-several_processes = pytest.mark.skipif(
-    not hasattr(server, "create_app_from_env"), reason="this version serves from one process, with SQLite"
-)
-
 
 @pytest.fixture
 def folder(tmp_path):
@@ -76,13 +72,11 @@ def test_the_container_is_not_root_and_asks_for_its_health(folder):
         subprocess.run([sys.executable, "-c", program.replace("8600", "1")], check=True, capture_output=True)
 
 
-@several_processes
 def test_what_the_container_installs_has_the_extras_that_it_names(folder):
     (package,) = re.findall(r'^ARG PACKAGE="face_async\[(.*)\]"', (folder / "Dockerfile").read_text(), re.MULTILINE)
     assert set(package.split(",")) <= set(metadata("face_async").get_all("Provides-Extra"))
 
 
-@several_processes
 def test_the_container_serves_as_the_program_does(folder):
     (entry,), (rest,) = dockerfile(folder, "ENTRYPOINT"), dockerfile(folder, "CMD")
     program, command, *arguments = json.loads(entry) + json.loads(rest)
@@ -90,7 +84,6 @@ def test_the_container_serves_as_the_program_does(folder):
     assert {"host": "0.0.0.0", "port": 8600}.items() <= parsed(*arguments).items()
 
 
-@several_processes
 def test_the_compose_file_starts_the_server_once_the_database_is_there(folder):
     (entry,) = dockerfile(folder, "ENTRYPOINT")
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
@@ -108,7 +101,6 @@ def test_the_compose_file_starts_the_server_once_the_database_is_there(folder):
     assert set(asked) == set(told)
 
 
-@several_processes
 def test_the_unit_serves_as_the_program_does(folder):
     (command,) = re.findall(r"^ExecStart=(.*)$", (folder / "face-async.service").read_text(), re.MULTILINE)
     _, name, *arguments = shlex.split(command)
@@ -133,7 +125,6 @@ def test_a_command_that_the_program_does_not_take_is_noticed():
         parsed("--no-such-option")
 
 
-@several_processes
 @pytest.mark.parametrize(
     "command",
     [

@@ -8,7 +8,7 @@ import pytest
 from serverkit import APPID, BUCKET, CREDENTIALS, authorization, calling, signed
 from specification import SIGNATURE_VECTORS
 
-from face_async.server import Account, Store
+from face_async.server import Account, create_app
 from face_async.server.guard import ANY_BUCKET, MAX_CLOCK_LEAD, MAX_ONE_TIME_LIFETIME
 from face_async.server.storage import signatures
 from face_async.signature import MAX_LIFETIME, Credentials
@@ -102,6 +102,39 @@ async def test_accounts_say_who_exists(store):
         assert await code_of(caller, authorization(bucket="third"), bucket=None) == 16
 
 
+async def test_a_key_is_good_for_the_buckets_of_its_own_accounts_alone(store):
+    """Also where several accounts share an appid: for a bucket of another key 16, and none named is the own one."""
+    accounts = [
+        Account(APPID, ("b1", "b2"), CREDENTIALS),
+        Account(APPID, ("b3",), OTHER),
+        Account(APPID, ("b4",), CREDENTIALS),
+    ]
+    own = {CREDENTIALS: {"b1", "b2", "b4"}, OTHER: {"b3"}}
+    async with calling(store, credentials=accounts) as caller:
+        for credentials, buckets in own.items():
+            for bucket in ("b1", "b2", "b3", "b4"):
+                value = authorization(bucket=bucket, credentials=credentials)
+                for sent in (bucket, None):
+                    assert await code_of(caller, value, bucket=sent) == (0 if bucket in buckets else 16)
+        assert await code_of(caller, authorization(bucket="", credentials=OTHER), bucket=None) == 0
+        assert await code_of(caller, authorization(bucket="", credentials=OTHER), bucket="b1") == 16
+        assert await code_of(caller, authorization(bucket=""), bucket=None) == 16  # which of three?
+
+
+async def test_a_bucket_of_another_key_is_no_bucket_of_that_name(store):
+    """The word that stands for none does so for whoever has no such bucket."""
+    accounts = [Account(APPID, (ANY_BUCKET,), CREDENTIALS), Account(APPID, ("b2",), OTHER)]
+    async with calling(store, credentials=accounts) as caller:
+        assert await code_of(caller, authorization(bucket=ANY_BUCKET, credentials=OTHER), bucket=None) == 0
+        assert await code_of(caller, authorization(bucket=ANY_BUCKET), bucket=None) == 0
+
+
+def test_two_keys_of_one_secret_id_are_a_contradiction(store, anyio_backend):
+    twice = [Account(APPID, ("b1",), CREDENTIALS), Account(APPID, ("b2",), Credentials(CREDENTIALS.secret_id, "other"))]
+    with pytest.raises(ValueError, match=f"appid {APPID} has two keys for the SecretID {CREDENTIALS.secret_id}"):
+        create_app(store, credentials=twice)
+
+
 def test_the_buckets_of_an_account_are_several_names(anyio_backend):
     """A single str would be one bucket a letter."""
     assert Account(APPID, ["a", "b"], CREDENTIALS).buckets == ("a", "b")
@@ -126,10 +159,10 @@ async def test_a_forged_signature_does_not_burn_the_true_one(store):
         assert [await code_of(caller, early) for _ in range(2)] == [9, 9]
 
 
-async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(tmp_path):
-    """What was used is in a file beside the database."""
+async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(open_one):
+    """What was used is kept beside the faces."""
     value = authorization()
-    with Store(tmp_path / "faces.db") as first, Store(tmp_path / "faces.db") as second:
+    with open_one() as first, open_one() as second:
         async with calling(first, replay_protection=True) as here, calling(second, replay_protection=True) as there:
             assert [await code_of(here, value), await code_of(there, value)] == [0, 13]
             codes = []
@@ -138,7 +171,7 @@ async def test_a_signature_is_good_once_in_all_processes_and_after_a_restart(tmp
                     tasks.start_soon(collect, codes, caller, same := authorization())
                     tasks.start_soon(collect, codes, there, same)
             assert sorted(codes) == [0] * 10 + [13] * 10
-    with Store(tmp_path / "faces.db") as store:
+    with open_one() as store:
         async with calling(store, replay_protection=True) as caller:
             assert await code_of(caller, value) == 13
 

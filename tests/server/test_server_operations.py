@@ -144,37 +144,43 @@ class TestMetrics:
         assert (await caller.client.get("/metrics")).status_code == 404
 
 
-FACTORY = """
-from face_async import Credentials
-from face_async.server import Store, create_app
-
-def make():
-    return create_app(
-        Store("faces.db"), credentials=Credentials({!r}, {!r}), recognizer="fingerprint", metrics=True
-    )
-"""
-
-
-@pytest.fixture
-def workers(tmp_path):
-    """Four processes of uvicorn's on one port, over an application factory; yields the address and the supervisor."""
-    (tmp_path / "operated.py").write_text(FACTORY.format(CREDENTIALS.secret_id, CREDENTIALS.secret_key))
-    (tmp_path / "metrics").mkdir()
+@pytest.fixture(params=["serve", "uvicorn"])
+def workers(request, tmp_path):
+    """Four processes on one port, ours or uvicorn's; yields the address and the folder of their metrics."""
+    metrics = tmp_path / "metrics"
+    account = {
+        "APPID": APPID,
+        "BUCKET": BUCKET,
+        "SECRET_ID": CREDENTIALS.secret_id,
+        "SECRET_KEY": CREDENTIALS.secret_key,
+    }
+    environment = {f"FACE_ASYNC_{name}": value for name, value in account.items()}
+    environment |= {"FACE_ASYNC_RECOGNIZER": "fingerprint", "TMPDIR": str(tmp_path)}
+    ours = [sys.executable, "-c", "from face_async.cli import main; main()", "serve", "--recognizer", "fingerprint"]
+    theirs = [sys.executable, "-m", "uvicorn", "face_async.server:create_app_from_env", "--factory"]
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        command = [sys.executable, "-m", "uvicorn", "operated:make", "--factory", "--workers", "4"]
+        if request.param == "uvicorn":
+            metrics.mkdir()
+            environment["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+            command = [*theirs, "--fd", str(listener.fileno()), "--log-level", "warning"]
+        else:
+            command = [*ours, "--port", "0"]
         supervisor = subprocess.Popen(
-            [*command, "--fd", str(listener.fileno()), "--log-level", "warning"],
+            [*command, "--workers", "4"],
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            },
+            env={**os.environ, **environment},
             pass_fds=[listener.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path / "metrics"
+        if request.param == "uvicorn":
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", metrics
+        else:
+            base_url = supervisor.stdout.readline().rstrip("\n").rpartition("=")[2]
+            yield base_url, next(tmp_path.glob("face_async_metrics_*"))
         supervisor.send_signal(signal.SIGTERM)
-        supervisor.wait(PATIENCE)
+        supervisor.communicate(timeout=PATIENCE)
+    assert request.param == "uvicorn" or not list(tmp_path.glob("face_async_metrics_*"))
 
 
 def test_each_of_several_processes_tells_the_sums_over_all(workers):

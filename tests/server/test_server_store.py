@@ -1,4 +1,4 @@
-"""What is kept, and where: one SQLite file that other threads, other processes and later versions may meet."""
+"""What is kept, and where: a database that other threads, other processes and later versions may meet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from serverkit import ToyRecognizer, picture
 from timing import PATIENCE
 
 from face_async.limits import ServiceLimits
-from face_async.server import Store, StoreError
+from face_async.server import Store, StoreError, open_storage  # noqa: F401 - for another process
 from face_async.server.refusal import Refusal
-from face_async.server.storage.rows import FACE_COLUMNS, Match
-from face_async.server.storage.schema import SCHEMA_VERSION
+from face_async.server.storage.base import Match
+from face_async.server.storage.rows import FACE_COLUMNS
+from face_async.server.storage.sqlite.schema import MIGRATIONS
 
 APPID = "123456"
 TOY = ToyRecognizer()
@@ -66,13 +67,12 @@ def found(store: Store, group: str, face: int = 0) -> list[str]:
     return [match.person_id for match in matches]
 
 
-def test_a_file_keeps_everything(tmp_path):
+def test_a_database_keeps_everything(open_one):
     """Closed and opened again, it says the same; floats to the last bit."""
-    path = tmp_path / "faces.db"
-    with Store(path) as store:
+    with open_one() as store:
         face_id = enroll(store, "ada", "staff", "guests", face=3)
         before = store.person(APPID, "ada"), store.face_info(APPID, face_id)
-    with Store(path) as store:
+    with open_one() as store:
         assert (store.person(APPID, "ada"), store.face_info(APPID, face_id)) == before
         assert store.embeddings(APPID, "ada", TOY).tolist() == [[3.0, 0.0]]
         (match,) = store.identify(APPID, ["guests"], TOY.find_face(picture(3)).embedding, TOY, 5)
@@ -101,7 +101,7 @@ def test_a_newer_version_is_refused(tmp_path):
     path = tmp_path / "faces.db"
     Store(path).close()
     with sqlite3.connect(path) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {MIGRATIONS.version + 1}")
     db.close()
     with pytest.raises(StoreError, match=r"newer version of face_async.*update"):
         Store(path)
@@ -143,12 +143,12 @@ def test_a_file_of_version_1_is_taken_over(tmp_path):
         assert found(store, "staff", 9) == ["eve"]
         assert store.person(APPID, "eve").face_ids == [face_id]
     with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (MIGRATIONS.version,)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
 
 
-def test_a_snapshot_of_version_1_is_taken_over(tmp_path, store):
+def test_a_snapshot_of_version_1_is_taken_over(tmp_path):
     """As files are."""
     path = tmp_path / "old.db"
     write_version_1(path)
@@ -156,10 +156,11 @@ def test_a_snapshot_of_version_1_is_taken_over(tmp_path, store):
         db.backup(copy)
         content = copy.serialize()
     db.close()
-    store.restore(content[:18] + b"\x01\x01" + content[20:])
-    assert found(store, "staff", 3) == ["ada"]
-    enroll(store, "eve", face=9)
-    assert found(store, "staff", 9) == ["eve", "ada"]
+    with Store() as store:
+        store.restore(content[:18] + b"\x01\x01" + content[20:])
+        assert found(store, "staff", 3) == ["ada"]
+        enroll(store, "eve", face=9)
+        assert found(store, "staff", 9) == ["eve", "ada"]
 
 
 def test_a_strangers_file_is_refused(tmp_path):
@@ -184,36 +185,49 @@ def test_a_strangers_file_is_refused(tmp_path):
     assert stranger.read_bytes() == before
 
 
-def test_a_face_id_is_19_digits_and_unique():
+def test_a_face_id_is_19_digits_and_unique(store):
     """Text, never a number: it is larger than 64 bits hold."""
-    with Store() as store:
-        ids = {enroll(store, f"p{number}", face=number) for number in range(50)}
+    ids = {enroll(store, f"p{number}", face=number) for number in range(50)}
     assert len(ids) == 50
     assert all(len(face_id) == 19 and face_id.isdecimal() and face_id[0] != "0" for face_id in ids)
 
 
-def test_a_refused_effect_leaves_no_trace():
+def test_a_refused_effect_leaves_no_trace(store):
     """The transaction is rolled back whole, and the next one works."""
-    with Store() as store:
-        tight = ServiceLimits(max_persons_per_group=1)
+    tight = ServiceLimits(max_persons_per_group=1)
+    enroll(store, "ada")
+    with pytest.raises(Refusal, match="-1310"):
+        store.add_person(APPID, "bob", ["new", "staff"], name="", tag="", face=None, recognizer=TOY, limits=tight)
+    assert store.group_ids(APPID) == ["staff"]
+    enroll(store, "bob")
+
+
+def test_a_closed_store_may_be_closed_again(open_one):
+    """As files may; whoever reads or writes after the end is told so."""
+    store = open_one()
+    store.used_signatures()
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
         enroll(store, "ada")
-        with pytest.raises(Refusal, match="-1310"):
-            store.add_person(APPID, "bob", ["new", "staff"], name="", tag="", face=None, recognizer=TOY, limits=tight)
-        assert store.group_ids(APPID) == ["staff"]
-        enroll(store, "bob")
+    with pytest.raises(StoreError, match="closed"):
+        store.group_ids(APPID)
 
 
-def test_a_closed_store_may_be_closed_again():
-    """As files may."""
-    store = Store()
-    store.close()
-    store.close()
+def test_texts_may_have_any_characters(store):
+    """Those that databases take for an end or an escape, too."""
+    texts = ["\x00", "\x1a", "a\x00\x1a0\x1a\x1a\x00b", "\x1a0", "%s ? \\ ' \"", "Ж\U0001f600", ""]
+    for number, text in enumerate(texts):
+        store.add_person(
+            APPID, f"p{number}", ["g"], name=text, tag=text, face=None, recognizer=TOY, limits=ServiceLimits()
+        )
+        record = store.person(APPID, f"p{number}")
+        assert (record.name, record.tag) == (text, text)
 
 
-def test_two_stores_on_one_file_see_each_others_work(tmp_path):
-    """Galleries in memory included: a group's version and its changes are in the file."""
-    path = tmp_path / "faces.db"
-    with Store(path) as first, Store(path) as second:
+def test_two_stores_on_one_database_see_each_others_work(open_one):
+    """Galleries in memory included: a group's version and its changes are in the database."""
+    with open_one() as first, open_one() as second:
         enroll(first, "ada", face=1)
         assert found(second, "staff") == ["ada"]
         enroll(first, "bob", face=2)
@@ -260,21 +274,20 @@ def test_threads_share_a_store(store):
     assert len(store.person_ids(APPID, "all")) == len(found(store, "all")) == 100
 
 
-def test_processes_share_a_file(tmp_path):
-    """Three that open a new file at once and write to it: none fails, nothing is lost."""
+def test_processes_share_a_database(database, open_one):
+    """Three that open a new one at once and write to it: none fails, nothing is lost."""
     script = (
         "import sys\n"
         "import test_server_store as t\n"
-        "with t.Store(sys.argv[1]) as store:\n"
+        "with t.open_storage(sys.argv[1]) as store:\n"
         "    for number in range(10): t.enroll(store, f'{sys.argv[2]}-{number}', face=number)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     running = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "faces.db"), str(number)], env=environment)
-        for number in range(3)
+        subprocess.Popen([sys.executable, "-c", script, database, str(number)], env=environment) for number in range(3)
     ]
     assert [process.wait(timeout=PATIENCE) for process in running] == [0, 0, 0]
-    with Store(tmp_path / "faces.db") as store:
+    with open_one() as store:
         assert len(store.person_ids(APPID, "staff")) == 30
 
 
@@ -299,14 +312,15 @@ def test_a_snapshot_is_the_whole_content_of_a_moment(tmp_path, source, target):
             assert store.person_ids(APPID, "staff") == ["ada", "bob"]
 
 
-def test_what_is_no_snapshot_replaces_nothing(store):
+def test_what_is_no_snapshot_replaces_nothing():
     """Be it damaged, something else's, or of a later version."""
-    enroll(store, "ada", face=3)
-    content = store.snapshot()
     later = sqlite3.connect(":memory:")
-    later.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    for wrong in (b"", b"x", content[: len(content) // 2], content[:100] + bytes(8_000), later.serialize()):
-        with pytest.raises(StoreError, match="snapshot"):
-            store.restore(wrong)
+    later.execute(f"PRAGMA user_version = {MIGRATIONS.version + 1}")
+    with Store() as store:
+        enroll(store, "ada", face=3)
+        content = store.snapshot()
+        for wrong in (b"", b"x", content[: len(content) // 2], content[:100] + bytes(8_000), later.serialize()):
+            with pytest.raises(StoreError, match="snapshot"):
+                store.restore(wrong)
+        assert store.person_ids(APPID, "staff") == ["ada"]
     later.close()
-    assert store.person_ids(APPID, "staff") == ["ada"]

@@ -20,6 +20,7 @@ from face_async.cli.output import foreign, say, say_json, say_table, tell
 from face_async.cli.progress import live_progress
 from face_async.errors import printable
 from face_async.images.folders import PassedOver
+from face_async.ingest.output_file import check_output
 from face_async.limits import SAME_PERSON
 from face_async.session import FaceSession
 
@@ -57,6 +58,8 @@ def demo(
     all others are enrolled. Two drawn strangers are searched for as well. Who is found with a confidence below 75 is
     nobody. The exit code is 1 unless everybody was recognized, and every stranger is nobody.
     """
+    if report is not None:
+        check_output(report)  # before the work
     if photos is None:
         with live_progress() as progress:
             participants = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))

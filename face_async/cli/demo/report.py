@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from face_async.cli.exits import one_line
 from face_async.cli.html.page import Card, Rank, Section, card, page
+from face_async.ingest.output_file import OutputFile
 from face_async.limits import SAME_PERSON
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def write_report(path: Path, result: DemoResult) -> None:
     """Write the page: a summary, then each probe beside its candidates.
 
     Raises:
+        OutputError: It would be written over something that must be kept.
         OSError: The file cannot be written.
     """
     summary = {
@@ -32,8 +34,8 @@ def write_report(path: Path, result: DemoResult) -> None:
         "requests a second": f"{result.stats.requests / result.seconds:.0f}",
         "recognizer": result.recognizer,
     }
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(page(result.counts, summary, _sections(result), command="face-async demo"))
+    with OutputFile(path) as output:
+        output.file.writelines(page(result.counts, summary, _sections(result), command="face-async demo"))
 
 
 def _sections(result: DemoResult) -> Iterator[Section]:

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from face_async._version import __version__
 from face_async.cli.exits import Exit
-from face_async.cli.options import ACCOUNTS_VARIABLE, ALLOW_ORIGIN_VARIABLE, trust
+from face_async.cli.options import SERVER_VARIABLES, trust
 from face_async.session import (
     ACCOUNT_VARIABLES,
     BASE_URL_VARIABLE,
@@ -33,12 +33,12 @@ EXTRAS = {
     "cli": "face-async needs it",
     "server": "the embedded local server, face-async serve and demo need it",
     "recognition": "without it the local server cannot recognize real faces",
+    "postgres": "face-async serve --db postgresql://… needs it",
     "speed": "httptools and uvloop make a session with http='asyncio' cheaper",
 }
 """The extras that the doctor checks -> what needs each."""
 
 _KNOWN_VARIABLES = frozenset(SESSION_VARIABLES)
-_SERVERS = frozenset({ACCOUNTS_VARIABLE, ALLOW_ORIGIN_VARIABLE})
 
 
 class CheckVerdict(enum.StrEnum):
@@ -103,7 +103,9 @@ def check_installation() -> Iterator[CheckResult]:
 def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     """Check which environment variables are set, and whether their values can be used."""
     known = [name for name in sorted(_KNOWN_VARIABLES) if os.environ.get(name)]
-    unknown = sorted({name for name in os.environ if name.startswith("FACE_ASYNC_")} - _KNOWN_VARIABLES - _SERVERS)
+    unknown = sorted(
+        {name for name in os.environ if name.startswith("FACE_ASYNC_")} - _KNOWN_VARIABLES - SERVER_VARIABLES
+    )
     yield _check_account(known)
     if unknown:
         mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"

@@ -72,7 +72,7 @@ def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
     from face_async.server import Store, StoreError  # noqa: PLC0415 - as above
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
     from face_async.server.recognition import what_to_do_about  # noqa: PLC0415
-    from face_async.server.storage.schema import SCHEMA_VERSION  # noqa: PLC0415
+    from face_async.server.storage.sqlite.schema import MIGRATIONS  # noqa: PLC0415
 
     if not db.exists():
         if os.access(db.parent, os.W_OK):
@@ -88,7 +88,7 @@ def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
         return
     status = db.stat()
     size, faces = f"{status.st_size / 1e6:,.1f} MB", f"{sum(counts.values()):,} faces"
-    yield ok("database", f"{db}, schema {SCHEMA_VERSION}, {size}, {faces}")
+    yield ok("database", f"{db}, schema {MIGRATIONS.version}, {size}, {faces}")
     if status.st_mode & _OTHERS:
         yield warning("database", "other users of this machine may open it", f"chmod 600 {db}")
     with closing(make_recognizer(recognizer)) as chosen:

@@ -16,6 +16,7 @@ from face_async._call.throttle import Throttle
 from face_async.cli.enroll.output import Display, as_json, say_summary, tell_comparison, tell_differences
 from face_async.cli.exits import Exit, exit_code, fail, one_line
 from face_async.cli.options import (
+    AllowOutside,
     AsJson,
     BaseUrl,
     Db,
@@ -39,6 +40,7 @@ from face_async.ingest import (
     retry_failed,
     verify,
 )
+from face_async.ingest.output_file import check_output
 from face_async.session import ACCOUNT_VARIABLES
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def enroll(
     failures: Annotated[
         Path | None, typer.Option("--failures", metavar="FILE.csv", help="Write what was not enrolled, and why.")
     ] = None,
+    allow_outside: AllowOutside = False,
     fit: FitOption = False,
     no_pack: Annotated[bool, typer.Option("--no-pack", help="Send every picture in a request of its own.")] = False,
     at_once: Annotated[
@@ -117,6 +120,8 @@ def enroll(
         raise ValueError("--retry-failed enrolls only what has failed: use --repair in a run of its own")
     groups = group_ids or ()
     _check(source, groups, service, journal, retry=retry, repair=repair)
+    if failures is not None:
+        check_output(failures, sources=[source, journal, *([] if service.database is None else [service.database])])
     if dry_run and service.database is not None and not service.database.exists():
         service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
     elif not quiet:
@@ -130,6 +135,7 @@ def enroll(
         concurrency,
         options,
         failures,
+        allow_outside=allow_outside,
         dry_run=dry_run,
         retry=retry,
         check=check,
@@ -170,6 +176,7 @@ class Work:
     at_once: int
     options: RunOptions
     failures: Path | None
+    allow_outside: bool = field(kw_only=True)
     dry_run: bool = field(kw_only=True)
     retry: bool = field(kw_only=True)
     check: bool = field(kw_only=True)
@@ -210,8 +217,15 @@ class Work:
         options: RunOptions = {**self.options, "max_at_once": self.at_once, "on_progress": display.show}
         if self.retry:
             return retry_failed(session, journal=self.journal, **options)
-        groups, dry_run = self.group_ids, self.dry_run
-        return ingest(session, self.source, journal=self.journal, group_ids=groups, dry_run=dry_run, **options)
+        return ingest(
+            session,
+            self.source,
+            journal=self.journal,
+            group_ids=self.group_ids,
+            dry_run=self.dry_run,
+            allow_outside=self.allow_outside,
+            **options,
+        )
 
     async def _heed_signals(self, run: Ingestion, everything: anyio.CancelScope) -> None:
         """Stop the run at the first Ctrl-C, and everything at the second."""

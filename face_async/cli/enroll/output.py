@@ -38,7 +38,7 @@ _WORDS = {
 """The words in the journal where there is no return code -> their meaning."""
 
 _OTHER_ROWS = {
-    "row": "a row or file that is not a picture of a person",
+    "row": "a row or file that is not a picture of a person, or lies outside of the folder: see --failures",
     "same": "the same picture as another of the person",
     "doubt": "may have been added: the next run finds out",
     "passed": "files and folders that systems and programs leave behind, passed over",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
 import typer
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from face_async._call.judgement import judge_error
 from face_async.bulk.api import search_groups
@@ -19,6 +19,7 @@ from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
 from face_async.cli.identify.report import Report
 from face_async.cli.options import (
+    AllowOutside,
     AsJson,
     AtOnce,
     BaseUrl,
@@ -27,15 +28,17 @@ from face_async.cli.options import (
     Quiet,
     RecognizerName,
     RecognizerOption,
+    ServiceChoice,
     Threshold,
     ask,
 )
 from face_async.cli.output import tell
 from face_async.cli.pictures import pictures_below
 from face_async.cli.progress import live_progress
-from face_async.errors import NotFoundError, ReturnCode, TransportError
+from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, TransportError
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
+from face_async.ingest.enclosure import Enclosure
 from face_async.limits import SURELY_THE_SAME
 from face_async.models import GroupsResult, IdentifyResult
 
@@ -72,6 +75,7 @@ def identify(
             help="Show candidates on the page with pictures from here: a sub-folder or a file a person, named by id.",
         ),
     ] = None,
+    allow_outside: AllowOutside = False,
     fit: FitOption = False,
     at_once: AtOnce = 16,
     on_outage: Annotated[
@@ -88,17 +92,28 @@ def identify(
 
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
-    probes = Probes(tuple(images))
+    probes = Probes(tuple(images), allow_outside=allow_outside)
     search = Search(group_ids, threshold, at_once, fit, on_outage)
     tally, passed_over = Tally(), PassedOver()
+    database = ServiceChoice.of(db, base_url, recognizer).database
+    kept = [*probes.files(), *([] if database is None else [database])]
     with (
         Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
         live_progress(quiet=quiet) as progress,
     ):
         if csv is not None:
-            outputs.include(Csv(csv))
+            outputs.include(Csv(csv, sources=kept))
+            kept.append(csv)
         if report is not None:
-            outputs.include(Report(report, group_ids=group_ids, threshold=threshold, enrolled=enrolled))
+            page = Report(
+                report,
+                sources=kept,
+                group_ids=group_ids,
+                threshold=threshold,
+                enrolled=enrolled,
+                allow_outside=allow_outside,
+            )
+            outputs.include(page)
         bar = progress.add_task("recognizing", total=probes.count(passed_over))
 
         def take(identified: Identification) -> None:
@@ -136,9 +151,22 @@ def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: boo
 
 @frozen
 class Probes:
-    """The pictures that the arguments name, and those in folders that they name."""
+    """The pictures that the arguments name, and those in folders that they name.
+
+    Attributes:
+        names: The arguments.
+        allow_outside: Whether links may lead out of such a folder.
+    """
 
     names: tuple[str, ...]
+    allow_outside: bool = field(kw_only=True)
+    _enclosures: list[Enclosure] = field(
+        init=False,
+        default=Factory(
+            lambda self: [Enclosure(name) for name in self.names if _is_folder(name)],
+            takes_self=True,
+        ),
+    )
 
     @property
     def folders(self) -> bool:
@@ -151,6 +179,17 @@ class Probes:
                 yield from map(str, pictures_below(Path(name)))
             else:
                 yield name
+
+    def complaint(self, image: str) -> str | None:
+        """Return why a picture is not to be searched for, None if it is. It blocks."""
+        if self.allow_outside or image in self.names or not self._enclosures:
+            return None
+        complaints = [enclosure.complaint(image) for enclosure in self._enclosures]
+        return complaints[0] if all(complaints) else None
+
+    def files(self) -> list[Path]:
+        """Return the files that are named themselves."""
+        return [Path(name) for name in self.names if not is_url(name) and not _is_folder(name)]
 
     def count(self, passed_over: PassedOver) -> int:
         """Return the number of pictures, and count what else is in folders.
@@ -184,6 +223,8 @@ class Search:
 
         async def search(image: str) -> IdentifyResult | GroupsResult:
             nonlocal was_there
+            if complaint := await anyio.to_thread.run_sync(probes.complaint, image):
+                raise ImageRefusedError(f"the image {image!r} is not sent: {complaint}")
             # A service that was not there from the beginning is no outage, but nearly always a wrong address.
             found = await self._search(session, image, waiting if was_there else failing)
             was_there = was_there or isinstance(found, IdentifyResult) or bool(found.by_group)

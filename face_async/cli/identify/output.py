@@ -16,6 +16,7 @@ from face_async.cli.exits import one_line
 from face_async.cli.identify.identification import Verdict
 from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
+from face_async.ingest.output_file import OutputFile
 from face_async.ingest.tables.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
@@ -158,17 +159,24 @@ class Json(Output):
 class Csv(Output):
     """A table for spreadsheets and other programs: one row for each picture and candidate.
 
+    Args:
+        path: The file.
+        sources: What it must not be written over.
+
     Raises:
+        OutputError: It would be written over something that must be kept.
         OSError: The file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sources: Iterable[Path] = ()) -> None:
         # A file's name need not be text in any encoding.
-        self._file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
-        self._table = SheetWriter(self._file, CSV_COLUMNS)
+        self._output = OutputFile(path, sources=sources, newline="", errors="backslashreplace")
+        self._table = SheetWriter(self._output.file, CSV_COLUMNS)
+        self._begun = False
 
     def add(self, identified: Identification) -> None:
         """Take an identification."""
+        self._begun = True
         error = "" if identified.error is None else one_line(identified.error)
         if not identified.candidates:
             self._table.write((identified.image, identified.verdict, "", "", "", "", "", error))
@@ -177,9 +185,8 @@ class Csv(Output):
             self._table.write((identified.image, identified.verdict, rank, *fields, error))
 
     def close(self, *, complete: bool) -> None:
-        """Close the file."""
-        del complete  # a CSV has no end to write
-        self._file.close()
+        """Put the file into its place, unless nothing came of the run."""
+        self._output.close(keep=complete or self._begun)
 
 
 def _who(identified: Identification) -> str:

@@ -18,9 +18,11 @@ from face_async.cli.identify.output import Output
 from face_async.cli.pictures import FaceBoxes, pictures_below
 from face_async.images import is_url
 from face_async.images.folders import names_in
+from face_async.ingest.enclosure import Enclosure
+from face_async.ingest.output_file import OutputFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
     from face_async.models import Candidate
@@ -32,18 +34,29 @@ _MAX_FAILURES = 24  # pictures shown for each reason
 class Report(Output):
     """The page.
 
-    It is written to ``path``. The folder ``enrolled`` has pictures of the candidates, as :class:`Enrolled` reads it.
+    It is written to ``path``, and not over ``sources``. The folder ``enrolled`` has pictures of the candidates, as
+    :class:`Enrolled` reads it.
 
     Raises:
+        OutputError: It would be written over something that must be kept.
         OSError: The file cannot be written, or the folder not be read.
         ImportError: Pillow is missing, which makes smaller copies of pictures, or Jinja2, which makes the page.
     """
 
-    def __init__(self, path: Path, *, group_ids: Sequence[str], threshold: float, enrolled: Path | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sources: Iterable[Path] = (),
+        group_ids: Sequence[str],
+        threshold: float,
+        enrolled: Path | None,
+        allow_outside: bool = False,
+    ) -> None:
         for needed in ("PIL", "jinja2"):
             import_module(needed)  # a missing package is reported before the first picture, not after it
-        self._enrolled = Enrolled(enrolled)
-        self._file = path.open("w", encoding="utf-8")
+        self._enrolled = Enrolled(enrolled, allow_outside=allow_outside)
+        self._output = OutputFile(path, sources=sources)
         self._group_ids = group_ids
         self._threshold = threshold
         self._boxes = FaceBoxes()
@@ -62,7 +75,7 @@ class Report(Output):
             self._cards[identified.verdict].write(card(self._card(identified)))
 
     def close(self, *, complete: bool) -> None:
-        """Write the page."""
+        """Write the page, unless nothing came of the run."""
         tally = self._tally
         ending = "" if complete else ", then stopped"
         title = f"{tally.counts[Verdict.RECOGNIZED]:,} of {tally.pictures:,} recognized{ending}"
@@ -75,8 +88,10 @@ class Report(Output):
         finder = self._boxes.name
         remark = f"The frames around faces were found on this machine, by {finder}." if finder else ""
         pieces = page(title, summary, self._sections(), command="face-async identify", remark=remark)
-        with self._file as file:
-            file.writelines(pieces)
+        if complete or tally.pictures:
+            with self._output as output:
+                output.file.writelines(pieces)
+        self._output.close(keep=False)
         for cards in self._cards.values():
             cards.close()
         self._boxes.close()
@@ -118,11 +133,14 @@ class Report(Output):
 class Enrolled:
     """Enrolled pictures in a folder: of each person the first one, in a sub-folder or a file named by the person's id.
 
+    Pictures that lie outside of the folder, where links lead, are shown only if ``allow_outside``.
+
     Raises:
         OSError: The folder cannot be read.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, allow_outside: bool = False) -> None:
+        self._enclosure = None if folder is None or allow_outside else Enclosure(folder)
         # By the names that are there: no id, whatever it holds, leads to another place.
         entries = [] if folder is None else [folder / name for name in names_in(folder)]
         self._homes = {entry.name if entry.is_dir() else entry.stem: entry for entry in entries}
@@ -130,7 +148,13 @@ class Enrolled:
 
     def _picture_of(self, person_id: str) -> Path | None:
         home = self._homes.get(person_id)
-        return next(pictures_below(home), None) if home is not None and home.is_dir() else home
+        if home is None or self._lies_outside(home):
+            return None
+        pictures = pictures_below(home) if home.is_dir() else (home,)
+        return next((picture for picture in pictures if not self._lies_outside(picture)), None)
+
+    def _lies_outside(self, path: Path) -> bool:
+        return self._enclosure is not None and self._enclosure.complaint(str(path)) is not None
 
 
 def _temporary_file() -> IO[str]:

@@ -1,4 +1,4 @@
-"""The queue for recognition: bounded by its length, by the time that it takes, and by memory.
+"""The queue for recognition: bounded by its length and by the time that it takes.
 
 A picture counts by its pixels, which decoding costs memory and time, rather than as one. What somebody has to wait for
 is estimated by the pace of the pictures before; where that is too long, the request is refused at once, and told when
@@ -14,27 +14,38 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
+from attrs import field, frozen
+from attrs.validators import ge, gt, optional
 
 from face_async.errors import ReturnCode
-from face_async.images.machine import memory_limit, processors
+from face_async.images.machine import processors
 from face_async.server.recognition import MAX_PIXELS
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 T = TypeVar("T")
-
-MAX_WAITING = 1_000
-"""Pictures that wait."""
-
-MAX_WAIT = 10.0
-"""Seconds that a request may have to wait: less than clients wait for an answer."""
 
 _FIXED_PIXELS = 1_000_000  # that looking at any picture takes as much time as decoding these
 _FIRST_PACE = 0.01  # seconds for as many pixels, until pictures have been looked at
 _ADAPTION = 0.2  # how much the newest picture counts in the pace
-_MEMORY_PART = 8  # which part of the memory the files of waiting pictures may take
+
+
+@frozen
+class RequestLimits:
+    """What the requests under way may take together in one process; beyond it they get code 15, with Retry-After.
+
+    Attributes:
+        max_waiting: Pictures that wait for recognition, 0 or more.
+        max_wait: Seconds that a picture may have to wait, more than 0: less than clients wait for an answer.
+        max_body_bytes: Bytes of all bodies, and of pictures that are fetched for them, 1 or more; one body alone may
+            have more. None: :func:`~face_async.server.bounds.bodies.most_body_bytes`.
+    """
+
+    max_waiting: int = field(default=1_000, validator=ge(0))
+    max_wait: float = field(default=10.0, validator=gt(0))
+    max_body_bytes: int | None = field(default=None, validator=optional(ge(1)))
 
 
 def _count_nothing(_more: int) -> None:
@@ -47,34 +58,27 @@ class RecognitionQueue:
     It belongs to one event loop.
 
     Args:
-        max_waiting: Pictures that may wait.
-        max_wait: Seconds that a request may have to wait.
+        limits: How many pictures may wait, and how long.
         on_waiting: Called with 1 for a picture that has to wait, and with -1 once it does not wait any more.
     """
 
     def __init__(
-        self,
-        *,
-        max_waiting: int = MAX_WAITING,
-        max_wait: float = MAX_WAIT,
-        on_waiting: Callable[[int], object] | None = None,
+        self, limits: RequestLimits = RequestLimits(), *, on_waiting: Callable[[int], object] | None = None
     ) -> None:
         self._on_waiting: Callable[[int], object] = on_waiting or _count_nothing
-        self._max_waiting = max_waiting
-        self._max_wait = max_wait
-        self._max_bytes = memory_limit() // _MEMORY_PART
+        self._max_waiting = limits.max_waiting
+        self._max_wait = limits.max_wait
         self._threads = anyio.CapacityLimiter(processors())
         self._waiting: OrderedDict[anyio.Event, int] = OrderedDict()  # and their pixels
-        self._bytes = 0  # of waiting files
         self._running = 0
         self._pixels = 0  # of pictures that are being looked at
         self._pace = _FIRST_PACE / _FIXED_PIXELS  # seconds a pixel
 
-    def require_room(self, contents: Sequence[bytes]) -> None:
+    def require_room(self, count: int) -> None:
         """Refuse a request that would have to wait for too long.
 
         Args:
-            contents: The pictures of the request, which may themselves take as long as they do.
+            count: The pictures of the request, which may themselves take as long as they do.
 
         Raises:
             Refusal: 15, with the seconds after which there may be room.
@@ -82,11 +86,7 @@ class RecognitionQueue:
         if not self._waiting:
             return
         expected = self._expected_wait()
-        if (
-            len(self._waiting) + len(contents) > self._max_waiting
-            or self._bytes + sum(map(len, contents)) > self._max_bytes
-            or expected > self._max_wait
-        ):
+        if len(self._waiting) + count > self._max_waiting or expected > self._max_wait:
             raise self._refusal(expected)
 
     async def run(self, look: Callable[[bytes], T], content: bytes, *, pixels: int, waits: bool = False) -> T:
@@ -101,20 +101,19 @@ class RecognitionQueue:
         Raises:
             Refusal: 15 when its turn does not come in time, or what ``look`` raises.
         """
-        await self._enter(pixels, len(content), waits=waits)
+        await self._enter(pixels, waits=waits)
         began = time.perf_counter()
         try:
             return await anyio.to_thread.run_sync(look, content, limiter=self._threads)
         finally:
             self._leave(pixels, time.perf_counter() - began)
 
-    async def _enter(self, pixels: int, size: int, *, waits: bool) -> None:
+    async def _enter(self, pixels: int, *, waits: bool) -> None:
         if not self._waiting and self._fits(pixels):
             self._begin(pixels)
             return
         turn = anyio.Event()
         self._waiting[turn] = pixels
-        self._bytes += size
         self._on_waiting(1)
         try:
             with anyio.move_on_after(None if waits else self._max_wait):
@@ -125,7 +124,6 @@ class RecognitionQueue:
             raise
         finally:
             self._waiting.pop(turn, None)
-            self._bytes -= size
             self._on_waiting(-1)
             self._call_next()
         if not turn.is_set():

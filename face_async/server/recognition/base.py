@@ -103,7 +103,8 @@ def decode_or_refuse(content: bytes, *, longest_side: int | None = None, area: i
 
     Raises:
         Refusal: -1300 for no bytes at all, -1400 for anything but JPEG, PNG, BMP and WebP, -1102 for a picture that is
-            damaged, breaks off, or has more than :data:`~face_async.images.decoding.MAX_PIXELS`.
+            damaged, breaks off, or has more than :data:`~face_async.images.decoding.MAX_PIXELS`, or takes more memory
+            than :data:`~face_async.images.decoding.MAX_BYTES`.
     """
     if not content:
         raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)

@@ -70,12 +70,15 @@ class Form:
     pictures: Mapping[str, list[bytes]] = field(factory=dict[str, list[bytes]])
 
 
-async def read_form(request: Request, max_bytes: int, *, strict: bool = False) -> Form:
+async def read_form(
+    request: Request, max_bytes: int, *, strict: bool = False, take: Callable[[int], object] = lambda _: None
+) -> Form:
     """Read a request's body.
 
     Args:
         request: The request.
         max_bytes: The most bytes that are taken.
+        take: Called with the size of each piece of the body that is kept.
         strict: Whether JSON must be labeled as such, and must hold no pictures.
 
     Raises:
@@ -85,15 +88,15 @@ async def read_form(request: Request, max_bytes: int, *, strict: bool = False) -
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type == _JSON or (media_type in _MISLABELED_JSON and not strict):
-        return await _read_json(request, max_bytes, strict=strict)
+        return await _read_json(request, max_bytes, take, strict=strict)
     if media_type == b"multipart/form-data":
-        return await _read_multipart(request, options.get(b"boundary", b""), max_bytes)
+        return await _read_multipart(request, options.get(b"boundary", b""), max_bytes, take)
     raise Refusal(ReturnCode.BAD_REQUEST)
 
 
-async def _read_json(request: Request, max_bytes: int, *, strict: bool) -> Form:
+async def _read_json(request: Request, max_bytes: int, take: Callable[[int], object], *, strict: bool) -> Form:
     body = bytearray()
-    await _pour(request, max_bytes, body.extend)
+    await _pour(request, max_bytes, take, body.extend)
     try:
         sent: object = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # bad UTF-8, bad JSON, numbers of 5,000 digits, 100,000 brackets
@@ -131,7 +134,7 @@ def _picture(text: object) -> bytes:
         raise Refusal(ReturnCode.PARAMETER_INVALID) from None
 
 
-async def _read_multipart(request: Request, boundary: bytes, max_bytes: int) -> Form:
+async def _read_multipart(request: Request, boundary: bytes, max_bytes: int, take: Callable[[int], object]) -> Form:
     if not boundary:
         raise Refusal(ReturnCode.BAD_REQUEST)
     parts = _Parts()
@@ -139,11 +142,13 @@ async def _read_multipart(request: Request, boundary: bytes, max_bytes: int) -> 
         parser = parts.parser(boundary)
     except FormParserError:  # a boundary longer than any client's
         raise Refusal(ReturnCode.BAD_REQUEST) from None
-    await _pour(request, max_bytes, parser.write)
+    await _pour(request, max_bytes, take, parser.write)
     return parts.form()
 
 
-async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], object]) -> None:
+async def _pour(
+    request: Request, max_bytes: int, take: Callable[[int], object], write: Callable[[bytes], object]
+) -> None:
     """Pass the body to ``write`` as it arrives, at most ``max_bytes`` of it.
 
     After a refusal the body is still read up to a limit, since many clients send all of it before they read the answer.
@@ -165,6 +170,7 @@ async def _pour(request: Request, max_bytes: int, write: Callable[[bytes], objec
         if size > max_bytes:
             problem = problem or Refusal(ReturnCode.REQUEST_TOO_LARGE)
             continue
+        take(len(chunk))
         for start in range(0, len(chunk), _SLICE):
             problem = problem or _written(write, chunk[start : start + _SLICE])
             await turn.yield_if_long()

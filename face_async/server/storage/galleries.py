@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING
@@ -11,13 +10,8 @@ from face_async.images import machine
 from face_async.server.storage.gallery import BLOCK_ROWS, Gallery
 
 if TYPE_CHECKING:
-    import sqlite3
-
-    from face_async.server.storage.database import Database
+    from face_async.server.storage.base import Engine, Transaction
     from face_async.server.storage.gallery import FaceRow
-
-KEPT_VERSIONS = 10_000
-"""Changes of a group that the database remembers; a gallery that is further behind is loaded anew."""
 
 _LOADS_AT_ONCE = 2  # each takes the memory of a gallery before another one is dropped for it
 
@@ -47,7 +41,7 @@ class Galleries:
             two more are in memory while they are loaded.
     """
 
-    def __init__(self, database: Database, max_bytes: int) -> None:
+    def __init__(self, database: Engine, max_bytes: int) -> None:
         self._database = database
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -97,40 +91,17 @@ class Galleries:
             # Fewer than there should be: it is too far behind, or an earlier release has written without a log.
             if db.execute(_CHANGES, since).fetchone()[0] != version - gallery.version:
                 return None
-            changed = [face for (face,) in db.execute(_CHANGED, since)]
+            changed = [face for (face,) in db.execute(_CHANGED, since).fetchall()]
             present: list[FaceRow] = db.execute(_PRESENT_OF_CHANGED, (group, recognizer, *since)).fetchall()
         return gallery.followed(version, changed, present)
 
     def _loaded(self, key: tuple[int, str]) -> Gallery:
         with self._loads, self._database.reading() as db:
             gallery = Gallery(_version(db, key[0]))
-            rows = db.execute(_PRESENT, key)
-            while block := rows.fetchmany(BLOCK_ROWS):
+            for block in db.blocks(_PRESENT, key, BLOCK_ROWS):
                 gallery = gallery.extended(block)
         return gallery
 
 
-def _version(db: sqlite3.Connection, group: int) -> int:
+def _version(db: Transaction, group: int) -> int:
     return int(db.execute("SELECT version FROM groups WHERE id = ?", (group,)).fetchone()[0])
-
-
-def log_moves(db: sqlite3.Connection, groups: list[int], faces: list[int]) -> None:
-    """Note, in the transaction that moves their person, that faces came to or went from these groups."""
-    _log(db, "SELECT value FROM json_each(?)", json.dumps(groups), faces)
-
-
-def log_changes(db: sqlite3.Connection, person: int, faces: list[int]) -> None:
-    """Note, in the transaction that adds or deletes them, that faces came to or went from all groups of a person."""
-    _log(db, "SELECT grp FROM memberships WHERE person = ?", person, faces)
-
-
-def _log(db: sqlite3.Connection, groups: str, value: object, faces: list[int]) -> None:
-    if not faces:
-        return
-    versions = db.execute(
-        f"UPDATE groups SET version = version + 1 WHERE id IN ({groups}) RETURNING id, version",  # noqa: S608 - constants
-        (value,),
-    ).fetchall()
-    for group, version in versions:
-        db.executemany("INSERT INTO changes VALUES (?, ?, ?)", [(group, version, face) for face in faces])
-        db.execute("DELETE FROM changes WHERE grp = ? AND version <= ?", (group, version - KEPT_VERSIONS))

@@ -6,46 +6,29 @@ import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
 
 from face_async.errors import ReturnCode
 from face_async.server.recognition import DUPLICATE_SIMILARITY
 from face_async.server.refusal import Refusal
+from face_async.server.storage.base import Match
 from face_async.server.storage.gallery import EMBEDDING_DTYPE
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from face_async.server.recognition import Face, Recognizer
+    from face_async.server.storage.base import Transaction
     from face_async.server.storage.ranking import RankedFace
 
 FACE_COLUMNS = ("x", "y", "width", "height", "gender", "age", "expression", "glass", "pitch", "yaw", "roll")
-
-_INSERT_FACE = (
-    f"INSERT INTO faces (id, face_id, person, tag, {', '.join(FACE_COLUMNS)}, recognizer, embedding) "  # noqa: S608 - constants
-    f"VALUES ({', '.join('?' * (len(FACE_COLUMNS) + 6))})"
-)
-
-_NEXT_FACE = "UPDATE last_face SET id = max(id, (SELECT coalesce(max(faces.id), 0) FROM faces)) + 1 RETURNING id"
-
-
-@frozen
-class Match:
-    """A person whom a picture may show, by the face of theirs that is most like it (Spec: 2.12, IdentifyItem)."""
-
-    person_id: str
-    face_id: str
-    confidence: float
-    tag: str
 
 
 class KnownFaces:
     """A person's faces, to tell whether another one is almost the same."""
 
-    def __init__(self, db: sqlite3.Connection, person: int, recognizer: Recognizer) -> None:
+    def __init__(self, db: Transaction, person: int, recognizer: Recognizer) -> None:
         self._face_ids, embeddings = embeddings_of(db, person, recognizer)
         self._embeddings = list(embeddings)
         self._recognizer = recognizer
@@ -64,26 +47,50 @@ class KnownFaces:
         return self._face_ids[nearest] if similarities[nearest] >= DUPLICATE_SIMILARITY else None
 
 
-def texts(db: sqlite3.Connection, query: str, *values: object) -> list[str]:
+def texts(db: Transaction, query: str, *values: object) -> list[str]:
     """Return the first column of a query's rows."""
-    return [value for (value,) in db.execute(query, values)]
+    return [value for (value,) in db.execute(query, values).fetchall()]
 
 
-def person_key(db: sqlite3.Connection, appid: str, person_id: str) -> int:
+def person_key(db: Transaction, appid: str, person_id: str) -> int:
     """Return a person's integer key. -1303 when there is none."""
-    row = db.execute("SELECT id FROM persons WHERE appid = ? AND person_id = ?", (appid, person_id)).fetchone()
+    return _person_key(db, appid, person_id, "")
+
+
+def locked_person_key(db: Transaction, appid: str, person_id: str) -> int:
+    """Return a person's integer key, and let nobody else change the person until the transaction ends.
+
+    Whoever changes a person does so first of all, before rows that several persons share. -1303 when there is none.
+    """
+    return _person_key(db, appid, person_id, db.for_update)
+
+
+def _person_key(db: Transaction, appid: str, person_id: str, lock: str) -> int:
+    query = f"SELECT id FROM persons WHERE appid = ? AND person_id = ?{lock}"  # noqa: S608 - a constant
+    row = db.execute(query, (appid, person_id)).fetchone()
     if row is None:
         raise Refusal(ReturnCode.ERROR_PERSON_NOT_EXISTED)
     return int(row[0])
 
 
-def require_new(db: sqlite3.Connection, appid: str, person_id: str) -> None:
+def insert_person(db: Transaction, appid: str, person_id: str, name: str, tag: str) -> int:
+    """Create a person; return the integer key. -1302 when the person exists."""
+    row = db.execute(
+        "INSERT INTO persons (appid, person_id, name, tag) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+        (appid, person_id, name, tag),
+    ).fetchone()
+    if row is None:
+        raise Refusal(ReturnCode.ERROR_PERSON_EXISTED)
+    return int(row[0])
+
+
+def require_new(db: Transaction, appid: str, person_id: str) -> None:
     """Refuse with -1302 when the person exists."""
     if db.execute("SELECT 1 FROM persons WHERE appid = ? AND person_id = ?", (appid, person_id)).fetchone():
         raise Refusal(ReturnCode.ERROR_PERSON_EXISTED)
 
 
-def group_key(db: sqlite3.Connection, appid: str, group_id: str) -> tuple[int, int]:
+def group_key(db: Transaction, appid: str, group_id: str) -> tuple[int, int]:
     """Return a group's integer key and its version. -1306 when there is none."""
     row = db.execute("SELECT id, version FROM groups WHERE appid = ? AND group_id = ?", (appid, group_id)).fetchone()
     if row is None:
@@ -91,47 +98,65 @@ def group_key(db: sqlite3.Connection, appid: str, group_id: str) -> tuple[int, i
     return int(row[0]), int(row[1])
 
 
-def group_made(db: sqlite3.Connection, appid: str, group_id: str) -> int:
-    """Return a group's integer key; the group is made when there is none."""
-    db.execute("INSERT OR IGNORE INTO groups (appid, group_id) VALUES (?, ?)", (appid, group_id))
-    return group_key(db, appid, group_id)[0]
-
-
-def require_room_for_groups(db: sqlite3.Connection, appid: str, group_ids: Sequence[str], max_groups: int) -> None:
-    """Refuse with -1311 when those of the groups that are new would be too many."""
-    existing = "SELECT count(*) FROM groups WHERE appid = ? AND group_id = ?"
-    new = sum(db.execute(existing, (appid, group_id)).fetchone()[0] == 0 for group_id in set(group_ids))
-    if new:
+def groups_made(db: Transaction, appid: str, group_ids: Sequence[str], max_groups: int) -> list[int]:
+    """Return the integer keys of groups, in order, made if there are none. -1311 when that makes too many."""
+    keys = {group_id: _find_group(db, appid, group_id) for group_id in group_ids}
+    if None in keys.values():
+        db.lock_groups(appid)
         (count,) = db.execute("SELECT count(*) FROM groups WHERE appid = ?", (appid,)).fetchone()
-        if count + new > max_groups:
-            raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
+        for group_id in [group_id for group_id, key in keys.items() if key is None]:
+            keys[group_id] = _find_group(db, appid, group_id)  # somebody may have made it a moment ago
+            if keys[group_id] is None:
+                if count >= max_groups:
+                    raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
+                insert = "INSERT INTO groups (appid, group_id) VALUES (?, ?) RETURNING id"
+                (keys[group_id],) = db.execute(insert, (appid, group_id)).fetchone()
+                count += 1
+    return [key for key in keys.values() if key is not None]
 
 
-def join(db: sqlite3.Connection, group: int, person: int, max_persons: int) -> None:
-    """Put a person into a group. -1310 when it is full."""
-    (count,) = db.execute("SELECT count(*) FROM memberships WHERE grp = ?", (group,)).fetchone()
-    if count >= max_persons:
-        raise Refusal(ReturnCode.ERROR_PERSON_NUM_EXCEED)
-    db.execute("INSERT INTO memberships (grp, person) VALUES (?, ?)", (group, person))
+def _find_group(db: Transaction, appid: str, group_id: str) -> int | None:
+    row = db.execute("SELECT id FROM groups WHERE appid = ? AND group_id = ?", (appid, group_id)).fetchone()
+    return None if row is None else int(row[0])
 
 
-def face_ids_of(db: sqlite3.Connection, person: int) -> list[str]:
+def join(db: Transaction, groups: Sequence[int], person: int, faces: Sequence[int], max_persons: int) -> None:
+    """Put a person who has these faces into groups. -1310 when one of them is full."""
+    for group in groups:
+        db.execute("INSERT INTO memberships (grp, person) VALUES (?, ?)", (group, person))
+    move_all(db, groups, faces, persons=1, max_persons=max_persons)
+
+
+def move_all(
+    db: Transaction, groups: Iterable[int], faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None
+) -> None:
+    """Note that a person's faces, and the person, come to groups or go. -1310 when one is full."""
+    for group in groups if faces or persons else ():
+        db.move(group, faces, persons=persons, max_persons=max_persons)
+
+
+def face_ids_of(db: Transaction, person: int) -> list[str]:
     """Return a person's faces, oldest first."""
     return texts(db, "SELECT face_id FROM faces WHERE person = ? ORDER BY id", person)
 
 
-def face_keys_of(db: sqlite3.Connection, person: int) -> list[int]:
+def face_keys_of(db: Transaction, person: int) -> list[int]:
     """Return the integer keys of a person's faces."""
-    return [key for (key,) in db.execute("SELECT id FROM faces WHERE person = ?", (person,))]
+    return [key for (key,) in db.execute("SELECT id FROM faces WHERE person = ?", (person,)).fetchall()]
 
 
-def group_ids_of(db: sqlite3.Connection, person: int) -> list[str]:
+def group_keys_of(db: Transaction, person: int) -> list[int]:
+    """Return the integer keys of a person's groups."""
+    return [key for (key,) in db.execute("SELECT grp FROM memberships WHERE person = ?", (person,)).fetchall()]
+
+
+def group_ids_of(db: Transaction, person: int) -> list[str]:
     """Return a person's groups, in the order in which they joined them."""
     query = "SELECT group_id FROM groups JOIN memberships ON grp = groups.id WHERE person = ? ORDER BY memberships.id"
     return texts(db, query, person)
 
 
-def require_room(db: sqlite3.Connection, person: int, max_faces: int) -> int:
+def require_room(db: Transaction, person: int, max_faces: int) -> int:
     """Return how many faces a person has. -1309 when they can take no more."""
     (count,) = db.execute("SELECT count(*) FROM faces WHERE person = ?", (person,)).fetchone()
     if count >= max_faces:
@@ -139,17 +164,18 @@ def require_room(db: sqlite3.Connection, person: int, max_faces: int) -> int:
     return int(count)
 
 
-def insert_face(db: sqlite3.Connection, person: int, face: Face, tag: str, recognizer: Recognizer) -> tuple[int, str]:
+def insert_face(db: Transaction, person: int, face: Face, tag: str, recognizer: Recognizer) -> tuple[int, str]:
     """Add a face; return its integer key and its id."""
-    (key,) = db.execute(_NEXT_FACE).fetchone()
     face_id = str(10**18 + secrets.randbelow(9 * 10**18))  # 19 digits, as the service's own
-    values = [getattr(face, column) for column in FACE_COLUMNS]
+    # Engines with types of columns take no truth value for the integer of "glass".
+    values = [+getattr(face, column) for column in FACE_COLUMNS]
     embedding = np.asarray(face.embedding, dtype=EMBEDDING_DTYPE).tobytes()
-    db.execute(_INSERT_FACE, (key, face_id, person, tag, *values, recognizer.name, embedding))
+    columns = ("face_id", "person", "tag", *FACE_COLUMNS, "recognizer", "embedding")
+    key = db.insert_face(columns, (face_id, person, tag, *values, recognizer.name, embedding))
     return key, face_id
 
 
-def embeddings_of(db: sqlite3.Connection, person: int, recognizer: Recognizer) -> tuple[list[str], NDArray[np.float32]]:
+def embeddings_of(db: Transaction, person: int, recognizer: Recognizer) -> tuple[list[str], NDArray[np.float32]]:
     """Return the ids and the embeddings of a person's faces that this recognizer stored, oldest first."""
     rows = db.execute(
         "SELECT face_id, embedding FROM faces WHERE person = ? AND recognizer = ? ORDER BY id",
@@ -159,7 +185,7 @@ def embeddings_of(db: sqlite3.Connection, person: int, recognizer: Recognizer) -
     return [face_id for face_id, _ in rows], joined.reshape(len(rows), -1 if rows else 0)
 
 
-def match_of(db: sqlite3.Connection, face: RankedFace) -> Match | None:
+def match_of(db: Transaction, face: RankedFace) -> Match | None:
     """Return who is meant by a face of a ranking, or None when it has been deleted."""
     row = db.execute(
         "SELECT person_id, face_id, faces.tag FROM faces JOIN persons ON persons.id = faces.person WHERE faces.id = ?",

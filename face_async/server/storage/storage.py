@@ -1,25 +1,19 @@
-"""Groups, persons and faces, kept in SQLite: every effect one transaction, with the service's limits inside it."""
+"""Groups, persons and faces over any engine: every effect one transaction, with the service's limits inside it."""
 
 from __future__ import annotations
 
-import os
-import threading
-from typing import TYPE_CHECKING, Self
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from face_async.errors import ReturnCode
 from face_async.server.refusal import Refusal
 from face_async.server.storage import rows
-from face_async.server.storage.database import MEMORY, Database
-from face_async.server.storage.galleries import Galleries, default_memory, log_changes, log_moves
+from face_async.server.storage.base import Addition, Match, PersonRecord
+from face_async.server.storage.galleries import Galleries, default_memory
 from face_async.server.storage.ranking import best_of_persons, rank
-from face_async.server.storage.schema import dump, load, prepare
-from face_async.server.storage.signatures import UsedSignatures
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     import numpy as np
@@ -27,61 +21,37 @@ if TYPE_CHECKING:
 
     from face_async.limits import ServiceLimits
     from face_async.server.recognition import Face, Recognizer
+    from face_async.server.storage.base import Engine, Transaction
     from face_async.server.storage.gallery import Gallery
+    from face_async.server.storage.signatures import UsedSignatures
+
+T = TypeVar("T")
 
 _RANKINGS = 3  # how often galleries are compared with while those found in them are being deleted
 
 
-@frozen
-class PersonRecord:
-    """What is known of a person, lists in the order of enrollment."""
+class Storage:
+    """The server's memory; safe to use from several threads, and by several processes at once.
 
-    person_id: str
-    name: str
-    tag: str
-    face_ids: list[str]
-    group_ids: list[str]
+    The namespace of persons and groups is the appid; buckets divide nothing. Limits are exact, whoever else writes.
+    Every read sees all that was written before it was asked, by whatever process.
 
-
-@frozen
-class Addition:
-    """What became of one picture: code 0 and the new face's id, or why not.
-
-    With -1312 the ``face_id`` is that of the face which is almost the same; with any other code it is empty.
-    """
-
-    code: ReturnCode
-    face_id: str = ""
-
-
-class Store:
-    """The server's memory; safe to use from several threads, and from several processes on one file.
-
-    The namespace of persons and groups is the appid; buckets divide nothing. Reads do not wait for writes. Writes that
-    wait at the same time share a commit; while another process holds the file's lock, they wait for 10 s at most.
+    Any method may raise :class:`StoreError`: then a read has failed, and an effect may have happened or not. A
+    :class:`Refusal` says that it has not.
 
     Args:
-        path: The database file, made with mode 0600 when it is new; ``":memory:"`` keeps nothing.
+        engine: The database.
         gallery_memory: Bytes that the galleries kept for :meth:`identify` may take, about 600 a face; None: a quarter
             of the machine's memory, or of the container's.
-
-    Raises:
-        StoreError: The file is no store, or one of a newer version.
     """
 
-    def __init__(self, path: str | os.PathLike[str] = MEMORY, *, gallery_memory: int | None = None) -> None:
-        self._path = os.fspath(path)
+    def __init__(self, engine: Engine, *, gallery_memory: int | None = None) -> None:
+        self._database = engine
         self._gallery_memory = default_memory() if gallery_memory is None else gallery_memory
-        self._database = Database(self._path, prepare)
-        self._galleries = Galleries(self._database, self._gallery_memory)
-        self._lock = threading.Lock()
-        self._signatures: UsedSignatures | None = None  # a file that most stores do without
+        self._galleries = Galleries(engine, self._gallery_memory)
 
     def close(self) -> None:
         """Close the database, after the writes that wait; once is enough, twice does no harm."""
-        with self._lock:
-            if self._signatures is not None:
-                self._signatures.close()
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -91,9 +61,6 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"Store({self._path!r})"
 
     # Persons
 
@@ -120,19 +87,12 @@ class Store:
             Refusal: -1302, -1311 or -1310; then nothing is created.
         """
 
-        def work(db: sqlite3.Connection) -> str:
-            rows.require_new(db, appid, person_id)
-            rows.require_room_for_groups(db, appid, group_ids, limits.max_groups_per_appid)
-            person = db.execute(
-                "INSERT INTO persons (appid, person_id, name, tag) VALUES (?, ?, ?, ?)", (appid, person_id, name, tag)
-            ).lastrowid
-            assert person is not None  # noqa: S101 - for the type checker: an INSERT has a row id
-            for group_id in group_ids:
-                rows.join(db, rows.group_made(db, appid, group_id), person, limits.max_persons_per_group)
-            if face is None:
-                return ""
-            key, face_id = rows.insert_face(db, person, face, tag, recognizer)
-            log_changes(db, person, [key])
+        def work(db: Transaction) -> str:
+            person = rows.insert_person(db, appid, person_id, name, tag)
+            groups = rows.groups_made(db, appid, group_ids, limits.max_groups_per_appid)
+            key, face_id = (None, "") if face is None else rows.insert_face(db, person, face, tag, recognizer)
+            faces = [] if key is None else [key]
+            rows.join(db, groups, person, faces, limits.max_persons_per_group)
             return face_id
 
         return self._database.write(work)
@@ -140,18 +100,19 @@ class Store:
     def delete_person(self, appid: str, person_id: str) -> None:
         """Delete a person and their faces; their groups stay, empty or not. -1303 when there is none."""
 
-        def work(db: sqlite3.Connection) -> None:
-            person = rows.person_key(db, appid, person_id)
-            log_changes(db, person, rows.face_keys_of(db, person))
+        def work(db: Transaction) -> None:
+            person = rows.locked_person_key(db, appid, person_id)
+            groups, faces = rows.group_keys_of(db, person), rows.face_keys_of(db, person)
             db.execute("DELETE FROM persons WHERE id = ?", (person,))
+            rows.move_all(db, groups, faces, persons=-1)
 
         self._database.write(work)
 
     def set_info(self, appid: str, person_id: str, *, name: str | None, tag: str | None) -> None:
         """Change a person's name, tag or both; None leaves as is. -1303 when there is none."""
 
-        def work(db: sqlite3.Connection) -> None:
-            person = rows.person_key(db, appid, person_id)
+        def work(db: Transaction) -> None:
+            person = rows.locked_person_key(db, appid, person_id)
             db.execute(
                 "UPDATE persons SET name = coalesce(?, name), tag = coalesce(?, tag) WHERE id = ?", (name, tag, person)
             )
@@ -197,15 +158,12 @@ class Store:
             Refusal: -1303, -1311 or -1310; then nothing is changed.
         """
 
-        def work(db: sqlite3.Connection) -> list[str]:
-            person = rows.person_key(db, appid, person_id)
+        def work(db: Transaction) -> list[str]:
+            person = rows.locked_person_key(db, appid, person_id)
             joined = set(rows.group_ids_of(db, person))
             new = [group_id for group_id in group_ids if group_id not in joined]
-            rows.require_room_for_groups(db, appid, new, limits.max_groups_per_appid)
-            groups = [rows.group_made(db, appid, group_id) for group_id in new]
-            for group in groups:
-                rows.join(db, group, person, limits.max_persons_per_group)
-            log_moves(db, groups, rows.face_keys_of(db, person))
+            groups = rows.groups_made(db, appid, new, limits.max_groups_per_appid)
+            rows.join(db, groups, person, rows.face_keys_of(db, person), limits.max_persons_per_group)
             return new
 
         return self._database.write(work)
@@ -217,14 +175,14 @@ class Store:
             Refusal: -1303, or -1306 when there is no group of one of these names; then nothing is changed.
         """
 
-        def work(db: sqlite3.Connection) -> list[str]:
-            person = rows.person_key(db, appid, person_id)
+        def work(db: Transaction) -> list[str]:
+            person = rows.locked_person_key(db, appid, person_id)
             groups = {group_id: rows.group_key(db, appid, group_id)[0] for group_id in group_ids}
             joined = set(rows.group_ids_of(db, person))
             left = [group_id for group_id in group_ids if group_id in joined]
             for group_id in left:
                 db.execute("DELETE FROM memberships WHERE grp = ? AND person = ?", (groups[group_id], person))
-            log_moves(db, [groups[group_id] for group_id in left], rows.face_keys_of(db, person))
+            rows.move_all(db, [groups[group_id] for group_id in left], rows.face_keys_of(db, person), persons=-1)
             return left
 
         return self._database.write(work)
@@ -252,8 +210,8 @@ class Store:
             Refusal: -1303 or -1309, when the person is gone or was full before the first picture.
         """
 
-        def work(db: sqlite3.Connection) -> list[Addition]:
-            person = rows.person_key(db, appid, person_id)
+        def work(db: Transaction) -> list[Addition]:
+            person = rows.locked_person_key(db, appid, person_id)
             room = max_faces - rows.require_room(db, person, max_faces)
             known = rows.KnownFaces(db, person, recognizer)
             added: list[int] = []
@@ -271,7 +229,7 @@ class Store:
                     known.add(face_id, face)
                     addition = Addition(ReturnCode.OK, face_id)
                 additions.append(addition)
-            log_changes(db, person, added)
+            rows.move_all(db, rows.group_keys_of(db, person), added)
             return additions
 
         return self._database.write(work)
@@ -283,8 +241,8 @@ class Store:
             Refusal: -1303, or -1305 when the person has none of them.
         """
 
-        def work(db: sqlite3.Connection) -> list[str]:
-            person = rows.person_key(db, appid, person_id)
+        def work(db: Transaction) -> list[str]:
+            person = rows.locked_person_key(db, appid, person_id)
             deleted = [
                 row
                 for face_id in face_ids
@@ -294,7 +252,7 @@ class Store:
             ]
             if not deleted:
                 raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
-            log_changes(db, person, [key for key, _ in deleted])
+            rows.move_all(db, rows.group_keys_of(db, person), [key for key, _ in deleted])
             return [face_id for _, face_id in deleted]
 
         return self._database.write(work)
@@ -320,10 +278,10 @@ class Store:
     def count_faces(self) -> dict[str, int]:
         """Return how many faces there are of all appids, by the recognizer that stored them."""
         with self._database.reading() as db:
-            return dict(db.execute("SELECT recognizer, count(*) FROM faces GROUP BY recognizer"))
+            return dict(db.execute("SELECT recognizer, count(*) FROM faces GROUP BY recognizer").fetchall())
 
     def identity(self) -> str:
-        """Return what tells this database from all others; copies of the file have the same."""
+        """Return what tells this database from all others; its copies have the same."""
         with self._database.reading() as db:
             return str(db.execute("SELECT id FROM identity").fetchone()[0])
 
@@ -331,16 +289,16 @@ class Store:
         """Return who stored the oldest and the newest face; to ask all faces would take as long as reading them."""
         with self._database.reading() as db:
             ends = "SELECT min(id) FROM faces UNION SELECT max(id) FROM faces"
-            return {name for (name,) in db.execute(f"SELECT recognizer FROM faces WHERE id IN ({ends})")}  # noqa: S608 - a constant
+            return set(rows.texts(db, f"SELECT recognizer FROM faces WHERE id IN ({ends})"))  # noqa: S608 - a constant
 
     def require_writable(self) -> None:
         """Write something that changes nothing.
 
         Raises:
-            sqlite3.Error: Nothing can be written.
+            StoreError: Nothing can be written.
         """
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Transaction) -> None:
             db.execute("INSERT INTO groups (appid, group_id) VALUES ('', '')")  # no appid is empty
             db.execute("DELETE FROM groups WHERE appid = ''")
 
@@ -359,7 +317,7 @@ class Store:
 
     def identify(
         self, appid: str, group_ids: Sequence[str], probe: NDArray[np.float32], recognizer: Recognizer, top: int
-    ) -> list[rows.Match]:
+    ) -> list[Match]:
         """Return the ``top`` persons of some groups whom a picture is most like, most confident first.
 
         It sees everything that was written before it was called. It takes little memory beside the galleries.
@@ -374,7 +332,7 @@ class Store:
         Raises:
             Refusal: -1306 when there is no such group.
         """
-        matches: list[rows.Match | None] = []
+        matches: list[Match | None] = []
         for _ in range(_RANKINGS):
             galleries = (self._gallery(appid, group_id, recognizer) for group_id in group_ids)
             rankings = [rank(gallery, probe, recognizer, top) for gallery in galleries]
@@ -394,35 +352,20 @@ class Store:
             group, version = rows.group_key(db, appid, group_id)
         return self._galleries.get(group, recognizer.name, version)
 
-    # Signatures
-
-    def used_signatures(self) -> UsedSignatures:
-        """Return the memory of signatures that were used, shared by all processes on this file and those after them.
-
-        It is in a second file beside the database, named the same with ``-signatures`` behind, made at the first call.
-
-        Raises:
-            StoreError: That file cannot be used.
-        """
-        with self._lock:
-            if self._signatures is None:
-                self._signatures = UsedSignatures(self._path)
-            return self._signatures
-
     # The whole
 
-    def snapshot(self) -> bytes:
-        """Return the whole content, for :meth:`restore`; embeddings are biometric data, so keep it as the file."""
-        with self._database.reading() as db:
-            return dump(db)
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """Lend a transaction that sees everything as it is at one moment."""
+        return self._database.reading()
 
-    def restore(self, snapshot: bytes) -> None:
-        """Replace the whole content by that of a snapshot, when no other process uses the file.
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Do ``work`` within a transaction, and return its result once that is committed; it may be called again."""
+        return self._database.write(work)
+
+    def used_signatures(self) -> UsedSignatures:
+        """Return the memory of signatures that were used, shared by all processes on this storage and those after them.
 
         Raises:
-            StoreError: It is no snapshot of a store; nothing is replaced.
+            StoreError: It cannot be used.
         """
-        with self._database.exclusively() as db:
-            load(db, snapshot)
-            # Versions have gone back, and would come again for other galleries.
-            self._galleries = Galleries(self._database, self._gallery_memory)
+        raise NotImplementedError

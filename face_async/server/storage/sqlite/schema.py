@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from typing import TYPE_CHECKING
 
-from face_async.errors import FaceError
+from face_async._version import Migrations
+from face_async.server.storage.base import StoreError
 
-# What each version adds to the one before; what stands here is never changed, since files of all versions are opened.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Lists are in the order of enrollment: the order of the integer keys. A group's version counts the changes of its
 # gallery, whichever process made them.
-_STEPS = (
+MIGRATIONS = Migrations(
     """
 CREATE TABLE groups (
     id INTEGER PRIMARY KEY, appid TEXT NOT NULL, group_id TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 0,
@@ -54,43 +58,52 @@ INSERT INTO identity SELECT lower(hex(randomblob(16)))
 """,
 )
 
-SCHEMA_VERSION = len(_STEPS)
-"""What ``PRAGMA user_version`` says in a database of this layout."""
-
-
-class StoreError(FaceError):
-    """The file cannot be used as a store."""
-
-
-def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Make a new database a store, bring one of an earlier version to this one, or check that it is one.
-
-    Raises:
-        StoreError: It belongs to a newer version of this package, or to something else; it is left as it was.
-        sqlite3.Error: It cannot be read or written.
+SIGNATURE_MIGRATIONS = Migrations(
+    # Files from before there were versions have these tables, too.
     """
-    version = _version(db, path)
-    # Write-ahead log: readers and the writer do not wait for each other.
-    db.execute("PRAGMA journal_mode = WAL")
-    if version < SCHEMA_VERSION:
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            for step in _STEPS[_version(db, path) :]:  # asked again: another process may have been faster
-                for statement in step.split(";"):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+CREATE TABLE IF NOT EXISTS accounts (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, used INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS signatures (
+    account INTEGER NOT NULL, digest BLOB NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (account, digest)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS signatures_by_expiry ON signatures (account, expires)
+""",
+)
+"""The tables of the file of used signatures."""
 
 
-def _version(db: sqlite3.Connection, path: str) -> int:
+def preparing(migrations: Migrations, *, table: str) -> Callable[[sqlite3.Connection, str], None]:
+    """Return what makes the tables of a new database, or brings those of an earlier version to this one.
+
+    ``table`` is one that databases of this kind have. It raises StoreError for a database of a newer version of this
+    package, or of something else, which is left as it was; and sqlite3.Error when it cannot be read or written.
+    """
+
+    def prepare(db: sqlite3.Connection, path: str) -> None:
+        version = _version(db, path, migrations, table)
+        # Write-ahead log: readers and the writer do not wait for each other.
+        db.execute("PRAGMA journal_mode = WAL")
+        if version < migrations.version:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                # Asked again: another process may have been faster.
+                migrations.apply(_version(db, path, migrations, table), db.execute)
+                db.execute(f"PRAGMA user_version = {migrations.version}")
+
+    return prepare
+
+
+def _version(db: sqlite3.Connection, path: str, migrations: Migrations, table: str) -> int:
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} was written by a newer version of face_async (schema {version}, this one knows "
-            f"{SCHEMA_VERSION}): update face_async"
-        )
-    if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+    if refusal := migrations.refusal(path, version):
+        raise StoreError(refusal)
+    tables = {name for (name,) in db.execute("SELECT tbl_name FROM sqlite_master")}
+    if tables and table not in tables:
         raise StoreError(f"{path} is a database of something else: name another file")
     return version
+
+
+prepare = preparing(MIGRATIONS, table="faces")
+prepare_signatures = preparing(SIGNATURE_MIGRATIONS, table="signatures")
 
 
 def dump(db: sqlite3.Connection) -> bytes:

@@ -7,17 +7,19 @@ import os
 import queue
 import sqlite3
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import field, frozen
-
-from face_async.server.storage.schema import StoreError
+from face_async.errors import ReturnCode
+from face_async.server.refusal import Refusal
+from face_async.server.storage import base
+from face_async.server.storage.base import StoreError
+from face_async.server.storage.writes import WriteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from face_async.server.storage.writes import Write
 
 MEMORY = ":memory:"
 """The path of a database that is kept nowhere."""
@@ -29,6 +31,50 @@ _READERS = 8  # connections; reads are short
 _POLL_SECONDS = 0.2  # how often writes that wait for the file's lock are looked at for those that waited too long
 
 T = TypeVar("T")
+
+_NEXT_FACE = "UPDATE last_face SET id = max(id, (SELECT coalesce(max(faces.id), 0) FROM faces)) + 1 RETURNING id"
+
+
+class SqliteTransaction(sqlite3.Connection):
+    """A connection as storages use it. There is one writer at a time, so nothing needs a lock of its own."""
+
+    for_update = ""
+
+    def blocks(self, query: str, parameters: Sequence[object], size: int) -> Iterator[list[Any]]:
+        """Return the rows of a query in lists of so many."""
+        rows = self.execute(query, parameters)
+        while block := rows.fetchmany(size):
+            yield block
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Insert many rows."""
+        places = ", ".join("?" * len(columns))
+        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)  # noqa: S608 - constants
+
+    def keys_were_given(self) -> None:
+        """Do nothing: new keys follow the largest one."""
+
+    def lock_groups(self, appid: str) -> None:
+        """Do nothing: nobody else writes."""
+
+    def insert_face(self, columns: Sequence[str], values: Sequence[object]) -> int:
+        """Insert a face; return its integer key, which no face has had before in files of all versions."""
+        key = int(self.execute(_NEXT_FACE).fetchone()[0])
+        places = ", ".join("?" * len(columns))
+        self.execute(f"INSERT INTO faces (id, {', '.join(columns)}) VALUES (?, {places})", (key, *values))  # noqa: S608 - constants
+        return key
+
+    def move(self, group: int, faces: Sequence[int], *, persons: int = 0, max_persons: int | None = None) -> None:
+        """Note that faces come to a group or go. -1310 when it has more than ``max_persons``."""
+        if persons > 0 and max_persons is not None:
+            (count,) = self.execute("SELECT count(*) FROM memberships WHERE grp = ?", (group,)).fetchone()
+            if count > max_persons:
+                raise Refusal(ReturnCode.ERROR_PERSON_NUM_EXCEED)
+        if faces:
+            raised = "UPDATE groups SET version = version + 1 WHERE id = ? RETURNING version"
+            (version,) = self.execute(raised, (group,)).fetchone()
+            self.executemany("INSERT INTO changes VALUES (?, ?, ?)", [(group, version, face) for face in faces])
+            self.execute("DELETE FROM changes WHERE grp = ? AND version <= ?", (group, version - base.KEPT_VERSIONS))
 
 
 class DatabaseLostError(sqlite3.OperationalError):
@@ -55,8 +101,7 @@ class Database:
         self._file = None if path == MEMORY else Path(path).resolve()
         self._synchronous = synchronous
         self._identity = None if self._file is None else _claimed(self._file, path)
-        self._waiting: deque[_Write[object]] = deque()
-        self._thread = ThreadPoolExecutor(1, "face_async storage")
+        self._queue = WriteQueue[SqliteTransaction](self._work_off, 1)
         self._writer = _Pool(self._open_writer, 1)
         self._reader = self._writer if self._file is None else _Pool(self._open_reader, _READERS)
         try:
@@ -72,82 +117,87 @@ class Database:
 
     def close(self) -> None:
         """Finish the writes that wait, and close; twice does no harm."""
-        self._thread.shutdown()
+        self._queue.close()
         self._reader.close()
         self._writer.close()  # the last: it empties the write-ahead log, which readers may not
 
     @contextlib.contextmanager
-    def reading(self) -> Generator[sqlite3.Connection]:
-        """Lend a connection that sees the database as it is at the first statement, whatever is written meanwhile."""
-        with self._reader.connection() as db:
+    def reading(self) -> Generator[SqliteTransaction]:
+        """Lend a connection that sees the database as it is at the first statement, whatever is written meanwhile.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with _explained(), self._reader.connection() as db:
             db.execute("BEGIN")
             try:
                 yield db
             finally:
                 db.rollback()
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, work: Callable[[SqliteTransaction], T]) -> T:
         """Do ``work`` within a transaction, and return its result once that is committed.
 
         Writes that wait at the same time share a transaction, each in a savepoint of its own: when ``work`` raises,
         only its own changes are undone.
 
         Raises:
-            sqlite3.Error: Nothing was written: the file is locked by another process for :data:`BUSY_SECONDS`, was
+            StoreError: Nothing was written: the file is locked by another process for :data:`BUSY_SECONDS`, was
                 deleted or replaced, or cannot be written.
         """
-        write = _Write(work)
-        self._waiting.append(write)  # type: ignore[arg-type]  # a queue of writes with results of all kinds
-        try:
-            self._thread.submit(self._work_off)
-        except RuntimeError:
-            with contextlib.suppress(ValueError):  # it was taken together with those before it
-                self._waiting.remove(write)  # type: ignore[arg-type]
-                raise sqlite3.ProgrammingError("the database is closed") from None
-        return write.outcome.result()
+        with _explained():
+            return self._queue.wait_for(work)
 
     @contextlib.contextmanager
-    def exclusively(self) -> Generator[sqlite3.Connection]:
+    def exclusively(self) -> Generator[SqliteTransaction]:
         """Lend the connection for writing, outside of any transaction; other writes of this process wait."""
-        with self._writer.connection() as db:
+        with _explained(), self._writer.connection() as db:
             yield db
 
     def _work_off(self) -> None:
-        while self._waiting:
+        waiting = self._queue.waiting
+        while waiting:
             try:
                 with self._writer.connection() as db:
                     self._require_same_file()
                     db.execute("BEGIN IMMEDIATE")
-                    _commit(db, [self._waiting.popleft() for _ in range(len(self._waiting))])
+                    _commit(db, [waiting.popleft() for _ in range(len(waiting))])
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         # The last 8 bits are the primary result code; an error that is none of SQLite's has no code.
         is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-        now = time.monotonic()
+        waiting = self._queue.waiting
+        too_long_ago = time.monotonic() - BUSY_SECONDS
         # They came in the order of their deadlines.
-        while self._waiting and (not is_locked or self._waiting[0].deadline <= now):
-            self._waiting.popleft().outcome.set_exception(error)
+        while waiting and (not is_locked or waiting[0].since <= too_long_ago):
+            waiting.popleft().outcome.set_exception(error)
 
     def _require_same_file(self) -> None:
         if self._file is not None and _identity(self._file) != self._identity:
             raise DatabaseLostError(f"{self.path} was deleted or replaced while it was in use: restart the server")
 
-    def _open_writer(self) -> sqlite3.Connection:
+    def _open_writer(self) -> SqliteTransaction:
         return self._open()
 
-    def _open_reader(self) -> sqlite3.Connection:
+    def _open_reader(self) -> SqliteTransaction:
         db = self._open()
         db.execute("PRAGMA query_only = ON")
         return db
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> SqliteTransaction:
         self._require_same_file()
         # Not "rwc": a file that has just been deleted must not come back empty.
         name = MEMORY if self._file is None else f"{self._file.as_uri()}?mode=rw"
         db = sqlite3.connect(
-            name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256, uri=True
+            name,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            uri=True,
+            factory=SqliteTransaction,
         )
         try:
             db.execute("PRAGMA foreign_keys = ON")
@@ -158,29 +208,28 @@ class Database:
         return db
 
 
-@frozen(eq=False)
-class _Write(Generic[T]):
-    """A write that waits."""
-
-    work: Callable[[sqlite3.Connection], T]
-    outcome: Future[T] = field(factory=Future)
-    deadline: float = field(factory=lambda: time.monotonic() + BUSY_SECONDS)
+@contextlib.contextmanager
+def _explained() -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
 
 
 class _Pool:
     """Connections, opened as they are needed, up to a number; who finds none free waits."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], size: int) -> None:
+    def __init__(self, connect: Callable[[], SqliteTransaction], size: int) -> None:
         self._connect = connect
         self._size = size
         self._is_closed = False
         # The last one used comes first; None stands for one that is not open yet.
-        self._free: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()
+        self._free: queue.LifoQueue[SqliteTransaction | None] = queue.LifoQueue()
         for _ in range(size):
             self._free.put(None)
 
     @contextlib.contextmanager
-    def connection(self) -> Generator[sqlite3.Connection]:
+    def connection(self) -> Generator[SqliteTransaction]:
         db = self._free.get()
         try:
             if self._is_closed:
@@ -199,7 +248,7 @@ class _Pool:
             self._free.put(None)
 
 
-def _commit(db: sqlite3.Connection, writes: list[_Write[object]]) -> None:
+def _commit(db: SqliteTransaction, writes: list[Write[SqliteTransaction, object]]) -> None:
     try:
         outcomes = [_attempt(db, write) for write in writes]
         db.execute("COMMIT")
@@ -217,7 +266,7 @@ def _commit(db: sqlite3.Connection, writes: list[_Write[object]]) -> None:
             write.outcome.set_exception(failure)
 
 
-def _attempt(db: sqlite3.Connection, write: _Write[object]) -> tuple[object, Exception | None]:
+def _attempt(db: SqliteTransaction, write: Write[SqliteTransaction, object]) -> tuple[object, Exception | None]:
     db.execute("SAVEPOINT one")
     try:
         result = write.work(db)

@@ -1,0 +1,100 @@
+"""``copy-db``, ``backup-db``: the local server's database as a whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from face_async.cli.options import DB_VARIABLE, DEFAULT_DB, AsJson, Quiet
+from face_async.cli.output import say_json, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from face_async.server import Storage
+
+DATABASE_HELP = (
+    "The database: a file, created if it is missing, or postgresql://user@host/name "
+    "(its password in PGPASSWORD or ~/.pgpass)."
+)
+
+_SHOWN_EVERY = 100_000  # rows
+
+
+def copy_db(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A file, or the URL of a PostgreSQL database.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Another one, which is new or empty.")],
+    *,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the local server's database: from a file into PostgreSQL, back, or into another one of the kind.
+
+    All groups, persons and faces are copied, or nothing. What a server writes meanwhile is not: stop it before, and
+    start it on the copy.
+    """
+    from face_async.server import copy_storage, open_storage  # noqa: PLC0415 - slow to import, and needs the extra
+
+    check_argument(target)
+    with _opened(source) as origin, open_storage(target) as copy:
+        _report(copy_storage(origin, copy, progress=_progress(quiet=quiet)), quiet=quiet, as_json=as_json)
+
+
+def backup_db(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    *,
+    db: Annotated[
+        str, typer.Option("--db", metavar="PATH_OR_URL", envvar=DB_VARIABLE, help="The database to copy.")
+    ] = str(DEFAULT_DB),
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the local server's database as it is at one moment into a new file, while the server runs.
+
+    The file is a database of its own: serve it with --db, or bring it back into PostgreSQL with copy-db. It has faces
+    in it: keep it as private as the database.
+    """
+    from face_async.server import back_up_storage  # noqa: PLC0415 - as above
+
+    with _opened(db) as origin:
+        _report(back_up_storage(origin, file, progress=_progress(quiet=quiet)), quiet=quiet, as_json=as_json)
+
+
+def check_argument(database: str) -> None:
+    """Refuse the URL of a database with a password in it, unless it comes from the environment.
+
+    Raises:
+        ValueError: There is one.
+    """
+    from face_async.server.storage.names import without_password  # noqa: PLC0415 - as above
+
+    if without_password(database) != database and database != os.environ.get(DB_VARIABLE):
+        raise ValueError("everybody on this machine can read arguments: put the password into PGPASSWORD or ~/.pgpass")
+
+
+def _opened(database: str) -> Storage:
+    from face_async.server import open_storage  # noqa: PLC0415 - as above
+    from face_async.server.storage.names import is_postgres_url  # noqa: PLC0415
+
+    check_argument(database)
+    if not is_postgres_url(database) and not Path(database).exists():
+        raise ValueError(f"{database} is not there")  # it would be made
+    return open_storage(database, gallery_memory=0)
+
+
+def _progress(*, quiet: bool) -> Callable[[str, int], None]:
+    def shown(table: str, count: int) -> None:
+        if count % _SHOWN_EVERY == 0 and not quiet:
+            tell(f"{count:,} {table}")
+
+    return shown
+
+
+def _report(counts: dict[str, int], *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        say_json(counts)
+    elif not quiet:
+        tell(f"copied {counts['persons']:,} persons with {counts['faces']:,} faces in {counts['groups']:,} groups")

@@ -1,0 +1,1 @@
+"""The engine for many processes on many machines: PostgreSQL."""

@@ -1,0 +1,64 @@
+"""The storage for several machines: a PostgreSQL database."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+
+from face_async.server.storage.names import without_password
+from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, store_errors
+from face_async.server.storage.postgres.schema import prepare
+from face_async.server.storage.signatures import UsedSignatures
+from face_async.server.storage.storage import Storage
+
+_READERS, _WRITERS = 6, 3  # connections of a process at most; as many threads write, and more would write less together
+
+
+class PostgresStore(Storage):
+    """A storage in a PostgreSQL database, for several processes on several machines.
+
+    Every process has its own galleries in memory; they follow by the log of changes in the database. A process opens
+    12 connections at most.
+
+    Args:
+        url: ``postgresql://user@host:5432/database``, with what else libpq takes behind a question mark. The password
+            is better in the environment (PGPASSWORD) or in ``~/.pgpass``.
+        gallery_memory: As for :class:`Store`.
+
+    Raises:
+        StoreError: The database cannot be reached, is no store, or is one of a newer version.
+    """
+
+    def __init__(self, url: str, *, gallery_memory: int | None = None) -> None:
+        self._url = url
+        self._name = without_password(url)
+        with store_errors(self._name), psycopg.connect(url, **CONNECTION) as first:
+            configure(first)
+            prepare(first, self._name)
+        super().__init__(
+            PostgresDatabase(url, self._name, readers=_READERS, writers=_WRITERS), gallery_memory=gallery_memory
+        )
+        self._lock = threading.Lock()
+        self._signatures: UsedSignatures | None = None  # connections that most stores do without
+
+    def close(self) -> None:
+        """Close the connections; once is enough, twice does no harm."""
+        with self._lock:
+            if self._signatures is not None:
+                self._signatures.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({self._name!r})"
+
+    def used_signatures(self) -> UsedSignatures:
+        """Return the memory of signatures that were used, shared by all processes on this database.
+
+        What was remembered within the last moments before PostgreSQL itself crashes may be forgotten.
+        """
+        with self._lock:
+            if self._signatures is None:
+                engine = PostgresDatabase(self._url, self._name, readers=1, writers=2, durable=False)
+                self._signatures = UsedSignatures(engine)
+            return self._signatures

@@ -1,0 +1,12 @@
+BEGIN TRANSACTION;
+CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, used INTEGER NOT NULL);
+INSERT INTO "accounts" VALUES(1,'AKID',1);
+CREATE TABLE signatures (
+    account INTEGER NOT NULL, digest BLOB NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (account, digest)
+) WITHOUT ROWID;
+INSERT INTO "signatures" VALUES(1,X'0101010101010101010101010101010101010101',2000000000);
+CREATE INDEX signatures_by_expiry ON signatures (account, expires)
+;
+COMMIT;
+PRAGMA user_version = 0;
+PRAGMA application_id = 0;

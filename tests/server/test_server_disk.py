@@ -1,0 +1,60 @@
+"""A disk that is really full: a file system of a few megabytes, with a server in a process of its own on it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+
+import httpx
+import pytest
+from serverkit import authorization
+from test_server_background import new_person, program
+from timing import PATIENCE
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 3 MB of its own."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, timeout=PATIENCE)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True, timeout=PATIENCE)
+
+
+def fill(path):
+    """Write a file until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4_096)):
+            pass
+
+
+def test_a_full_disk_prints_one_line_and_all_goes_on_once_there_is_room(small_disk, full):
+    """-1200 meanwhile, and reads are answered; 1,000 requests with --full."""
+    with program(small_disk / "faces.db") as (server, base_url):
+        with httpx.Client(base_url=base_url, trust_env=False, timeout=PATIENCE) as client:
+
+            def read(endpoint, **fields):
+                body = {"appid": "123456", "bucket": "test", **fields}
+                answer = client.post(f"/face/{endpoint}", json=body, headers={"Authorization": authorization()})
+                return answer.json()
+
+            assert new_person(client, "ada") == 0
+            fill(small_disk / "filler")
+            codes = [new_person(client, f"p{number}") for number in range(1_000 if full else 100)]
+            assert codes[-1] == -1200
+            assert set(codes) <= {0, -1200}
+            assert read("getinfo", person_id="ada")["code"] == 0
+            (small_disk / "filler").unlink()
+            assert new_person(client, "bob") == 0
+            persons = read("getpersonids", group_id="staff")["data"]["person_ids"]
+            assert len(persons) == 2 + codes.count(0)
+        server.send_signal(signal.SIGTERM)
+        _, printed = server.communicate(timeout=PATIENCE)
+    (line,) = printed.splitlines()
+    assert "newperson: the database failed: database or disk is full" in line
