@@ -39,6 +39,7 @@ class Client(ABC):
     name: ClassVar[str]
     needs: ClassVar[str] = ""
     uvloop: ClassVar[bool] = False
+    tells_times: ClassVar[bool] = False
 
     def __init__(self, base_url: str, in_flight: int) -> None:
         self.base_url = base_url

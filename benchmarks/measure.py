@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calls import Calls
 from clients import PICTURE_URL, Client
 from peers import all_clients
+from processes import peak, resident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MAX_FAILURES = 50
 
@@ -30,12 +32,12 @@ MAX_FAILURES = 50
 class Slice:
     """One slice of work, as long as its order says, and what it cost."""
 
-    def __init__(self, order: dict[str, Any], pictures: list[str]) -> None:
-        self.calls = 0
+    def __init__(self, order: dict[str, Any], items: Iterator[str]) -> None:
+        self.times: list[float] = []
         self._least = order["least"]
         self.failures: list[str] = []
         self._until = time.perf_counter() + order["seconds"] if order["seconds"] else float("inf")
-        self._items = itertools.islice(itertools.cycle(pictures or [PICTURE_URL]), order["calls"] or sys.maxsize)
+        self._items = itertools.islice(items, order["calls"] or sys.maxsize)
 
     def following(self) -> str | None:
         """Return what to send next, None when it is enough."""
@@ -45,9 +47,9 @@ class Slice:
         self._least -= 1
         return next(self._items, None)
 
-    def done(self, seconds: float) -> None:  # noqa: ARG002 - what the clients tell
+    def done(self, seconds: float) -> None:
         """Count a call."""
-        self.calls += 1
+        self.times.append(seconds)
 
     def failed(self, error: Exception) -> None:
         """Count a call that failed."""
@@ -55,32 +57,18 @@ class Slice:
 
     async def run(self, client: Client, kind: str) -> dict[str, Any]:
         """Do the work, and return what it cost."""
-        before, started, memory = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), resident()
+        before, started, memory = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), resident(os.getpid())
         await client.work(kind, self.following, self.done, self.failed)
         after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - started
         return {
-            "calls": self.calls,
+            "calls": len(self.times),
             "failures": len(self.failures),
             "failure": next(iter(self.failures), ""),
             "seconds": seconds,
+            "times": self.times if client.tells_times else [],
             "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            "growth_mb": (peak() - memory) / 2**20,
+            "growth_mb": (peak(os.getpid()) - memory) / 2**20,
         }
-
-
-def peak() -> float:
-    """Return the most memory that was ever resident, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure is inherited from whoever started us
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def resident() -> float:
-    """Return the memory resident now, in bytes; the most ever where the system does not tell."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else peak()
 
 
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
@@ -94,15 +82,21 @@ def stay_on(core: int) -> None:
             os.sched_setaffinity(int(thread.name), CORES if core < 0 else {core})
 
 
+def clients() -> dict[str, type[Client]]:
+    """Return the clients that are compared with each other, and the one that compares servers."""
+    return {**all_clients(), Calls.name: Calls}
+
+
 async def run(job: dict[str, Any]) -> None:
     """Work as standard input orders."""
-    client = all_clients()[job["client"]](job["base_url"], job["in_flight"])
+    client = clients()[job["client"]](job["base_url"], job["in_flight"])
+    items = itertools.cycle(job["pictures"] or [PICTURE_URL])
     loop = asyncio.get_running_loop()
     await client.open()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = json.loads(line)
         stay_on(order["core"])
-        print(json.dumps(await Slice(order, job["pictures"]).run(client, job["kind"])), flush=True)
+        print(json.dumps(await Slice(order, items).run(client, job["kind"])), flush=True)
     os._exit(0)  # as it stands: closing is not measured, and some clients take their time for it
 
 
@@ -113,7 +107,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if all_clients()[job["client"]].uvloop:
+    if clients()[job["client"]].uvloop:
         from uvloop import new_event_loop  # noqa: PLC0415 - optional
 
         factory = new_event_loop

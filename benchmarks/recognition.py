@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from processes import family, resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ def measured(name: str, pictures: Sequence[tuple[str, Path]], seconds: float) ->
     embeddings = np.stack([np.full(length, np.nan, np.float32) if face is None else face.embedding for face in faces])
     rates = {f"rate_{threads}": rate(find, contents, threads, seconds) for threads in (1, 2)}
     stall = max(stalls(find, contents))
-    memory = resident(os.getpid()) + sum(map(resident, children()))
+    memory = sum(map(resident, family(os.getpid()))) / 2**20
     recognizer.close()  # which ends child processes, so that their computing is counted
     used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
@@ -170,21 +171,6 @@ def steps(contents: Sequence[bytes]) -> dict[str, float]:
             timed("embed", lambda: embedder.run(embedding.aligned(image, mesh)))  # noqa: B023
             timed("describe", lambda: (guesser.age(image, mesh), guesser.gender(image, mesh)))  # noqa: B023
     return {step: statistics.median(times) for step, times in spent.items()}
-
-
-def resident(process: int) -> float:
-    """Return the memory of a process in MB, nan where that cannot be known."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
-def children() -> list[int]:
-    """Return the child processes of this one."""
-    tasks = Path("/proc/self/task")
-    return [int(child) for task in tasks.glob("*/children") for child in task.read_text().split()]
 
 
 def pairs(matrix: Any, people: Sequence[str]) -> tuple[Any, Any]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 Key = tuple[str, int, str, bool]
+MB = 2**20
+
+
+def percentile(values: Iterable[float], share: int) -> float:
+    """Return the value that so many percent of the values do not exceed; nan where there is none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)] if ordered else math.nan
 
 
 def tenth(values: Iterable[float]) -> float:
@@ -50,25 +58,25 @@ def tables(rows: Iterable[Mapping[str, Any]]) -> str:
         failed = f"{row['failures']} failed: " if row["failures"] else ""
         groups.setdefault(row["workload"], []).append(
             [
-                str(row["in_flight"]), row["client"], "pinned" if row["pinned"] else "", _number(row["cpu_us"]),
-                _number(row["against_aiohttp"], "x"), _number(row["rate"]),
-                _number(row["growth_mb"]) if "slow" in row["workload"] else "", str(row["slices"]),
-                _number(row["calls"]), (failed + row["failure"])[:60].replace("\n", " ").replace("|", "/"),
+                str(row["in_flight"]), row["client"], "pinned" if row["pinned"] else "", number(row["cpu_us"]),
+                number(row["against_aiohttp"], "x"), number(row["rate"]),
+                number(row["growth_mb"]) if "slow" in row["workload"] else "", str(row["slices"]),
+                number(row["calls"]), (failed + row["failure"])[:60].replace("\n", " ").replace("|", "/"),
             ]
         )  # fmt: skip
-    return "\n\n".join(f"### {workload}\n\n{_table(head, lines)}" for workload, lines in groups.items())
+    return "\n\n".join(f"### {workload}\n\n{table(head, lines)}" for workload, lines in groups.items())
 
 
 def goals_table(goals: Iterable[Mapping[str, Any]]) -> str:
     """Return the list of goals as a table of Markdown."""
     lines = [
         [
-            goal["goal"], goal["what"], *[_number(value, goal["unit"]) for value in goal["measured"]],
+            goal["goal"], goal["what"], *[number(value, goal["unit"]) for value in goal["measured"]],
             _verdict(goal["first"]), _verdict(goal["moonshot"]),
         ]
         for goal in goals
     ]  # fmt: skip
-    return _table(["goal", "what", "unpinned", "pinned", "first", "moonshot"], lines)
+    return table(["goal", "what", "unpinned", "pinned", "first", "moonshot"], lines)
 
 
 def _verdict(bound: Mapping[str, Any] | None) -> str:
@@ -77,7 +85,8 @@ def _verdict(bound: Mapping[str, Any] | None) -> str:
     return f"{bound['bound']}: " + {True: "pass", False: "FAIL", None: "not measured"}[bound["passed"]]
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     rows = [head, ["-" * width for width in widths], *lines]
     return "\n".join(
@@ -85,8 +94,9 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _number(value: float | None, unit: str = "") -> str:
-    if value is None:
+def number(value: float | None, unit: str = "") -> str:
+    """Return a value with about three digits, "-" where there is none."""
+    if value is None or math.isnan(value):
         return "-"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2  # noqa: PLR2004
     return f"{value:,.{digits}f}{unit}"

@@ -8,7 +8,6 @@ tenth of its slices: so other work on the machine, which makes some slices deare
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -23,37 +22,13 @@ from typing import Any
 
 from goals import judge_all
 from peers import all_clients
+from processes import Child, script
 from report import goals_table, summarize, tables, tenth
 from workloads import IMPORTS, OVERHEAD, SETS, Workload, write_pictures
 
-HERE = Path(__file__).resolve().parent
 PACKAGES = "face_async", "httpx", "httptools", "uvloop", "aiohttp", "httpx2", "ry", "wreq", "qcloud_image", "requests"
 IMPORTED = "face_async", "httpx, attrs, cattrs"
 WARM_SLICES, WARM_SECONDS = 2, 0.15
-
-
-class Child:
-    """A program of our own that says a line for every line it hears."""
-
-    def __init__(self, script: str, *arguments: str) -> None:
-        command = [sys.executable, str(HERE / script), *arguments]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)  # noqa: S603 - our own
-
-    def ask(self, line: str = "") -> str:
-        """Say a line if there is one, and return the answer, or raise what the program died of."""
-        with contextlib.suppress(BrokenPipeError):
-            if line:
-                print(line, file=self._process.stdin, flush=True)
-        if self._process.stdout and (said := self._process.stdout.readline()):
-            return said
-        error = self._process.stderr.read().strip() if self._process.stderr else ""
-        raise RuntimeError(error.splitlines()[-1] if error else f"exit code {self._process.wait()}")
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
 
 
 class Bench:
@@ -79,7 +54,7 @@ class Bench:
         kind = workload.latency, workload.slow
         if kind not in self._servers:
             slow = ["--slow"] if workload.slow else []
-            child = Child("server.py", f"--latency={workload.latency}", f"--core={self.server_core}", *slow)
+            child = Child(script("server.py", f"--latency={workload.latency}", f"--core={self.server_core}", *slow))
             self._servers[kind] = child, f"http://127.0.0.1:{child.ask().strip()}"
         return self._servers[kind][1]
 
@@ -97,7 +72,7 @@ class Bench:
             for name in names:
                 path = self.folder / f"{name}.json"
                 path.write_text(json.dumps({**job, "client": name}))
-                children[name] = Child("measure.py", str(path))
+                children[name] = Child(script("measure.py", str(path)))
             if workload.slices > 1:
                 warm = {"seconds": WARM_SECONDS, "least": least, "calls": 0, "core": -1}
                 for _ in range(WARM_SLICES):
@@ -144,7 +119,7 @@ class Bench:
 
     def measure_overhead(self, slices: int) -> None:
         """Measure what this package costs by itself."""
-        child = Child("overhead.py")
+        child = Child(script("overhead.py"))
         try:
             for core in (-1, self.client_core):
                 self.overhead[core >= 0] = json.loads(child.ask(json.dumps({"core": core, "slices": slices})))

@@ -194,3 +194,36 @@ def test_recognition_is_measured_on_a_folder_of_people(tmp_path):
     assert all(row[f"ms_{step}"] > 0 for step in ("decode", "find", "embed", "describe"))
     assert all(f"| {name.replace('_', ' ')} |" in said for name in row)
     assert not has_charts or (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def measured_capacity(out, *options):
+    """What a very short run of the server's benchmark saves."""
+    command = [sys.executable, BENCHMARKS / "capacity.py", "--smoke", "--out", out, *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=10 * PATIENCE)
+    return json.loads((out / "results.json").read_text()), (out / "results.md").read_text()
+
+
+def test_calls_of_the_server_are_measured_beside_one_that_says_hello_and_the_state_before(tmp_path):
+    saved, page = measured_capacity(tmp_path, "--only", "verbs", "--before", BENCHMARKS.parent)
+    rows = {(row["verb"], row["server"]): row for row in saved["verbs"]}
+    assert set(rows) == {(verb, name) for verb in ("getinfo", "identify") for name in ("hello", "now", "before")}
+    for row in rows.values():
+        assert (row["failures"], row["failure"]) == (0, "")
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["calls"] > 0
+        assert row["per_s"] > 0
+    assert rows["identify", "now"]["computed_ms"] > rows["identify", "hello"]["computed_ms"] > 0
+    assert rows["getinfo", "hello"]["of_hello"] == 1
+    assert "| identify |" in page
+
+
+def test_galleries_crowds_and_attacks_are_measured(tmp_path):
+    saved, page = measured_capacity(tmp_path, "--only", "galleries", "crowds", "attacks")
+    (row,) = saved["galleries"]
+    assert (row["faces"], row["server"]) == (100, "now")
+    assert min(row["warm_ms"], row["after_write_ms"], row["newpersons_per_s"], row["resident_mb"]) > 0
+    assert [(400, 0)] == [(row["calls"], row["failed"]) for row in saved["crowds"]]
+    for row in saved["attacks"]:
+        assert row["calls"] > row["failed"] == 0
+        assert row["attack"] in page
+    assert {"pictures_in_one", "half_heads", "tiny_chunks"} == {row["attack"] for row in saved["attacks"]}

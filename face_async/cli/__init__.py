@@ -7,6 +7,7 @@
     recognize.py   verify, compare
     serve.py       serve
     databases.py   copy-db, backup-db
+    deploy.py      deploy-files
     identify/      identify: one picture, some, or folders of them
     enroll/        enroll, merge-journals
     doctor/        doctor, and its checks

@@ -11,6 +11,7 @@ from face_async._version import __version__
 from face_async.cli.databases import backup_db, copy_db
 from face_async.cli.demo.command import demo
 from face_async.cli.demo.draw import draw
+from face_async.cli.deploy import deploy_files
 from face_async.cli.doctor.command import doctor
 from face_async.cli.enroll.command import enroll, merge_journals_command
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
@@ -38,7 +39,7 @@ _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
     "Recognize": (identify, verify, compare),
     "Look around": (groups, persons, faces, info),
     "Change": (delete,),
-    "Databases": (copy_db, backup_db),
+    "Operate": (copy_db, backup_db, deploy_files),
 }
 
 for _title, _commands in _FAMILIES.items():

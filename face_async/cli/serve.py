@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import enum
 import shlex
-from typing import Annotated
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from face_async.cli.databases import DATABASE_HELP, check_argument
 from face_async.cli.options import (
+    ACCOUNTS_VARIABLE,
     ALLOW_ORIGIN_VARIABLE,
     DB_VARIABLE,
     DEFAULT_DB,
@@ -18,6 +21,18 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
+
+if TYPE_CHECKING:
+    from face_async.server import Account, AccountsFile
+
+
+class LogLevel(enum.StrEnum):
+    """From where on the server's log is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def serve_command(
@@ -89,34 +104,54 @@ def serve_command(
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
     ] = None,
+    accounts: Annotated[
+        Path | None,
+        typer.Option(
+            "--accounts",
+            metavar="FILE",
+            envvar=ACCOUNTS_VARIABLE,
+            help="A JSON file of the accounts that exist, which is read again when it has changed.",
+        ),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("--cert", metavar="FILE", help="Speak https, with this certificate (PEM, with chain)."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="The certificate's private key (PEM).")
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", help="What is logged; info: every call, warning: refused signatures.")
+    ] = LogLevel.WARNING,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Write each entry of the log as a line of JSON.")
+    ] = False,
 ) -> None:
     """Run the local server until Ctrl-C, and print the environment that uses it.
 
     The account is that of the environment: FACE_ASYNC_APPID, FACE_ASYNC_BUCKET, FACE_ASYNC_SECRET_ID and
-    FACE_ASYNC_SECRET_KEY. Without them a random one is made for this run and printed, ready to paste, and only this
-    machine can reach the server.
+    FACE_ASYNC_SECRET_KEY; or those of --accounts. Without either a random one is made at the first start and kept
+    beside the database; it is printed, ready to paste, and only this machine can reach the server.
     """
-    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
-    from face_async.server import Account, ConnectionLimits, ServerSettings, serve_workers  # noqa: PLC0415
+    from face_async.server import Certificate, ConnectionLimits, ServerSettings, serve_workers  # noqa: PLC0415 - slow
     from face_async.server import serve as run  # noqa: PLC0415
+    from face_async.server.operations.logs import configure_logs  # noqa: PLC0415
     from face_async.server.storage.names import without_password  # noqa: PLC0415
 
     check_argument(db)
-    configured = ProjectAccess.from_env()
-    if configured is None and not is_loopback(host):
-        raise ValueError(f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)} first")
-    project = configured or ProjectAccess(LOCAL_APPID, LOCAL_BUCKET, random_credentials())
-
-    def announce(base_url: str) -> None:
-        environment = {BASE_URL_VARIABLE: base_url} if configured else project.environment(base_url)
-        for name, value in environment.items():
-            say(f"export {name}={shlex.quote(value)}")
-        by = "" if workers == 1 else f" by {workers} processes"
-        tell(f"serving {without_password(db)} on {base_url}{by}; Ctrl-C stops it")
-
+    if (cert is None) != (key is None):
+        raise ValueError("--cert and --key go together: name both files")
+    certificate = Certificate(cert, key) if cert and key else None
+    is_named = accounts is not None or ProjectAccess.from_env() is not None
+    if not is_named and not is_loopback(host):
+        raise ValueError(
+            f"{host} can be reached from elsewhere: set {', '.join(ACCOUNT_VARIABLES)}, or name --accounts"
+        )
+    log = partial(configure_logs, log_level.value, json_lines=log_json)
+    log()  # instead of one short line each
     settings = ServerSettings(
         db,
-        (Account(project.appid, (project.bucket,), project.credentials),),
+        _accounts(accounts, db),
         recognizer=recognizer.value,
         replay_protection=replay_protection,
         strict=strict,
@@ -126,18 +161,53 @@ def serve_command(
         url_allow_list=tuple(allow_url or ()),
     )
     limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
+
+    def announce(base_url: str) -> None:
+        shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(settings.accounts, base_url)
+        for name, value in shown.items():
+            say(f"export {name}={shlex.quote(value)}")
+        where = base_url if is_loopback(host) else f"{host}, on this machine {base_url}"
+        by = "" if workers == 1 else f" by {workers} processes"
+        tell(f"serving {without_password(db)} on {where}{by}; Ctrl-C stops it")
+
     if workers > 1:
-        log_with_time()
         serve_workers(
-            settings, workers=workers, host=host, port=port, limits=limits, on_ready=announce, on_start=log_with_time
+            settings,
+            workers=workers,
+            host=host,
+            port=port,
+            limits=limits,
+            certificate=certificate,
+            on_ready=announce,
+            on_start=log,
         )
     else:
         with settings.serving() as app:
-            log_with_time()
-            run(app, host=host, port=port, limits=limits, on_ready=announce)
+            run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce)
     tell("stopped")
 
 
-def log_with_time() -> None:
-    """Let the server's log tell the time; instead of one short line each, as other commands say it."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", force=True)
+def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:
+    """Return the accounts that exist: a file's, the environment's, or the one that was made up for the database."""
+    from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
+    from face_async.server import Account, AccountsFile, open_storage  # noqa: PLC0415
+    from face_async.server.operations.accounts import kept_accounts  # noqa: PLC0415
+    from face_async.server.storage.names import is_postgres_url  # noqa: PLC0415
+    from face_async.server.storage.sqlite.database import MEMORY  # noqa: PLC0415
+
+    project = ProjectAccess.from_env()
+    if file is None and project is not None:
+        return (Account(project.appid, (project.bucket,), project.credentials),)
+    made_up = Account(LOCAL_APPID, (LOCAL_BUCKET,), random_credentials())
+    if file is None and (db == MEMORY or is_postgres_url(db)):
+        return (made_up,)
+    if file is None:
+        with open_storage(db, gallery_memory=0):
+            pass  # what is no storage gets no account
+    return AccountsFile(file or kept_accounts(Path(db), made_up))
+
+
+def _environment(accounts: AccountsFile | tuple[Account, ...], base_url: str) -> dict[str, str]:
+    """Return the environment that leads to the first of the accounts."""
+    first = (accounts if isinstance(accounts, tuple) else accounts.current())[0]
+    return ProjectAccess(first.appid, first.buckets[0], first.credentials).environment(base_url)

@@ -5,11 +5,12 @@ Needs the extra ``server``; the extra ``recognition`` adds real face recognition
 
 from face_async.limits import ServiceLimits
 from face_async.server.app import create_app
-from face_async.server.background import RunningServer, serve, serve_in_background
+from face_async.server.background import Certificate, RunningServer, serve, serve_in_background
 from face_async.server.bounds.admission import RequestLimits
 from face_async.server.bounds.connections import ConnectionLimits
 from face_async.server.faults import Fault, Faults
 from face_async.server.guard import Account
+from face_async.server.operations.accounts import AccountsFile
 from face_async.server.processes import serve_workers
 from face_async.server.recognition import Face, Recognizer, recognizer
 from face_async.server.settings import ServerSettings, create_app_from_env
@@ -21,6 +22,8 @@ from face_async.server.storage.storage import Storage
 
 __all__ = [
     "Account",
+    "AccountsFile",
+    "Certificate",
     "ConnectionLimits",
     "Face",
     "Fault",

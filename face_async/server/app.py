@@ -31,6 +31,10 @@ from face_async.server.fetch import Fetcher
 from face_async.server.guard import Guard
 from face_async.server.handlers import WITHOUT_SESSION_ID, Call
 from face_async.server.later import ALL_HANDLERS
+from face_async.server.operations.accounts import AccountsFile, CurrentGuard
+from face_async.server.operations.calls import CallObserver
+from face_async.server.operations.health import Health
+from face_async.server.operations.routes import operations_routes
 from face_async.server.pictures import FaceFinder
 from face_async.server.refusal import Refusal
 from face_async.server.request.cors import Cors, check_origins
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
 
     from face_async.server.faults import Faults
     from face_async.server.guard import Account
+    from face_async.server.operations.calls import CallRecord
+    from face_async.server.operations.metrics import Metrics
     from face_async.server.recognition import Recognizer
     from face_async.server.storage.storage import Storage
     from face_async.signature import Credentials
@@ -62,7 +68,7 @@ logger = logging.getLogger("face_async.server")
 def create_app(
     store: Storage,
     *,
-    credentials: Credentials | Sequence[Account],
+    credentials: Credentials | Sequence[Account] | AccountsFile,
     limits: ServiceLimits = ServiceLimits(),
     request_limits: RequestLimits = RequestLimits(),
     recognizer: str | Recognizer = "auto",
@@ -71,15 +77,17 @@ def create_app(
     strict: bool = False,
     url_allow_list: Iterable[str] = (),
     allow_origins: Iterable[str] = (),
+    metrics: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Return the face recognition service as an ASGI application; it runs on asyncio and on trio.
 
-    It needs no lifespan events, and may be served by several event loops at once.
+    It needs no lifespan events, and may be served by several event loops at once. Beside the endpoints, ``GET /health``
+    tells whether it can do its work (HTTP status 200, else 503), and ``/health/live`` whether it runs at all.
 
     Args:
         store: The storage (:func:`open_storage`); whoever opened it closes it, after the last request.
-        credentials: One key that is good for every appid and bucket, or the accounts that exist.
+        credentials: One key that is good for every appid and bucket, the accounts that exist, or a file of them.
         limits: The service's limits.
         request_limits: What requests under way may take together.
         recognizer: What compares faces: ``"faces"``, ``"fingerprint"``, ``"auto"`` (faces where it is installed)
@@ -95,6 +103,8 @@ def create_app(
             hand-written programs are taken, too. :mod:`face_async.server.handlers` says what that concerns.
         allow_origins: Origins whose web pages may call the server, such as ``"https://example.com"``; ``"*"`` is all.
             Empty: browsers let no page of another origin do so.
+        metrics: Whether ``/metrics`` tells Prometheus how many calls there were, and how long they took
+            (:mod:`face_async.server.operations.metrics`).
         clock: Unix time in seconds.
 
     Raises:
@@ -104,14 +114,21 @@ def create_app(
     """
     clock = clock if faults is None else faults.skewed(clock)
     fetcher = Fetcher(url_allow_list, max_bytes=limits.max_request_bytes)
-    guard = Guard(credentials, used=store.used_signatures() if replay_protection else None, strict=strict, clock=clock)
+    used = store.used_signatures() if replay_protection else None
+
+    def guarding(keys: Credentials | Sequence[Account]) -> Guard:
+        return Guard(keys, used=used, strict=strict, clock=clock)
+
+    guard = _current(credentials, guarding)
     chosen = recognition.recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     if others := store.recognizers() - {chosen.name}:
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
-    finder = FaceFinder(chosen, fetcher, request_limits)
-    endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity())
+    counted = _metrics(store) if metrics else None
+    finder = FaceFinder(chosen, fetcher, request_limits, on_waiting=counted.waiting if counted else None)
+    endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity(), CallObserver(counted))
     routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
+    routes += operations_routes(Health(store.require_writable, chosen), counted)
     middleware = [Middleware(_Dated, clock=clock), Middleware(Targets)]
     if origins := tuple(allow_origins):
         middleware.append(Middleware(Cors, origins=check_origins(origins)))
@@ -121,17 +138,34 @@ def create_app(
     return app
 
 
+def _current(
+    credentials: Credentials | Sequence[Account] | AccountsFile,
+    make: Callable[[Credentials | Sequence[Account]], Guard],
+) -> Callable[[], Guard]:
+    if isinstance(credentials, AccountsFile):
+        return CurrentGuard(credentials, make)
+    guard = make(credentials)
+    return lambda: guard
+
+
+def _metrics(store: Storage) -> Metrics:
+    from face_async.server.operations.metrics import Metrics  # noqa: PLC0415 - slow to import
+
+    return Metrics(store.count_faces)
+
+
 @frozen
 class Endpoints:
     """The endpoints of one application, and what they share."""
 
     store: Storage
-    guard: Guard
+    guard: Callable[[], Guard]
     finder: FaceFinder
     limits: ServiceLimits
     faults: Faults | None
     strict: bool
     identity: str
+    observer: CallObserver
     failures: FailureLog = field(factory=FailureLog)
     # An application may be served by several event loops.
     _bodies: RunVar[BodyMemory] = field(factory=lambda: RunVar("face_async.server.bodies"))
@@ -142,17 +176,21 @@ class Endpoints:
         async def answer(request: Request) -> Response:
             session_id = secrets.token_hex(16)
             session = {} if name in WITHOUT_SESSION_ID else {"session_id": session_id}
-            try:
-                with self._failures_refused(name, session_id):
-                    found = await self._perform(name, request, session_id)
-                    return envelope(ReturnCode.OK, {**found, **session}, headers=self._facts(name))
-            except Refusal as refusal:
-                wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-                return envelope(refusal.code, {**refusal.data, **session}, headers=wait)
-            except ScriptedAnswer as scripted:
-                return scripted.fault.response(session)
-            except ClientDisconnect:
-                return Response(status_code=400)  # for the log; the client has gone
+            address = request.client.host if request.client else ""
+            with self.observer.observe(name, session_id, address) as record:
+                try:
+                    with self._failures_refused(name, session_id):
+                        found = await self._perform(name, request, record)
+                        record.code = ReturnCode.OK
+                        return envelope(ReturnCode.OK, {**found, **session}, headers=self._facts(name))
+                except Refusal as refusal:
+                    record.code = refusal.code
+                    wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+                    return envelope(refusal.code, {**refusal.data, **session}, headers=wait)
+                except ScriptedAnswer as scripted:
+                    return scripted.fault.response(session)
+                except ClientDisconnect:
+                    return Response(status_code=400)  # the client has gone
 
         return answer
 
@@ -160,22 +198,24 @@ class Endpoints:
         # Old clients read no headers; and only who has signed a request gets them.
         return {DATABASE_HEADER: self.identity} if name == "getgroupids" else {}
 
-    async def _perform(self, name: str, request: Request, session_id: str) -> dict[str, object]:
+    async def _perform(self, name: str, request: Request, record: CallRecord) -> dict[str, object]:
         # The signature is checked before a byte of the body is read.
-        signature = await self.guard.admit(request.headers.get("authorization", ""))
+        guard = self.guard()
+        signature = await guard.admit(request.headers.get("authorization", ""))
         with self._loop_bodies().held() as body:
             with body.arriving():
                 most = self.limits.max_request_bytes
                 form = await read_form(request, most, strict=self.strict, take=body.take)
             parameters = Parameters(form, self.limits, self.strict)
             appid, bucket = parameters.target()
-            self.guard.check_target(signature, appid, bucket)
+            guard.check_target(signature, appid, bucket)
+            record.appid = appid
             # A script's effects happen although their caller has gone.
             finder = self.finder.serving(appid, request if self.faults is None else None, body.take)
             call = Call(appid, parameters, self.store, finder, self.limits)
 
             async def handle(call: Call) -> dict[str, object]:
-                with self._failures_refused(name, session_id):
+                with self._failures_refused(name, record.session_id):
                     return await ALL_HANDLERS[name](call)
 
             return await (handle(call) if self.faults is None else self.faults.perform(name, handle, call))

@@ -19,6 +19,7 @@ from face_async.server.bounds.connections import BoundedConfig, ConnectionLimits
 from face_async.server.faults import AnswerLostError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncGenerator, Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,8 +27,22 @@ if TYPE_CHECKING:
 _BACKLOG = 2_048
 # Longer than clients keep idle connections: uvicorn's 5 would close pooled ones that clients are about to use.
 _KEEP_ALIVE_SECONDS = 75
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is compared with
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
 _servers = Workers("server.background", 40)
+
+
+@frozen
+class Certificate:
+    """What a server proves with, over https, that it is who it says.
+
+    Attributes:
+        chain: A PEM file of the certificate, followed by those between it and a root that clients know.
+        key: A PEM file of its private key, without a passphrase.
+    """
+
+    chain: str | os.PathLike[str]
+    key: str | os.PathLike[str]
 
 
 @frozen
@@ -35,7 +50,7 @@ class RunningServer:
     """A server that accepts requests.
 
     Attributes:
-        base_url: Such as ``"http://127.0.0.1:8600"``.
+        base_url: Where this machine reaches it, such as ``"http://127.0.0.1:8600"``.
         port: The port that it listens on.
     """
 
@@ -45,7 +60,12 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def serve_in_background(
-    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, limits: ConnectionLimits = ConnectionLimits()
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    limits: ConnectionLimits = ConnectionLimits(),
+    certificate: Certificate | None = None,
 ) -> AsyncGenerator[RunningServer]:
     """Serve ``app`` in a thread of its own for as long as the block runs; on asyncio and trio alike.
 
@@ -54,14 +74,15 @@ async def serve_in_background(
         host: Where to listen; loopback unless told otherwise.
         port: The port; 0 takes a free one.
         limits: What connections may take.
+        certificate: What to speak https with; None for http.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be listened on, or the certificate or its key cannot be used.
     """
     with listen(host, port) as listener:
-        running = describe(listener)
+        running = describe(listener, certificate)
         started: Future[None] = Future()
-        server = _Server(app, limits, lambda: started.set_result(None))
+        server = _Server(app, limits, lambda: started.set_result(None), certificate)
         thread = threading.Thread(target=_run, args=(server, listener, started), name="face_async server", daemon=True)
         thread.start()
         try:
@@ -79,6 +100,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8600,
     limits: ConnectionLimits = ConnectionLimits(),
+    certificate: Certificate | None = None,
     on_ready: Callable[[str], object] | None = None,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return; to be called in the main thread.
@@ -91,20 +113,27 @@ def serve(
         host: Where to listen; loopback unless told otherwise.
         port: The port; 0 takes a free one.
         limits: What connections may take. This process is let open more files if they may be more than it has.
-        on_ready: Called with the base URL once requests are accepted.
+        certificate: What to speak https with; None for http.
+        on_ready: Called once requests are accepted, with the base URL at which this machine reaches the server.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be listened on, or the certificate or its key cannot be used.
     """
     raise_file_limit()
     with listen(host, port) as listener:
-        base_url = describe(listener).base_url
-        serve_on(app, listener, limits, lambda: on_ready(base_url) if on_ready else None)
+        base_url = describe(listener, certificate).base_url
+        serve_on(app, listener, limits, certificate, lambda: on_ready(base_url) if on_ready else None)
 
 
-def serve_on(app: ASGIApp, listener: socket.socket, limits: ConnectionLimits, on_ready: Callable[[], object]) -> None:
+def serve_on(
+    app: ASGIApp,
+    listener: socket.socket,
+    limits: ConnectionLimits,
+    certificate: Certificate | None,
+    on_ready: Callable[[], object],
+) -> None:
     """Serve ``app`` on a listening socket as :func:`serve` does."""
-    server = _Server(app, limits, on_ready)
+    server = _Server(app, limits, on_ready, certificate)
     # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
     # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -118,10 +147,16 @@ def serve_on(app: ASGIApp, listener: socket.socket, limits: ConnectionLimits, on
 class _Server(uvicorn.Server):
     """Calls ``on_ready`` when it accepts requests, and takes no longer to stop than the time of grace."""
 
-    def __init__(self, app: ASGIApp, limits: ConnectionLimits, on_ready: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: ConnectionLimits,
+        on_ready: Callable[[], object],
+        certificate: Certificate | None,
+    ) -> None:
         self._connections = Connections(limits)
         self._on_ready = on_ready
-        super().__init__(_config(self._answering(app), self._connections))
+        super().__init__(_config(self._answering(app), self._connections, certificate))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -164,17 +199,21 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     return listener
 
 
-def describe(listener: socket.socket) -> RunningServer:
-    """Return where a listening socket is."""
+def describe(listener: socket.socket, certificate: Certificate | None = None) -> RunningServer:
+    """Return where this machine reaches a listening socket."""
     name: tuple[Any, ...] = listener.getsockname()
-    host, port = str(name[0]), int(name[1])
-    return RunningServer(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", port)
+    # Who listens on all addresses has none of its own that a client could go to.
+    host, port = _LOOPBACK_OF.get(str(name[0]), str(name[0])), int(name[1])
+    scheme = "https" if certificate else "http"
+    return RunningServer(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}", port)
 
 
-def _config(app: ASGIApp, connections: Connections) -> BoundedConfig:
+def _config(app: ASGIApp, connections: Connections, certificate: Certificate | None) -> BoundedConfig:
     return BoundedConfig(
         app,
         connections,
+        ssl_certfile=certificate and certificate.chain,
+        ssl_keyfile=certificate and certificate.key,
         ws="none",
         lifespan="auto",
         log_config=None,  # logging belongs to the program around

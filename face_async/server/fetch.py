@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import httpx
 from attrs import frozen
 
 from face_async.errors import ReturnCode, quoted
+from face_async.server.operations.calls import note_reason
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _OK = 200
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-logger = logging.getLogger("face_async.server")
 
 
 class _Refused(Exception):  # noqa: N818 - becomes a Refusal; its message is for the log
@@ -96,7 +94,7 @@ class Fetcher:
                 return await self._get(target, await self._resolve(target))
         except (_Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             # OSError is also timeouts and unknown names, ValueError a host that cannot be a name.
-            logger.info("a picture was not fetched: %s", str(error) or type(error).__name__)
+            note_reason(f"a picture was not fetched: {str(error) or type(error).__name__}")
             raise Refusal(ReturnCode.ERROR_DOWNLOAD_IMAGE_FAILED) from None
 
     def _parse(self, url: str) -> httpx.URL:

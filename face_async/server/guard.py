@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from face_async.errors import ReturnCode, quoted
+from face_async.server.operations.calls import note_reason
 from face_async.server.refusal import Refusal
 from face_async.server.storage.workers import reads
 from face_async.signature import MAX_LIFETIME, Credentials, Signature, parse, verify_signature
@@ -162,5 +163,13 @@ class Guard:
     def _check_time(self, signature: Signature, now: float) -> None:
         lifetime = signature.expires - signature.signed_at
         longest = MAX_LIFETIME if self._used is None else MAX_ONE_TIME_LIFETIME
-        if not 0 < lifetime <= longest or signature.expires < now or signature.signed_at > now + MAX_CLOCK_LEAD:
-            raise Refusal(ReturnCode.SIGNATURE_EXPIRED)
+        if not 0 < lifetime <= longest:
+            reason = f"its life of {lifetime:,} s is not above 0, and at most {longest:,} s"
+        elif signature.expires < now:
+            reason = f"it expired {now - signature.expires:,.0f} s ago"
+        elif signature.signed_at > now + MAX_CLOCK_LEAD:
+            reason = f"it was signed {signature.signed_at - now:,.0f} s in the future"
+        else:
+            return
+        note_reason(reason)
+        raise Refusal(ReturnCode.SIGNATURE_EXPIRED)

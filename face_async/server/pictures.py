@@ -58,8 +58,8 @@ class Found(Generic[T]):
 class _RecentFaces:
     """Pictures looked at in one event loop: the queue, and what was seen in the last seconds."""
 
-    def __init__(self, limits: RequestLimits) -> None:
-        self.queue = RecognitionQueue(limits)
+    def __init__(self, limits: RequestLimits, on_waiting: Callable[[int], object] | None) -> None:
+        self.queue = RecognitionQueue(limits, on_waiting=on_waiting)
         self.seen: TTLCache[object, object] = TTLCache[object, object](_REMEMBERED, _REMEMBERED_SECONDS)
         self.under_way: dict[object, anyio.Event] = {}
 
@@ -76,6 +76,7 @@ class FaceFinder:
     limits: RequestLimits
     account: str = ""
     request: Request | None = None
+    on_waiting: Callable[[int], object] | None = None
     take: Callable[[int], object] = lambda _: None
     # An application may be served by several event loops.
     _looks: RunVar[_RecentFaces] = field(factory=lambda: RunVar("face_async.server.looks"))
@@ -192,7 +193,7 @@ class FaceFinder:
         try:
             return self._looks.get()
         except LookupError:
-            looks = _RecentFaces(self.limits)
+            looks = _RecentFaces(self.limits, self.on_waiting)
             self._looks.set(looks)
             return looks
 

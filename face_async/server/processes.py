@@ -9,14 +9,16 @@ import multiprocessing.connection
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import define, evolve, field
 
 from face_async.server.background import describe, listen, serve_on
 from face_async.server.bounds.connections import ConnectionLimits, raise_file_limit
+from face_async.server.operations import METRICS_FOLDER_VARIABLE
 from face_async.server.storage.galleries import default_memory
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
+    from face_async.server.background import Certificate
     from face_async.server.settings import ServerSettings
 
 logger = logging.getLogger("face_async.server")
@@ -41,6 +44,7 @@ def serve_workers(
     host: str = "127.0.0.1",
     port: int = 8600,
     limits: ConnectionLimits = ConnectionLimits(),
+    certificate: Certificate | None = None,
     on_ready: Callable[[str], object] | None = None,
     on_start: Callable[[], object] | None = None,
 ) -> None:
@@ -56,18 +60,20 @@ def serve_workers(
         host: Where to listen; loopback unless told otherwise.
         port: The port; 0 takes a free one.
         limits: What connections may take, in each worker.
+        certificate: What to speak https with; None for http.
         on_ready: Called with the base URL once all workers accept requests.
         on_start: Called first of all in every worker, such as to configure logging.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be listened on, or the certificate or its key cannot be used.
         StoreError: The storage cannot be used.
         ValueError: The settings cannot be used.
     """
     memory = default_memory() if settings.gallery_memory is None else settings.gallery_memory
     settings = evolve(settings, gallery_memory=memory // workers)
-    with _listeners(host, port, workers) as listeners, _interruptible():
-        crew = [_Worker(number, (settings, limits, on_start), listener) for number, listener in enumerate(listeners, 1)]
+    served = settings, limits, certificate, on_start
+    with _listeners(host, port, workers) as listeners, _shared_metrics(), _interruptible():
+        crew = [_Worker(number, served, listener) for number, listener in enumerate(listeners, 1)]
         try:
             with contextlib.suppress(KeyboardInterrupt):
                 for worker in crew:
@@ -75,11 +81,14 @@ def serve_workers(
                 for worker in crew:
                     worker.wait_until_ready()
                 if on_ready is not None:
-                    on_ready(describe(listeners[0]).base_url)
+                    on_ready(describe(listeners[0], certificate).base_url)
                 while True:
                     _replace_dead(crew)
         finally:
             _stop(crew)
+
+
+_Served: TypeAlias = "tuple[ServerSettings, ConnectionLimits, Certificate | None, Callable[[], object] | None]"
 
 
 @define(eq=False)
@@ -87,7 +96,7 @@ class _Worker:
     """A place for a process, and the process in it."""
 
     number: int
-    arguments: tuple[ServerSettings, ConnectionLimits, Callable[[], object] | None]
+    served: _Served
     listener: socket.socket
     process: SpawnProcess | None = None
     started: float = 0.0
@@ -97,7 +106,7 @@ class _Worker:
         pipe: Any = _SPAWN.Pipe(duplex=False)  # its type depends on the platform
         self.ready, theirs = pipe
         self.process = _SPAWN.Process(
-            target=_work, args=(*self.arguments, self.listener, theirs), name=f"face_async worker {self.number}"
+            target=_work, args=(self.served, self.listener, theirs), name=f"face_async worker {self.number}"
         )
         # Ctrl-C goes to the workers, too: until they serve, they leave it to this process to stop them.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -154,21 +163,16 @@ def _stop(crew: Sequence[_Worker]) -> None:
         process.join()
 
 
-def _work(
-    settings: ServerSettings,
-    limits: ConnectionLimits,
-    on_start: Callable[[], object] | None,
-    listener: socket.socket,
-    ready: Connection,
-) -> None:
+def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     """Serve, as a process of its own."""
+    settings, limits, certificate, on_start = served
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if on_start is not None:
         on_start()
     raise_file_limit()
     try:
         with settings.serving() as app, listener:
-            serve_on(app, listener, limits, lambda: ready.send(None))
+            serve_on(app, listener, limits, certificate, lambda: ready.send(None))
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
         ready.send(error)
         raise SystemExit(1) from None
@@ -179,6 +183,20 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _shared_metrics() -> Generator[None]:
+    """Give the workers a folder in which each keeps its metrics, so that all tell the sums, unless they have one."""
+    if os.environ.get(METRICS_FOLDER_VARIABLE):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="face_async_metrics_") as folder:
+        os.environ[METRICS_FOLDER_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[METRICS_FOLDER_VARIABLE]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from attrs import field, frozen
 from face_async.server.app import create_app
 from face_async.server.bounds.admission import RequestLimits
 from face_async.server.guard import Account
+from face_async.server.operations.accounts import AccountsFile
 from face_async.server.storage.opening import open_storage
 from face_async.signature import ACCOUNT_VARIABLES, Credentials
 
@@ -32,7 +33,7 @@ class ServerSettings:
 
     Attributes:
         database: A path or a URL (:func:`open_storage`).
-        accounts: The accounts that exist.
+        accounts: The accounts that exist, or a file of them.
         recognizer: The recognizer's name.
         replay_protection: Whether a signature is good for one request only.
         strict: Whether requests must be as the specification and the official clients have them.
@@ -44,7 +45,7 @@ class ServerSettings:
     """
 
     database: str
-    accounts: tuple[Account, ...] = field(repr=False)
+    accounts: tuple[Account, ...] | AccountsFile = field(repr=False)
     recognizer: str = "auto"
     replay_protection: bool = False
     strict: bool = False
@@ -60,17 +61,12 @@ class ServerSettings:
         Raises:
             ValueError: A variable is missing, or has a value that cannot be used.
         """
-        if missing := [name for name in ACCOUNT_VARIABLES if not os.environ.get(name)]:
-            raise ValueError(f"set the environment variables {', '.join(missing)}")
-        appid, bucket, secret_id, secret_key = ACCOUNT_VARIABLES
-        # The values stand in no variable here: a traceback that shows variables would show them.
-        credentials = Credentials(os.environ[secret_id], os.environ[secret_key])
         megabytes = os.environ.get("FACE_ASYNC_GALLERY_MEMORY")
         if megabytes and not megabytes.isdecimal():
             raise ValueError(f"FACE_ASYNC_GALLERY_MEMORY must be a number of megabytes, not {megabytes!r}")
         return cls(
             os.environ.get("FACE_ASYNC_DB") or "faces.db",
-            (Account(os.environ[appid], (os.environ[bucket],), credentials),),
+            _accounts_from_env(),
             recognizer=os.environ.get("FACE_ASYNC_RECOGNIZER") or "auto",
             replay_protection=_truth("FACE_ASYNC_REPLAY_PROTECTION"),
             strict=_truth("FACE_ASYNC_STRICT"),
@@ -105,6 +101,7 @@ class ServerSettings:
             strict=self.strict,
             url_allow_list=self.url_allow_list,
             allow_origins=self.allow_origins,
+            metrics=True,
         )
 
 
@@ -112,8 +109,9 @@ def create_app_from_env() -> Starlette:
     """Return the application that the environment describes: a factory for any ASGI server.
 
     ``uvicorn --factory face_async.server:create_app_from_env --workers 4``, for example. It reads
-    ``FACE_ASYNC_APPID``, ``FACE_ASYNC_BUCKET``, ``FACE_ASYNC_SECRET_ID`` and ``FACE_ASYNC_SECRET_KEY``; and, if they
-    are set, ``FACE_ASYNC_DB`` (a path or a URL, else ``faces.db``), ``FACE_ASYNC_RECOGNIZER``,
+    ``FACE_ASYNC_APPID``, ``FACE_ASYNC_BUCKET``, ``FACE_ASYNC_SECRET_ID`` and ``FACE_ASYNC_SECRET_KEY``, or
+    ``FACE_ASYNC_ACCOUNTS`` (:class:`~face_async.server.AccountsFile`); and, if they are set, ``FACE_ASYNC_DB`` (a path
+    or a URL, else ``faces.db``), ``FACE_ASYNC_RECOGNIZER``,
     ``FACE_ASYNC_REPLAY_PROTECTION`` and ``FACE_ASYNC_STRICT`` (1 or 0), ``FACE_ASYNC_GALLERY_MEMORY`` (megabytes for
     each process), ``FACE_ASYNC_ALLOW_ORIGIN`` and ``FACE_ASYNC_ALLOW_URL`` (separated by spaces).
 
@@ -132,6 +130,17 @@ def create_app_from_env() -> Starlette:
         raise
     weakref.finalize(app, storage.close)  # without lifespan events nothing else tells the end
     return app
+
+
+def _accounts_from_env() -> tuple[Account, ...] | AccountsFile:
+    if path := os.environ.get("FACE_ASYNC_ACCOUNTS"):
+        return AccountsFile(path)
+    if missing := [name for name in ACCOUNT_VARIABLES if not os.environ.get(name)]:
+        raise ValueError(f"set the environment variables {', '.join(missing)}, or FACE_ASYNC_ACCOUNTS")
+    appid, bucket, secret_id, secret_key = ACCOUNT_VARIABLES
+    # The values stand in no variable here: a traceback that shows variables would show them.
+    credentials = Credentials(os.environ[secret_id], os.environ[secret_key])
+    return (Account(os.environ[appid], (os.environ[bucket],), credentials),)
 
 
 def _truth(name: str) -> bool:

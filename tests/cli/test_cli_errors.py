@@ -158,6 +158,24 @@ def test_serving_strangers_wants_an_account(say):
     assert _is_one_line(said.err)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--cert", "a.pem"),
+        ("--key", "a.pem"),
+        ("--cert", "a.pem", "--key", "a.pem"),
+        ("--cert", "missing.pem", "--key", "missing.pem"),
+        ("--accounts", "missing.json"),
+        ("--accounts", "a.pem"),
+    ],
+)
+def test_serve_does_not_start_with_half_a_certificate_or_files_that_are_none(say, tmp_path, options):
+    (tmp_path / "a.pem").touch(0o600)
+    said = say("serve", "--recognizer", "fingerprint", *options)
+    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert _is_one_line(said.err)
+
+
 def test_a_page_that_is_no_origin(say):
     said = say("serve", "--allow-origin", "https://example.com/app")
     assert said.code == Exit.USAGE

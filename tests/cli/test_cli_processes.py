@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import time
 import anyio
 import httpx
 import pytest
+from raw_server import CERTIFICATE
 from timing import PATIENCE
 
 from face_async.local import local_session
@@ -99,6 +101,85 @@ def test_serve_keeps_a_configured_secret_to_itself(start):
     out, err = serving.communicate(timeout=PATIENCE)
     assert (serving.returncode, out) == (0, "")
     assert "mySecret" not in err
+
+
+def exported(serving: subprocess.Popen[str], count: int) -> dict[str, str]:
+    """The variables that a server prints."""
+    lines = [serving.stdout.readline() for _ in range(count)]
+    return dict(line.removeprefix("export ").rstrip("\n").split("=", 1) for line in lines)
+
+
+def stopped(serving: subprocess.Popen[str]) -> str:
+    """Stop a server, and return what it wrote on standard error."""
+    serving.send_signal(signal.SIGTERM)
+    return serving.communicate(timeout=PATIENCE)[1]
+
+
+def test_the_account_made_up_at_the_first_start_is_kept_and_shown_again(start, tmp_path):
+    """Clients go on working after a restart; nobody else may read it."""
+    command = ("serve", "--port", "0", "--recognizer", "fingerprint")
+    shown = []
+    for _ in range(2):
+        serving = start(*command)
+        shown.append(exported(serving, 5))
+        stopped(serving)
+    assert shown[0] | shown[1] == shown[0] | {"FACE_ASYNC_BASE_URL": shown[1]["FACE_ASYNC_BASE_URL"]}
+    path = tmp_path / "faces.db-accounts"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [shown[0]["FACE_ASYNC_SECRET_KEY"]] == [each["secret_key"] for each in json.loads(path.read_text())]
+
+
+def test_a_database_in_memory_keeps_no_account(start, tmp_path):
+    serving = start("serve", "--db", ":memory:", "--port", "0", "--recognizer", "fingerprint")
+    assert exported(serving, 5)["FACE_ASYNC_SECRET_KEY"]
+    stopped(serving)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_serve_on_all_addresses_over_https_with_accounts_of_a_file(start, tmp_path):
+    """What it prints is what a client on this machine takes; it says nothing of the accounts."""
+    pem = tmp_path / "certificate.pem"
+    pem.write_text(CERTIFICATE)
+    accounts = tmp_path / "accounts.json"
+    accounts.touch(0o600)
+    account = {"appid": "1", "buckets": ["b"], "secret_id": "AKIDmine", "secret_key": "mySecret"}
+    accounts.write_text(json.dumps([account]))
+    options = ("--host", "0.0.0.0", "--port", "0", "--cert", pem, "--key", pem, "--accounts", accounts)
+    serving = start("serve", "--recognizer", "fingerprint", *map(str, options))
+    (base_url,) = exported(serving, 1).values()
+    assert re.fullmatch(r"https://127\.0\.0\.1:\d+", base_url)
+    answer = httpx.get(f"{base_url}/health", verify=ssl.create_default_context(cafile=pem))
+    assert answer.json()["status"] == "ok"
+    said = stopped(serving)
+    assert f"serving faces.db on 0.0.0.0, on this machine {base_url}; Ctrl-C stops it" in said
+    assert "mySecret" not in said
+    assert not (tmp_path / "faces.db-accounts").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--log-json",), ("--log-level", "info"), ("--log-level", "info", "--log-json")]
+)
+def test_serve_logs_what_it_is_told_to(start, options):
+    """By default refused signatures with the reason, at level info every call; as text, or as lines of JSON."""
+    serving = start("serve", "--port", "0", "--recognizer", "fingerprint", *options)
+    shown = exported(serving, 5)
+    asking = start("groups", **shown)
+    assert asking.wait(PATIENCE) == 0
+    httpx.post(f"{shown['FACE_ASYNC_BASE_URL']}/face/getinfo", headers={"Authorization": "rubbish"})
+    metrics = httpx.get(f"{shown['FACE_ASYNC_BASE_URL']}/metrics").text
+    assert 'face_async_calls_total{code="5",endpoint="getinfo"} 1.0' in metrics
+    said = stopped(serving)
+    assert shown["FACE_ASYNC_SECRET_KEY"] not in said
+    lines = [line for line in said.splitlines() if not line.startswith("face-async: ")]
+    assert (2 if "info" in options else 1) == len(lines)
+    if "--log-json" in options:
+        told = [json.loads(line) for line in lines]
+        assert (told[-1]["endpoint"], told[-1]["code"]) == ("getinfo", 5)
+        assert told[-1]["reasons"] == ["the signature cannot be read"]
+        assert {each["level"] for each in told} == ({"info", "warning"} if "info" in options else {"warning"})
+    else:
+        assert "getinfo: code 5 SIGNATURE_MALFORMED" in lines[-1]
+        assert lines[-1].endswith(": the signature cannot be read")
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,10 @@ class RequestLimits:
     max_body_bytes: int | None = field(default=None, validator=optional(ge(1)))
 
 
+def _count_nothing(_more: int) -> None:
+    """Do nothing: nobody counts the pictures that wait."""
+
+
 class RecognitionQueue:
     """Looks at pictures in worker threads, as many as there are processors; the others wait in order.
 
@@ -55,9 +59,13 @@ class RecognitionQueue:
 
     Args:
         limits: How many pictures may wait, and how long.
+        on_waiting: Called with 1 for a picture that has to wait, and with -1 once it does not wait any more.
     """
 
-    def __init__(self, limits: RequestLimits = RequestLimits()) -> None:
+    def __init__(
+        self, limits: RequestLimits = RequestLimits(), *, on_waiting: Callable[[int], object] | None = None
+    ) -> None:
+        self._on_waiting: Callable[[int], object] = on_waiting or _count_nothing
         self._max_waiting = limits.max_waiting
         self._max_wait = limits.max_wait
         self._threads = anyio.CapacityLimiter(processors())
@@ -106,6 +114,7 @@ class RecognitionQueue:
             return
         turn = anyio.Event()
         self._waiting[turn] = pixels
+        self._on_waiting(1)
         try:
             with anyio.move_on_after(None if waits else self._max_wait):
                 await turn.wait()
@@ -115,6 +124,7 @@ class RecognitionQueue:
             raise
         finally:
             self._waiting.pop(turn, None)
+            self._on_waiting(-1)
             self._call_next()
         if not turn.is_set():
             raise self._refusal(self._expected_wait())

@@ -291,6 +291,19 @@ class Storage:
             ends = "SELECT min(id) FROM faces UNION SELECT max(id) FROM faces"
             return set(rows.texts(db, f"SELECT recognizer FROM faces WHERE id IN ({ends})"))  # noqa: S608 - a constant
 
+    def require_writable(self) -> None:
+        """Write something that changes nothing.
+
+        Raises:
+            StoreError: Nothing can be written.
+        """
+
+        def work(db: Transaction) -> None:
+            db.execute("INSERT INTO groups (appid, group_id) VALUES ('', '')")  # no appid is empty
+            db.execute("DELETE FROM groups WHERE appid = ''")
+
+        self._database.write(work)
+
     # Comparisons
 
     def embeddings(self, appid: str, person_id: str, recognizer: Recognizer) -> NDArray[np.float32]:
