@@ -26,7 +26,7 @@ from face_async.bulk.ledger import LimitLedger
 from face_async.bulk.outcomes import Outcome, Outcomes
 from face_async.bulk.persons import NewPerson
 from face_async.bulk.sharding import ShardedGroup
-from face_async.endpoints import FaceApi
+from face_async.endpoints import FaceApi, Fields, Images
 from face_async.errors import (
     CODES,
     AlreadyExistsError,
@@ -79,10 +79,11 @@ from face_async.models import (
     MultiIdentifyResult,
     NewPersonResult,
     PersonInfo,
+    Result,
     SetInfoResult,
     VerifyResult,
 )
-from face_async.session import DEFAULT_BASE_URL, FaceSession, Stats
+from face_async.session import DEFAULT_BASE_URL, FaceSession, SessionOptions, Stats
 from face_async.signature import Credentials
 
 __all__ = [
@@ -115,6 +116,7 @@ __all__ = [
     "FaceLimitRefusal",
     "FaceOutcome",
     "FaceSession",
+    "Fields",
     "GroupLimitError",
     "GroupLimitRefusal",
     "GroupsResult",
@@ -125,6 +127,7 @@ __all__ = [
     "ImageRefusedError",
     "ImageSource",
     "ImageUrl",
+    "Images",
     "InvalidParameterError",
     "Key",
     "LimitError",
@@ -143,10 +146,12 @@ __all__ = [
     "RequestTooLargeError",
     "RequestTooLargeRefusal",
     "ResponseError",
+    "Result",
     "RetryPolicy",
     "ReturnCode",
     "ServiceError",
     "ServiceLimits",
+    "SessionOptions",
     "SetInfoResult",
     "ShardedGroup",
     "Stats",

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 
 _LONGEST_QUOTE = 500  # characters, so that nearly every path is seen to its end
+_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
+"""What OpenSSL, by its versions, says of an answer that is not TLS."""
+
 _LOOK_FIRST = "; the effect may have happened, look before repeating it"
 
 
@@ -386,6 +389,15 @@ def utf8(name: str, text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} has characters that UTF-8 cannot encode (lone surrogates)") from None
+
+
+def innermost(error: BaseException) -> str:
+    """Return the words of the error that others were raised from; of several, such as one an address, the first's."""
+    while (cause := error.__cause__ or error.__context__) or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
+    if getattr(error, "reason", "") in _NO_TLS:
+        return "the server does not speak TLS there: base_url may have to begin with http://, or to name another port"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import httpx
 
 from face_async.server import ServiceLimits, create_app, open_storage
-from face_async.session import FaceSession, SessionOptions
-from face_async.signature import Credentials
+from face_async.session import Credentials, FaceSession, SessionOptions
 
 if TYPE_CHECKING:
     import os

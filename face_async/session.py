@@ -17,14 +17,16 @@ from face_async._call.retry import RetryPolicy, RetryQuota
 from face_async._call.settled_call import run_settled
 from face_async._call.telemetry import CallTelemetry
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
-from face_async._transports import Answer, Http, Verify, context_of, host_of, open_transport
+from face_async._transports import Answer, Http, Verify, host_of, open_transport
+from face_async._transports import context_of as context_of  # noqa: PLC0414 - a name of this module, too
 from face_async.bulk.api import BulkApi
 from face_async.bulk.outage import SINGLE_ATTEMPT
 from face_async.endpoints import ADD_FACE, ENDPOINTS, LATER_ENDPOINTS, Endpoint, subject_of
 from face_async.errors import ResponseError, ServiceError, quoted
 from face_async.limits import ServiceLimits
 from face_async.signature import ACCOUNT_VARIABLES as ACCOUNT_VARIABLES  # noqa: PLC0414 - a name of this module, too
-from face_async.signature import Credentials, check_token
+from face_async.signature import Credentials as Credentials  # noqa: PLC0414
+from face_async.signature import check_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from face_async._transports.base import MAX_ANSWER_BYTES, Answer, BadResponse, Reason
 from face_async._transports.libraries import MODULES
+from face_async.errors import innermost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
@@ -18,9 +19,6 @@ _REASONS = {
     "NetworkError": Reason.BROKEN_CONNECTION,
 }
 """By the names of exceptions, which are the same in all of the libraries."""
-
-_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
-"""What OpenSSL, by its versions, says of an answer that is not TLS."""
 
 _OF_PRIVATE_AUTHORITIES = (
     "; if a private authority has signed the certificate, name the file with its own: "
@@ -81,12 +79,3 @@ def no_connection(error: BaseException) -> str:
     why = innermost(error)
     hint = _OF_PRIVATE_AUTHORITIES if "CERTIFICATE_VERIFY_FAILED" in why else ""
     return f"cannot connect: {why}{hint}"
-
-
-def innermost(error: BaseException) -> str:
-    """Return the words of the error that others were raised from; of several, such as one an address, the first's."""
-    while (cause := error.__cause__ or error.__context__) or isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
-    if getattr(error, "reason", "") in _NO_TLS:
-        return "the server does not speak TLS there: base_url may have to begin with http://, or to name another port"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import anyio
 import httpcore
 
-from face_async._transports.answers import innermost
 from face_async._transports.base import TransportFailure
 from face_async._transports.link import Link, connect
+from face_async.errors import innermost
 
 if TYPE_CHECKING:
     import ssl

@@ -11,8 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import frozen
 
-from face_async._transports.answers import innermost
-from face_async.errors import quoted
+from face_async.errors import innermost, quoted
 
 if TYPE_CHECKING:
     import ssl

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from face_async._version import __version__
+from face_async import __version__
 from face_async.cli.databases import backup_db, copy_db
 from face_async.cli.demo.command import demo
 from face_async.cli.demo.draw import draw

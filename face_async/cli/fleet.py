@@ -11,7 +11,7 @@ import typer
 from attrs import frozen
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from face_async._call.throttle import Throttle
+from face_async import Throttle
 from face_async.cli.exits import Exit
 from face_async.cli.options import trust
 from face_async.cli.output import say, say_json, tell

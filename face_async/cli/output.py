@@ -18,7 +18,7 @@ from face_async.errors import printable, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from face_async.models import Result
+    from face_async import Result
 
 _LONGEST_CELL = 500
 _WIDTH_OF_A_PIPE = 200  # so that a program that reads the output finds one line per row

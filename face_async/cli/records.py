@@ -13,7 +13,7 @@ from face_async.cli.output import say_ids, say_result
 from face_async.errors import printable
 
 if TYPE_CHECKING:
-    from face_async.models import DelFaceResult, DelPersonResult, FaceInfo, PersonInfo
+    from face_async import DelFaceResult, DelPersonResult, FaceInfo, PersonInfo
     from face_async.session import FaceSession
 
 GroupId = Annotated[str, typer.Argument(metavar="GROUP", help="The group's id.")]

@@ -20,7 +20,7 @@ from face_async.session import (
 )
 
 if TYPE_CHECKING:
-    from face_async._call.throttle import Throttle
+    from face_async import Throttle
 
 # A request holds up to 20 pictures, and with real recognition they wait for each other in the server.
 _TIMEOUT, _DEADLINE = 60.0, 300.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
-from face_async._call.throttle import Throttle
+from face_async import Throttle
 from face_async.fleet.plan import MOST_SHARDS, MOST_SPREAD, Plan, plan_enrollment, plan_identification, read_plan
 from face_async.fleet.search import identify_part
 from face_async.fleet.shard import PartResult, PartTask, attempt, enroll_part, read_progress, read_result

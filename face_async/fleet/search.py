@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
+from face_async import ServiceError
 from face_async.bulk.outage import OutageHandler, RunEndedError
 from face_async.bulk.outcomes import Outcomes
-from face_async.errors import ServiceError
 from face_async.fleet.plan import planned, probes_of
 from face_async.fleet.shard import PartResult, publish_result, read_result
 from face_async.fleet.state import open_state

@@ -25,11 +25,10 @@ from face_async.ingest import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from face_async._call.throttle import Throttle
+    from face_async import FaceSession, Throttle
     from face_async.fleet.connection import ServiceConnection
     from face_async.fleet.state import StateFolder
     from face_async.ingest import Row
-    from face_async.session import FaceSession
 
 _PROGRESS_EVERY = 2.0
 _LOCK_EVERY = 0.5

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from face_async.errors import FaceError
+from face_async import FaceError
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -25,14 +25,17 @@ if TYPE_CHECKING:
         DetectResult,
         FaceInfo,
         FaceOutcome,
+        Fields,
         GroupsResult,
         IdentifyResult,
+        Images,
         ImageSource,
         MultiIdentifyResult,
         NewPersonResult,
         PersonInfo,
         RetryPolicy,
         ServiceLimits,
+        SessionOptions,
         SetInfoResult,
         Stats,
         Throttle,
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
     from face_async.bulk.outage import OnOutage
     from face_async.bulk.outcomes import MapOptions
     from face_async.bulk.persons import PersonT
-    from face_async.endpoints import Fields, Images
-    from face_async.session import SessionOptions
 
 
 class FaceSession:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from face_async import Candidate
     from face_async.cli.demo.result import DemoResult, Trial
-    from face_async.models import Candidate
 
 
 def write_report(path: Path, result: DemoResult) -> None:

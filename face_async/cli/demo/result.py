@@ -11,10 +11,10 @@ from face_async.limits import SAME_PERSON
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from face_async import Candidate
     from face_async.cli.demo.people import Participant
     from face_async.cli.pictures import PictureSource
     from face_async.errors import FaceError
-    from face_async.models import Candidate
     from face_async.session import Stats
 
 

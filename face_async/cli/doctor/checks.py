@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 from packaging.requirements import Requirement
 
-from face_async._version import __version__
+from face_async import __version__
 from face_async.cli.exits import Exit
 from face_async.cli.options import SERVER_VARIABLES, trust
 from face_async.session import (

@@ -13,22 +13,20 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from face_async._call.retry import RetryPolicy
-from face_async._transports.answers import innermost
-from face_async._transports.target import context_of
+from face_async import RetryPolicy
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.endpoints import COMPARE
-from face_async.errors import FaceError, RequestTooLargeError, ReturnCode, ServiceError, TransportError
-from face_async.session import DEFAULT_BASE_URL
+from face_async.errors import FaceError, RequestTooLargeError, ReturnCode, ServiceError, TransportError, innermost
+from face_async.session import DEFAULT_BASE_URL, context_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from anyio.abc import SocketStream
 
-    from face_async._transports.base import Answer
+    from face_async import Answer
     from face_async.cli.doctor.checks import CheckResult
     from face_async.cli.options import ServiceChoice, Trust
     from face_async.session import FaceSession

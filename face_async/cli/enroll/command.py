@@ -12,7 +12,7 @@ import anyio
 import typer
 from attrs import define, evolve, field
 
-from face_async._call.throttle import Throttle
+from face_async import Throttle
 from face_async.cli.enroll.output import Display, as_json, say_summary, tell_comparison, tell_differences
 from face_async.cli.exits import Exit, exit_code, fail, one_line
 from face_async.cli.fleet import (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from face_async._call.throttle import ThrottleState
+    from face_async import ThrottleState
     from face_async.ingest import Difference, Summary
 
 _WINDOW = 10.0  # seconds over which the speed is averaged

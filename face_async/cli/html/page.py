@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
-from face_async._version import __version__
+from face_async import __version__
 from face_async.cli.pictures import smaller_copy
 from face_async.errors import printable
 

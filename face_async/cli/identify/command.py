@@ -11,6 +11,7 @@ import anyio.to_thread
 import typer
 from attrs import Factory, field, frozen
 
+from face_async import GroupsResult, IdentifyResult
 from face_async._call.judgement import judge_error
 from face_async.bulk.api import search_groups
 from face_async.bulk.outage import BulkOutages, OnOutage
@@ -48,7 +49,6 @@ from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
 from face_async.ingest.enclosure import Enclosure
 from face_async.limits import SURELY_THE_SAME
-from face_async.models import GroupsResult, IdentifyResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -14,8 +14,8 @@ from face_async.errors import CODES, RequestTooLargeError, ServiceError, printab
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from face_async import Candidate
     from face_async.errors import FaceError
-    from face_async.models import Candidate
 
 _EXAMPLES = 3  # pictures that are named for each reason
 _MAX_REASONS = 50  # the others are counted together: a server may give a new reason each time

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
-    from face_async.models import Candidate
+    from face_async import Candidate
 
 _MAX_CARDS = 500  # in each section; a card has about 20 kB
 _MAX_FAILURES = 24  # pictures shown for each reason
