@@ -42,6 +42,26 @@ class Throttle:
     burst: int | None = field(default=None, validator=optional(and_(instance_of(int), ge(1))))
     max_bytes_in_flight: int = field(default=128 * 1024 * 1024, validator=and_(instance_of(int), ge(1)))
 
+    def divided(self, parts: int) -> Throttle:
+        """Return the equal share of each of several sessions that together keep these bounds, asking nobody.
+
+        A share has no burst: what follows each other in one session would add up with what does in the others.
+
+        Args:
+            parts: How many sessions there are, 1 to ``max_concurrency``.
+
+        Raises:
+            ValueError: There are more sessions than calls.
+        """
+        if not 1 <= parts <= self.max_concurrency:
+            raise ValueError(f"parts must be 1 to max_concurrency, which is {self.max_concurrency}, not {parts}")
+        return Throttle(
+            max_concurrency=self.max_concurrency // parts,
+            max_rate=None if self.max_rate is None else self.max_rate / parts,
+            burst=1,
+            max_bytes_in_flight=max(1, self.max_bytes_in_flight // parts),
+        )
+
 
 @frozen
 class ThrottleState:

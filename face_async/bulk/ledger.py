@@ -233,6 +233,20 @@ class LimitLedger:
             allowance.end_listing(face_ids)
             self._put_aside(allowance)
 
+    def assume_room(self, group_ids: Iterable[str]) -> None:
+        """Take it that these groups exist and are empty, so that none is listed before the server refuses somebody.
+
+        For one of many programs that fill the same groups: a list of 10,000 persons would say how full a group was,
+        and not how full the others make it meanwhile. Only if no group has been used yet.
+        """
+        known = frozenset(group_ids)
+        for key in (*(Key("persons", group_id) for group_id in known), GROUPS):
+            if self._known(key) is None:
+                allowance = self._allowance(key)
+                allowance.begin_listing()
+                allowance.end_listing(known if key is GROUPS else ())
+                self._put_aside(allowance)
+
     def forget(self, *keys: Key) -> None:
         """Distrust what is known of these keys, of all without arguments: call it when anything was deleted.
 

@@ -8,13 +8,14 @@
 
 from face_async.ingest.audit import Difference, Verification
 from face_async.ingest.audit import verify_enrollment as verify
+from face_async.ingest.copies import read_units, rebuild_journal
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.output_file import OutputError
 from face_async.ingest.parts import Shard, merge_journals
 from face_async.ingest.report import Phase, Summary, write_failures
 from face_async.ingest.rows import BadRow, Row
 from face_async.ingest.run import Ingestion, RunOptions, ingest, retry_failed
-from face_async.ingest.schema import JournalError
+from face_async.ingest.schema import JournalError, JournalInUseError
 from face_async.ingest.sources import Source, read_source
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Difference",
     "Ingestion",
     "JournalError",
+    "JournalInUseError",
     "OutputError",
     "Phase",
     "Row",
@@ -35,6 +37,8 @@ __all__ = [
     "ingest",
     "merge_journals",
     "read_source",
+    "read_units",
+    "rebuild_journal",
     "retry_failed",
     "verify",
     "write_failures",

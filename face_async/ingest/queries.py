@@ -184,6 +184,12 @@ def _columns(unit: Unit) -> tuple[object, ...]:
 # Looking
 
 
+def all_units(db: sqlite3.Connection) -> Iterator[Unit]:
+    """Yield every unit, in the order of persons and numbers."""
+    for row in db.execute(f"SELECT {_UNIT} ORDER BY units.person, units.id"):
+        yield Unit(*row)
+
+
 def count_units(db: sqlite3.Connection) -> Iterator[tuple[State, str | None, int]]:
     """Yield how many units there are of each state and code."""
     for state, code, count in db.execute("SELECT state, code, count(*) FROM units GROUP BY state, code"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import frozen
@@ -148,7 +147,7 @@ class Progress:
             failed=states[State.FAILED],
             collapsed=states[State.COLLAPSED],
             bad_rows=self._bad_rows,
-            codes=MappingProxyType(dict(self._codes)),
+            codes=dict(self._codes),  # a plain dict, so that a summary can be pickled
             added=self._added,
             added_bytes=self._added_bytes,
             seconds=((self._ended or time.monotonic()) - self._began) if self._began else 0.0,

@@ -72,6 +72,10 @@ class JournalError(FaceError):
     """The journal cannot be used: it is another project's, in use, damaged, or its disk is full."""
 
 
+class JournalInUseError(JournalError):
+    """Another run holds the journal's lock; it is free once that run has ended, or its process has."""
+
+
 @frozen
 class Project:
     """Whose journal it is, and for which part of the persons (see :class:`~face_async.ingest.Shard`)."""
@@ -138,8 +142,10 @@ def explained(path: str) -> Generator[None]:
     else:
         return
     if "locked" in reason:
-        message = f"{shown(path)} is in use by another run; wait for it to end, or give this one a journal of its own"
-    elif "full" in reason or "disk I/O" in reason:
+        raise JournalInUseError(
+            f"{shown(path)} is in use by another run; wait for it to end, or give this one a journal of its own"
+        )
+    if "full" in reason or "disk I/O" in reason:
         message = f"{shown(path)} cannot be written: {reason}; free some space and run again, nothing is lost"
     elif "readonly" in reason or "unable to open" in reason:
         message = f"{shown(path)} cannot be opened as a journal: {reason}"

@@ -1,0 +1,196 @@
+"""The plan of a run: its source, read once and divided into parts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TextIO, cast
+
+import attrs
+from attrs import field, frozen
+
+from face_async.fleet.state import StateError, part_name
+from face_async.ingest import BadRow, Row, read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+    from pathlib import Path
+
+    from face_async.fleet.state import StateFolder
+    from face_async.ingest import Source
+
+PLAN = "plan.json"
+MOST_SHARDS = 100_000
+_VERSION = 1
+_ROWS_IN_MEMORY = 100_000
+
+
+@frozen
+class Plan:
+    """What a run is.
+
+    Attributes:
+        kind: ``"enroll"`` or ``"identify"``.
+        source: What the source was called.
+        shards: The number of parts.
+        group_ids: The groups for rows that name none, or the groups that are searched.
+        rows: All rows that are a picture.
+        bad_rows: Rows that are not.
+        version: The version of the state's format.
+    """
+
+    kind: str
+    source: str
+    shards: int
+    group_ids: tuple[str, ...] = field(converter=tuple[str, ...])
+    rows: int = 0
+    bad_rows: int = 0
+    version: int = _VERSION
+
+    def check_same(self, wanted: Plan) -> None:
+        """Check that a run that goes on is the one that was begun.
+
+        Raises:
+            StateError: It is another one.
+        """
+        for name in ("version", "kind", "source", "shards", "group_ids"):
+            old, new = getattr(self, name), getattr(wanted, name)
+            if old != new:
+                raise StateError(f"the state is of a run with {name} {old!r}, not {new!r}; name another state for it")
+
+
+def read_plan(state: StateFolder) -> Plan | None:
+    """Return the plan of a state, None if it has none yet.
+
+    Raises:
+        StateError: It is damaged, or a later version's.
+    """
+    content = state.read(PLAN)
+    if content is None:
+        return None
+    try:
+        return Plan(**json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise StateError(f"{state.location}: {PLAN} is damaged, or of another version: {error}") from None
+
+
+def planned(state: StateFolder) -> Plan:
+    """Return the plan of a state that must have one.
+
+    Raises:
+        StateError: It has none, or one that cannot be read.
+    """
+    plan = read_plan(state)
+    if plan is None:
+        raise StateError(f"{state.location} has no plan; the part with rank 0 makes it, or a run of all parts")
+    return plan
+
+
+def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
+    """Read a source once, divide its rows into parts by their persons, and return the plan. Blocks.
+
+    Args:
+        state: Where to publish the parts.
+        source: As in :func:`face_async.ingest.ingest`.
+        wanted: The plan without its counts.
+
+    Raises:
+        OSError, TypeError, ValueError: As :func:`face_async.ingest.read_source`.
+    """
+    rows = bad_rows = 0
+    with state.writing_all("plan") as folder, _Parts(folder, wanted.shards) as parts:
+        for row in read_source(source, group_ids=wanted.group_ids):
+            if isinstance(row, BadRow):
+                bad_rows += 1
+                parts.note_bad(row)
+                continue
+            rows += 1
+            parts.add(part_of(row.person_id, wanted.shards), list(attrs.astuple(row)))
+    plan = attrs.evolve(wanted, rows=rows, bad_rows=bad_rows)
+    state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
+    return plan
+
+
+def plan_identification(state: StateFolder, probes: Iterable[str], wanted: Plan) -> Plan:
+    """Divide the probes of an identification into parts of equal size, and return the plan. Blocks."""
+    rows = 0
+    with state.writing_all("plan") as folder, _Parts(folder, wanted.shards) as parts:
+        for rows, probe in enumerate(probes, 1):  # noqa: B007 - the last one is the count
+            parts.add(rows % wanted.shards, [probe])
+    plan = attrs.evolve(wanted, rows=rows)
+    state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
+    return plan
+
+
+def part_of(person_id: str, shards: int) -> int:
+    """Return the number of the part that a person is in, as :class:`face_async.ingest.Shard` has it."""
+    digest = blake2b(person_id.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % shards
+
+
+def rows_of(state: StateFolder, rank: int) -> Generator[Row]:
+    """Yield the rows of a part."""
+    for person_id, source, group_ids, person_name, tag in _lines_of(state, rank):
+        yield Row(
+            cast("str", person_id),
+            cast("str", source),
+            tuple(cast("list[str]", group_ids)),
+            cast("str | None", person_name),
+            cast("str | None", tag),
+        )
+
+
+def probes_of(state: StateFolder, rank: int) -> list[str]:
+    """Return the probes of a part."""
+    return [cast("str", probe) for (probe,) in _lines_of(state, rank)]
+
+
+def _lines_of(state: StateFolder, rank: int) -> Generator[Sequence[object]]:
+    name = part_name("plan", rank, ".jsonl")
+    if not state.exists(name):  # a part without a single person
+        return
+    with state.reading(name) as path, path.open(encoding="utf-8") as file:
+        for line in file:
+            yield cast("list[object]", json.loads(line))
+
+
+class _Parts:
+    """The files of all parts while they are written: rows wait in memory, so that few files are ever open."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self._folder = folder
+        self._lines: list[list[str]] = [[] for _ in range(shards)]
+        self._waiting = 0
+        self._encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+        self._bad: TextIO | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        self._write()
+
+    def add(self, rank: int, values: Sequence[object]) -> None:
+        self._lines[rank].append(self._encode(values))
+        self._waiting += 1
+        if self._waiting >= _ROWS_IN_MEMORY:
+            self._write()
+
+    def note_bad(self, row: BadRow) -> None:
+        if self._bad is None:
+            path = self._folder / "bad_rows.jsonl"
+            self._bad = self._stack.enter_context(path.open("w", encoding="utf-8", errors="backslashreplace"))
+        self._bad.write(self._encode(attrs.astuple(row)) + "\n")
+
+    def _write(self) -> None:
+        for rank, lines in enumerate(self._lines):
+            if lines:
+                path = self._folder / os.path.basename(part_name("plan", rank, ".jsonl"))  # noqa: PTH119 - a name alone
+                with path.open("a", encoding="utf-8") as file:
+                    file.write("\n".join(lines) + "\n")
+                lines.clear()
+        self._waiting = 0

@@ -1,0 +1,102 @@
+"""The identification of one part of a run: its probes are searched, and what was found becomes a Parquet file."""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+
+from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
+from face_async.bulk.outcomes import Outcome, Outcomes
+from face_async.errors import ServiceError
+from face_async.fleet.plan import planned, probes_of
+from face_async.fleet.shard import PartResult, publish_result, read_result
+from face_async.fleet.state import open_state
+
+if TYPE_CHECKING:
+    from face_async.bulk.api import GroupsResult
+    from face_async.fleet.shard import PartTask
+
+_Found: TypeAlias = "tuple[str, int, str | None, str | None, float | None, str | None]"
+
+
+def identify_part(task: PartTask) -> PartResult:
+    """Identify the probes of one part of a run, or find that it was done already.
+
+    Raises:
+        StateError: The state has no plan.
+        ModuleNotFoundError: pyarrow is missing.
+        FaceError: An error that all other probes would meet, too.
+    """
+    state = open_state(task.state)
+    done = read_result(state, task.rank)
+    if done is not None:
+        return done
+    began, cpu_began = time.monotonic(), time.process_time()
+    probes = probes_of(state, task.rank)
+    found = anyio.run(_search, task, planned(state).group_ids, probes)
+    _publish_found(task, found)
+    seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+    result = PartResult(task.rank, len(probes), None, seconds, cpu_seconds, os.getpid())
+    publish_result(state, result)
+    return result
+
+
+async def _search(task: PartTask, group_ids: tuple[str, ...], probes: list[str]) -> list[_Found]:
+    found: list[_Found] = []
+    async with task.connection.open(task.throttle) as session:
+        probe = session.with_options(retry=SINGLE_ATTEMPT).get_group_ids
+        outages = OutageHandler(probe, probe_delay=1.0, on_change=lambda: None)
+
+        async def search(image: str) -> GroupsResult:
+            return await outages.call(
+                lambda: session.identify_in_groups(image, group_ids, fit=task.fit, errors="raise"), proves=True
+            )
+
+        try:
+            async with Outcomes(search, probes, max_at_once=task.throttle.max_concurrency) as outcomes:
+                async for outcome in outcomes:
+                    found += _rows_of(outcome)
+        except RunEndedError as ended:
+            if ended.error is not None:
+                raise ended.error from None
+            raise
+    return found
+
+
+def _rows_of(outcome: Outcome[str, GroupsResult]) -> list[_Found]:
+    """Return a row for each candidate, the best first, or one with the code of what went wrong."""
+    error = outcome.error
+    if error is not None:
+        return [(outcome.item, 0, None, None, None, str(error.code) if isinstance(error, ServiceError) else str(error))]
+    candidates = outcome.unwrap().candidates
+    if not candidates:
+        return [(outcome.item, 0, None, None, None, None)]
+    return [
+        (outcome.item, rank, candidate.person_id, candidate.face_id, candidate.confidence, None)
+        for rank, candidate in enumerate(candidates)
+    ]
+
+
+def _publish_found(task: PartTask, found: list[_Found]) -> None:
+    pa: Any = import_module("pyarrow")  # extra "fleet"; it ships no types
+    parquet: Any = import_module("pyarrow.parquet")
+    schema = pa.schema(
+        [
+            ("source", pa.string()),
+            ("rank", pa.int16()),
+            ("person_id", pa.string()),
+            ("face_id", pa.string()),
+            ("confidence", pa.float64()),
+            ("code", pa.string()),
+        ]
+    )
+    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in schema]
+    table = pa.table(
+        [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema
+    )
+    with open_state(task.out).writing(f"part-{task.rank:05}.parquet") as path:
+        parquet.write_table(table, path)
