@@ -5,6 +5,7 @@ What may be imported by path: ``face_async`` and
 - ``face_async.errors``, ``face_async.models``, ``face_async.images``: whose names ``face_async`` has, too;
 - ``face_async.sync``: the session for programs without async;
 - ``face_async.ingest``: resumable enrollment of folders and manifests;
+- ``face_async.fleet``: the same on many processes or machines (extras ``fleet``, ``dask``, ``ray``);
 - ``face_async.local``, ``face_async.server``: the local server, in this process or on a socket (extra ``server``);
 - ``face_async.testing``: a server for the tests of your own program (extra ``server``);
 - ``face_async.portraits``: drawn people (extra ``server``).

@@ -24,6 +24,7 @@ stand-in            what it is, and when it is used
                     recognizer that reads who a picture shows from its bytes, and the application in process.
 ``ingestkit``       For ingestion: folders of pictures for that recognizer, and the application behind a network that
                     loses requests or answers by plan; ``enrolled`` tells what really is in the store.
+``fleetkit``        For fleets: a server on a socket that counts what is in flight, and the workers of a driver.
 ``ingestprocesses`` The same client and server as processes of their own, to be killed.
 ``postgresql``      A PostgreSQL server of our own, to be stopped and killed.
 ``telemetrykit``    Providers of OpenTelemetry's SDK, in whose memory spans and metrics can be read.
@@ -31,12 +32,13 @@ stand-in            what it is, and when it is used
 ``timing``          What to do about time: nothing that a test asserts may depend on how busy the machine is.
 ==================  ================================================================================================
 
-A test that needs a program which a machine may lack says ``@pytest.mark.external("nginx")``, and is skipped where the
-program is not found. ``pytest -m external --no-skips`` runs these tests alone, and fails where one would be skipped.
+A test that needs a program or a package which a machine may lack says ``@pytest.mark.external("nginx")``, and is skipped
+where it is not found. ``pytest -m external --no-skips`` runs these tests alone, and fails where one would be skipped.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import shutil
@@ -76,7 +78,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     needed = [program for marker in item.iter_markers("external") for program in marker.args]
-    if missing := [program for program in needed if shutil.which(program) is None]:
+    if missing := [name for name in needed if shutil.which(name) is None and importlib.util.find_spec(name) is None]:
         pytest.skip(f"needs {' and '.join(missing)}, not found on the PATH")
 
 

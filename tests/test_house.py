@@ -41,14 +41,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"bulk"}),
     frozenset({"session"}),
     frozenset({"ingest", "local"}),
-    frozenset({"testing"}),
+    frozenset({"fleet", "testing"}),
     frozenset({"cli"}),
     frozenset({"__init__"}),
     frozenset({"sync"}),
 )
 ROOMS = frozenset[str]().union(*FLOORS)
 
-PUBLIC_PATHS = ("errors", "images", "ingest", "local", "models", "portraits", "server", "sync", "testing")
+PUBLIC_PATHS = ("errors", "fleet", "images", "ingest", "local", "models", "portraits", "server", "sync", "testing")
 
 CLIENT_ONLY = {"_call", "_transports", "bulk", "endpoints", "session", "sync", "__init__"}
 HTTP_CLIENTS = {"h11", "httpcore", "httpcore2", "httptools", "httpx", "httpx2"}

@@ -10,6 +10,7 @@
     deploy.py      deploy-files
     identify/      identify: one picture, some, or folders of them
     enroll/        enroll, merge-journals
+    fleet.py       runs on a cluster: enroll and identify with --cluster
     doctor/        doctor, and its checks
     demo/          demo, draw, and the people in them
     html/          the pages of reports

@@ -20,10 +20,10 @@ happened. The budget is divided among the parts that are under way, so that no c
 The key to the service is read from the environment of each worker, and is in no task.
 """
 
-from face_async.fleet.connection import Connection
+from face_async.fleet.connection import ServiceConnection as Connection
 from face_async.fleet.engines import Engine, open_engine
 from face_async.fleet.processes import ProcessExecutor, WorkerLostError
-from face_async.fleet.run import FleetSummary
+from face_async.fleet.run import FleetSummary, enroll_one_part
 from face_async.fleet.run import enroll_source as enroll
 from face_async.fleet.run import identify_probes as identify
 from face_async.fleet.shard import PartResult
@@ -38,6 +38,7 @@ __all__ = [
     "StateError",
     "WorkerLostError",
     "enroll",
+    "enroll_one_part",
     "identify",
     "open_engine",
 ]

@@ -27,7 +27,7 @@ _TIMEOUT, _DEADLINE = 60.0, 300.0
 
 
 @frozen
-class Connection:
+class ServiceConnection:
     """What a worker needs to open a session, without the key: that is in the environment of each worker.
 
     Workers read ``FACE_ASYNC_SECRET_ID`` and ``FACE_ASYNC_SECRET_KEY``, and ``FACE_ASYNC_APPID`` and
@@ -57,18 +57,26 @@ class Connection:
         check_base_url(self.base_url, allow_insecure=self.allow_insecure)
 
     @classmethod
-    def from_env(cls) -> Self:
+    def from_env(cls, *, base_url: str | None = None, allow_insecure: bool | None = None) -> Self:
         """Return the connection that the environment describes.
 
         Reads ``FACE_ASYNC_APPID``, ``FACE_ASYNC_BUCKET``, ``FACE_ASYNC_BASE_URL`` and ``FACE_ASYNC_ALLOW_INSECURE``;
         the key must be set here, too.
 
+        Args:
+            base_url: Goes before the environment's.
+            allow_insecure: Goes before the environment's.
+
         Raises:
             ValueError: A variable is missing, or has a value that cannot be used.
         """
         project = _project()
-        base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-        return cls(project.appid, project.bucket, base_url, insecure_is_allowed())
+        return cls(
+            project.appid,
+            project.bucket,
+            base_url or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL,
+            insecure_is_allowed() if allow_insecure is None else allow_insecure,
+        )
 
     def open(self, throttle: Throttle) -> FaceSession:
         """Return a session with the key that the environment of this process has.

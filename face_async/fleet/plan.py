@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Self, TextIO, cast
 
 import attrs
 from attrs import field, frozen
@@ -100,7 +100,7 @@ def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
         OSError, TypeError, ValueError: As :func:`face_async.ingest.read_source`.
     """
     rows = bad_rows = 0
-    with state.writing_all("plan") as folder, _Parts(folder, wanted.shards) as parts:
+    with state.writing_all("plan") as folder, _PartFiles(folder, wanted.shards) as parts:
         for row in read_source(source, group_ids=wanted.group_ids):
             if isinstance(row, BadRow):
                 bad_rows += 1
@@ -116,8 +116,8 @@ def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
 def plan_identification(state: StateFolder, probes: Iterable[str], wanted: Plan) -> Plan:
     """Divide the probes of an identification into parts of equal size, and return the plan. Blocks."""
     rows = 0
-    with state.writing_all("plan") as folder, _Parts(folder, wanted.shards) as parts:
-        for rows, probe in enumerate(probes, 1):  # noqa: B007 - the last one is the count
+    with state.writing_all("plan") as folder, _PartFiles(folder, wanted.shards) as parts:
+        for rows, probe in enumerate(probes, 1):
             parts.add(rows % wanted.shards, [probe])
     plan = attrs.evolve(wanted, rows=rows)
     state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
@@ -156,7 +156,7 @@ def _lines_of(state: StateFolder, rank: int) -> Generator[Sequence[object]]:
             yield cast("list[object]", json.loads(line))
 
 
-class _Parts:
+class _PartFiles:
     """The files of all parts while they are written: rows wait in memory, so that few files are ever open."""
 
     def __init__(self, folder: Path, shards: int) -> None:
@@ -167,7 +167,7 @@ class _Parts:
         self._bad: TextIO | None = None
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> _Parts:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -137,7 +137,7 @@ class _Worker:
         """Return whether a task was done, and its result or error; raises an error if the process dies."""
         process = self._begun()
         requests, replies = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-        requests.write(task)
+        pickle.dump(task, requests)  # as bytes: one that cannot be read there fails, and kills no worker
         requests.flush()
         return cast("tuple[bool, object]", pickle.load(replies))  # noqa: S301 - of our own process
 
@@ -177,11 +177,12 @@ def work() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, who ends the workers
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a task prints is no result
-    tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     while True:
-        fn, args, kwargs = tasks.get()
+        task = tasks.get()
         try:
+            fn, args, kwargs = cast("_Task", pickle.loads(task))  # noqa: S301 - of the process that began this one
             reply = pickle.dumps((True, fn(*args, **kwargs)))
         except Exception as error:  # noqa: BLE001 - it is the task's result
             reply = _as_reply(error)
@@ -189,7 +190,7 @@ def work() -> None:
         replies.flush()
 
 
-def _read_tasks(tasks: queue.SimpleQueue[_Task]) -> None:
+def _read_tasks(tasks: queue.SimpleQueue[bytes]) -> None:
     try:
         while True:
             tasks.put(pickle.load(sys.stdin.buffer))  # noqa: S301 - of the process that began this one

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
-    from face_async.fleet.connection import Connection
+    from face_async.fleet.connection import ServiceConnection
     from face_async.ingest import Source, Summary
 
 _LOOK_EVERY = 1.0  # seconds between two looks at what is under way
@@ -76,7 +76,7 @@ def enroll_source(
     source: Source,
     *,
     state: str | os.PathLike[str],
-    connection: Connection,
+    connection: ServiceConnection,
     executor: Executor,
     group_ids: Sequence[str] = (),
     shards: int = 256,
@@ -113,12 +113,12 @@ def enroll_source(
     )
 
 
-def enroll_single_part(
+def enroll_one_part(
     source: Source,
     rank: int,
     *,
     state: str | os.PathLike[str],
-    connection: Connection,
+    connection: ServiceConnection,
     group_ids: Sequence[str] = (),
     shards: int = 256,
     budget: Throttle = Throttle(),
@@ -131,7 +131,11 @@ def enroll_single_part(
     Args:
         source: As in :func:`enroll_source`.
         rank: The part's number, from 0.
-        state, connection, group_ids, shards, fit: As in :func:`enroll_source`.
+        state: As in :func:`enroll_source`.
+        connection: As there.
+        group_ids: As there.
+        shards: As there.
+        fit: As there.
         budget: The bounds of this part alone: nobody divides it.
 
     Raises:
@@ -153,7 +157,7 @@ def identify_probes(
     probes: Iterable[str],
     *,
     out: str | os.PathLike[str],
-    connection: Connection,
+    connection: ServiceConnection,
     executor: Executor,
     group_ids: Sequence[str],
     shards: int = 64,
@@ -172,8 +176,14 @@ def identify_probes(
         probes: The pictures' paths or URLs, as the workers see them; read once, and not again when the run goes on.
         out: The folder for the result, which the workers see under the same name; the state of the run is in its
             sub-folder ``_run``.
-        connection, executor, shards, at_once, budget, fit, on_progress: As for :func:`enroll_source`.
         group_ids: The groups to search, 1 or more; their candidates are merged.
+        connection: As in :func:`enroll_source`.
+        executor: As there.
+        shards: As there.
+        at_once: As there.
+        budget: As there.
+        fit: As there.
+        on_progress: As there.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -239,9 +249,9 @@ class _Run:
             while True:
                 while failure is None and len(self._under_way) < at_once and (rank := next(left, None)) is not None:
                     self._submit(executor, task(rank, share))
+                summary = self._tell()
                 if not self._under_way:
                     break
-                self._tell()
                 ended, _ = wait(self._under_way, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
                 for future in ended:
                     rank = self._under_way.pop(future)
@@ -258,12 +268,9 @@ class _Run:
                 future.cancel()
         if failure is not None:
             raise failure
-        self._tell()
-        return self.summary
+        return summary
 
-    @property
-    def summary(self) -> FleetSummary:
-        """The present state of the run."""
+    def _summary(self) -> FleetSummary:
         progress = {rank: read_progress(self._state, rank) for rank in self._under_way.values()}
         return _sum(
             self._plan.shards,
@@ -296,9 +303,11 @@ class _Run:
                 return lost
             return None
 
-    def _tell(self) -> None:
+    def _tell(self) -> FleetSummary:
+        summary = self._summary()
         if self._on_progress is not None:
-            self._on_progress(self.summary)
+            self._on_progress(summary)
+        return summary
 
 
 def _sum(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from face_async._call.throttle import Throttle
-    from face_async.fleet.connection import Connection
+    from face_async.fleet.connection import ServiceConnection
     from face_async.fleet.state import StateFolder
     from face_async.ingest import Row
     from face_async.session import FaceSession
@@ -54,7 +54,7 @@ class PartTask:
 
     state: str
     rank: int
-    connection: Connection
+    connection: ServiceConnection
     throttle: Throttle
     fit: bool = False
     out: str = ""
@@ -110,7 +110,8 @@ def read_result(state: StateFolder, rank: int) -> PartResult | None:
     if content is None:
         return None
     fields = json.loads(content)
-    return PartResult(**{**fields, "summary": Summary(**fields["summary"]) if fields["summary"] else None})
+    summary = fields.pop("summary")
+    return PartResult(summary=None if summary is None else Summary(**summary), **fields)
 
 
 def read_progress(state: StateFolder, rank: int) -> Summary | None:

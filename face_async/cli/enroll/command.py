@@ -15,6 +15,15 @@ from attrs import define, evolve, field
 from face_async._call.throttle import Throttle
 from face_async.cli.enroll.output import Display, as_json, say_summary, tell_comparison, tell_differences
 from face_async.cli.exits import Exit, exit_code, fail, one_line
+from face_async.cli.fleet import (
+    ClusterOption,
+    FleetOptions,
+    MaxConcurrency,
+    MaxRate,
+    ShardsOption,
+    enroll_on_cluster,
+    enroll_part_alone,
+)
 from face_async.cli.options import (
     AllowOutside,
     AsJson,
@@ -100,6 +109,14 @@ def enroll(
             help=f"Requests under way at once: {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="FOLDER", help="The record of a run with --cluster, or of many with --shard."),
+    ] = None,
+    cluster: ClusterOption = None,
+    shards: ShardsOption = 256,
+    max_concurrency: MaxConcurrency = 64,
+    max_rate: MaxRate = None,
     db: Db = None,
     base_url: BaseUrl = None,
     recognizer: RecognizerOption = RecognizerName.AUTO,
@@ -111,8 +128,14 @@ def enroll(
     The same command continues where the last one ended. After Ctrl-C it finishes the requests under way; a second one
     stops it at once. The exit code is 1 unless every picture is enrolled.
     """
-    service = ServiceChoice.of(db, base_url, recognizer)
     parts = _shard(shard)
+    if state is not None or cluster is not None:
+        if journal or dry_run or retry or check or repair or failures or no_pack or at_once or db:
+            raise ValueError("--state and --cluster go with --group, --shard, --shards, --max-*, --fit and --json only")
+        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json)
+        _enroll_in_parts(source, state, group_ids or (), parts, fleet)
+        return
+    service = ServiceChoice.of(db, base_url, recognizer)
     journal = journal or _default_journal(source, service, parts)
     if dry_run and (retry or check or repair):
         raise ValueError("--dry-run goes with neither --retry-failed, --verify nor --repair")
@@ -145,6 +168,22 @@ def enroll(
     throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
     run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
     _conclude(work, json=json)
+
+
+def _enroll_in_parts(
+    source: Path, state: Path | None, groups: Sequence[str], part: tuple[int, int], fleet: FleetOptions
+) -> None:
+    if state is None:
+        raise ValueError("--cluster needs --state FOLDER, the record by which the run goes on after an end of any kind")
+    source.stat()  # raises an error if it is not there
+    if source.is_dir() and not groups:
+        raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
+    if fleet.cluster is None:
+        enroll_part_alone(source, state, part, groups, fleet)
+    elif part != (0, 1):
+        raise ValueError("--cluster does all parts, and --shard one: say --shards N for how many there are")
+    else:
+        enroll_on_cluster(source, state, groups, fleet)
 
 
 def merge_journals_command(

@@ -15,6 +15,14 @@ from face_async._call.judgement import judge_error
 from face_async.bulk.api import search_groups
 from face_async.bulk.outage import BulkOutages, OnOutage
 from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
+from face_async.cli.fleet import (
+    ClusterOption,
+    FleetOptions,
+    MaxConcurrency,
+    MaxRate,
+    ShardsOption,
+    identify_on_cluster,
+)
 from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
 from face_async.cli.identify.report import Report
@@ -76,6 +84,14 @@ def identify(
         ),
     ] = None,
     allow_outside: AllowOutside = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Where to write what is found, in Parquet; with --cluster."),
+    ] = None,
+    cluster: ClusterOption = None,
+    shards: ShardsOption = 64,
+    max_concurrency: MaxConcurrency = 64,
+    max_rate: MaxRate = None,
     fit: FitOption = False,
     at_once: AtOnce = 16,
     on_outage: Annotated[
@@ -93,6 +109,12 @@ def identify(
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
     probes = Probes(tuple(images), allow_outside=allow_outside)
+    if cluster is not None or out is not None:
+        if cluster is None or out is None or report or csv or enrolled or db:
+            raise ValueError("--cluster and --out go together, and with neither --report, --csv, --enrolled nor --db")
+        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json)
+        identify_on_cluster((name if is_url(name) else os.path.abspath(name) for name in probes), out, group_ids, fleet)  # noqa: PTH100 - links stay
+        return
     search = Search(group_ids, threshold, at_once, fit, on_outage)
     tally, passed_over = Tally(), PassedOver()
     database = ServiceChoice.of(db, base_url, recognizer).database

@@ -1,0 +1,179 @@
+"""Runs on a cluster: what ``enroll`` and ``identify`` do with ``--cluster``, and ``enroll`` with ``--state``."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Annotated, Self
+
+import attrs
+import typer
+from attrs import frozen
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from face_async._call.throttle import Throttle
+from face_async.cli.exits import Exit
+from face_async.cli.options import trust
+from face_async.cli.output import say, say_json, tell
+from face_async.cli.progress import DoneColumn, live_progress
+from face_async.fleet import Connection, FleetSummary, enroll, enroll_one_part, identify, open_engine
+from face_async.fleet.engines import CLUSTERS
+from face_async.session import CA_FILE_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+_LINE_EVERY = 60.0  # seconds between lines where there is no terminal
+
+ClusterOption = Annotated[
+    str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
+]
+ShardsOption = Annotated[
+    int, typer.Option("--shards", metavar="N", min=1, max=100_000, help="Parts of a run on a cluster.")
+]
+MaxConcurrency = Annotated[
+    int,
+    typer.Option("--max-concurrency", metavar="N", min=1, help="Requests under way at once, in all parts."),
+]
+MaxRate = Annotated[
+    float | None, typer.Option("--max-rate", metavar="R", min=0.001, help="Requests a second, in all parts.")
+]
+
+
+@frozen
+class FleetOptions:
+    """The options of a run on a cluster."""
+
+    cluster: str | None
+    shards: int
+    max_concurrency: int
+    max_rate: float | None
+    base_url: str | None
+    fit: bool
+    quiet: bool
+    json: bool
+
+    @property
+    def budget(self) -> Throttle:
+        """The bounds of the whole run."""
+        return Throttle(max_concurrency=self.max_concurrency, max_rate=self.max_rate)
+
+    def connection(self) -> Connection:
+        """Return how workers reach the service.
+
+        Raises:
+            ValueError: No service is configured.
+        """
+        trusted = trust()
+        if trusted.ca_file is not None:
+            os.environ[CA_FILE_VARIABLE] = str(trusted.ca_file)  # which worker processes inherit
+        return Connection.from_env(base_url=self.base_url, allow_insecure=trusted.insecure or None)
+
+
+def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
+    """Enroll on a cluster, print the summary and exit."""
+    connection = options.connection()
+    with open_engine(options.cluster or "") as engine, FleetDisplay("enrolling", quiet=options.quiet) as display:
+        summary = enroll(
+            source,
+            state=state,
+            connection=connection,
+            executor=engine.executor,
+            group_ids=group_ids,
+            shards=options.shards,
+            at_once=min(engine.workers, options.max_concurrency),
+            budget=options.budget,
+            fit=options.fit,
+            on_progress=display.show,
+        )
+    _conclude_fleet(summary, options)
+
+
+def enroll_part_alone(
+    source: Path, state: Path, part: tuple[int, int], group_ids: Sequence[str], options: FleetOptions
+) -> None:
+    """Enroll one part in this process, print its summary and exit."""
+    summary = enroll_one_part(
+        source,
+        part[0],
+        state=state,
+        connection=options.connection(),
+        group_ids=group_ids,
+        shards=part[1],
+        budget=options.budget,
+        fit=options.fit,
+    )
+    _conclude_fleet(summary, options)
+
+
+def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
+    """Identify on a cluster, print the summary and exit."""
+    connection = options.connection()
+    with open_engine(options.cluster or "") as engine, FleetDisplay("recognizing", quiet=options.quiet) as display:
+        summary = identify(
+            probes,
+            out=out,
+            connection=connection,
+            executor=engine.executor,
+            group_ids=group_ids,
+            shards=options.shards,
+            at_once=min(engine.workers, options.max_concurrency),
+            budget=options.budget,
+            fit=options.fit,
+            on_progress=display.show,
+        )
+    if not options.quiet:
+        tell(f"wrote {out}")
+    _conclude_fleet(summary, options)
+
+
+class FleetDisplay:
+    """Shows the progress of all parts together: a live line on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, word: str, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._progress = live_progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            DoneColumn(),
+            TextColumn("{task.fields[parts]}", style="dim"),
+            TextColumn("{task.fields[failed]}", style="red"),
+            TimeRemainingColumn(compact=True),
+            quiet=quiet,
+        )
+        self._line = self._progress.add_task(word, total=None, parts="", failed="")
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, summary: FleetSummary) -> None:
+        """Show the progress of a run."""
+        parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
+        losses = f", {summary.losses:,} workers lost" if summary.losses else ""
+        failed = f"{summary.failed:,} failed" if summary.failed else ""
+        completed = summary.done + summary.failed + summary.collapsed
+        self._progress.update(self._line, total=summary.rows, completed=completed, parts=parts + losses, failed=failed)
+        if self._progress.disable and not self._quiet and time.monotonic() - self._said_at >= _LINE_EVERY:
+            self._said_at = time.monotonic()
+            tell(f"{completed:,} of {summary.rows:,} pictures, {parts}{losses}" + (f", {failed}" if failed else ""))
+
+
+def _conclude_fleet(summary: FleetSummary, options: FleetOptions) -> None:
+    if options.json:
+        say_json(attrs.asdict(summary))
+    elif not options.quiet:
+        say(
+            f"{summary.done:,} pictures done, {summary.failed:,} failed, {summary.ambiguous:,} in doubt, "
+            f"{summary.collapsed:,} the same as another of the person, {summary.bad_rows:,} bad rows; "
+            f"{summary.parts_done:,} of {summary.parts:,} parts in {summary.seconds:,.1f} s"
+        )
+        for code, count in sorted(summary.codes.items()):
+            say(f"  {code}: {count:,}")
+    raise typer.Exit(Exit.OK if summary.complete else Exit.NO)

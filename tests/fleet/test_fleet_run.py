@@ -1,0 +1,230 @@
+"""Whole runs on worker processes: killed as often as one likes, they come to the exact end within their budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+
+import pytest
+from doubles import CREDENTIALS
+from fleetkit import PROGRAM, environment_of, kill_some, workers_below
+from ingestkit import write_people
+from timing import PATIENCE
+
+from face_async import AuthError, Throttle
+from face_async.fleet import ProcessExecutor, StateError, enroll, identify
+
+
+@pytest.fixture
+def people(tmp_path):
+    return write_people(tmp_path / "people", 40, 2)
+
+
+class Recorded(Executor):
+    """Hands tasks on to an executor, and keeps what they would be on a network."""
+
+    def __init__(self, executor):
+        self.executor = executor
+        self.sent = []
+
+    def submit(self, fn, *args, **kwargs):
+        self.sent.append(pickle.dumps((fn, args, kwargs)))
+        return self.executor.submit(fn, *args, **kwargs)
+
+
+class Deadly(Executor):
+    """An engine on which every worker dies at once."""
+
+    def submit(self, fn, *args, **kwargs):
+        future = Future()
+        future.set_exception(RuntimeError("the worker is gone"))
+        return future
+
+
+def counts(meter):
+    return sorted(len(faces) for faces in meter.enrolled.values())
+
+
+def test_a_run_on_processes_keeps_its_budget_and_its_secrets(people, tmp_path, meter, connection, capfd):
+    """Neither tasks nor the state nor what workers print has the key; what workers need is in their environment."""
+    budget = Throttle(max_concurrency=6, max_rate=60)
+    seen = []
+    with ProcessExecutor(3) as executor:
+        recorded = Recorded(executor)
+        summary = enroll(
+            people,
+            state=tmp_path / "run",
+            connection=connection,
+            executor=recorded,
+            group_ids=["staff"],
+            shards=6,
+            at_once=3,
+            budget=budget,
+            on_progress=seen.append,
+        )
+    assert [2] * 40 == counts(meter)
+    assert (80, 80, 6, True) == (summary.rows, summary.done, summary.parts_done, summary.complete)
+    assert summary == seen[-1]
+    assert meter.most <= 6
+    busiest = max(sum(begin <= other < begin + 10 for other in meter.times) for begin in meter.times)
+    assert busiest <= 1.05 * 10 * 60 + 6
+    written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    printed = "".join(capfd.readouterr()).encode()
+    secrets = CREDENTIALS.secret_key.encode(), CREDENTIALS.secret_id.encode()
+    assert written
+    assert recorded.sent
+    assert not [secret for secret in secrets for text in (*written, *recorded.sent, printed) if secret in text]
+
+
+def test_workers_may_be_killed_at_any_moment(people, tmp_path, meter, connection, rng, full):
+    """In the run itself their parts are begun again, and it comes to the exact end."""
+    kills = 0
+    goal = 20 if full else 3
+    with ProcessExecutor(3) as executor:
+
+        def kill(_):
+            nonlocal kills
+            if kills < goal and rng.random() < 0.6:
+                kills += kill_some(os.getpid(), rng)
+
+        summary = enroll(
+            write_people(people, 200 if full else 20, 2, first=100),
+            state=tmp_path / "run",
+            connection=connection,
+            executor=executor,
+            group_ids=["staff"],
+            shards=12,
+            at_once=3,
+            budget=Throttle(max_concurrency=6, max_rate=40),
+            on_progress=kill,
+        )
+    assert kills >= min(goal, 2)
+    assert {2} == set(counts(meter))
+    assert summary.complete
+    assert summary.done == summary.rows == sum(counts(meter))
+    assert 1 <= summary.losses <= kills
+
+
+def test_the_driver_may_be_killed_too(people, tmp_path, meter, rng):
+    """Its workers end with it, and the same command goes on from there."""
+    state = tmp_path / "run"
+    arguments = ["enroll", people, "--group", "staff", "--state", state, "--cluster", "processes:2", "--shards", "8"]
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments), "--max-rate", "30"]
+    environment = {**os.environ, **environment_of(meter.base_url)}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(meter.times) < 20:
+        assert first.poll() is None
+        time.sleep(0.02)
+    workers = workers_below(first.pid)
+    first.kill()
+    began = time.monotonic()
+    first.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 5
+    assert workers
+    done = subprocess.run(
+        [*command[:-2], "--json"], env=environment, capture_output=True, text=True, timeout=PATIENCE * 4
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    summary = json.loads(done.stdout)
+    assert (80, 80, 8) == (summary["rows"], summary["done"], summary["parts_done"])
+    assert [2] * 40 == counts(meter)
+
+
+def test_any_executor_will_do(people, tmp_path, connection, meter):
+    with ProcessPoolExecutor(2) as executor:
+        options = {"connection": connection, "executor": executor, "group_ids": ["staff"], "shards": 4, "at_once": 2}
+        assert enroll(people, state=tmp_path / "run", **options).complete
+        asked = len(meter.times)
+        assert enroll(people, state=tmp_path / "run", **options).complete  # there is nothing left to do
+    assert len(meter.times) == asked
+    assert [2] * 40 == counts(meter)
+
+
+def test_what_ends_a_part_ends_the_run_and_says_where(people, tmp_path, connection, monkeypatch):
+    monkeypatch.setenv("FACE_ASYNC_SECRET_KEY", "another")
+    with ProcessExecutor(2) as executor, pytest.raises(AuthError) as raised:
+        enroll(
+            people,
+            state=tmp_path / "run",
+            connection=connection,
+            executor=executor,
+            group_ids=["staff"],
+            shards=4,
+            at_once=1,
+        )
+    assert ["in part 0 of 4; the same call goes on from here"] == raised.value.__notes__
+
+
+def test_a_part_that_kills_its_workers_is_given_up(people, tmp_path, connection):
+    with pytest.raises(StateError, match="20 workers in a row have died with part 0: the worker is gone"):
+        enroll(
+            people, state=tmp_path / "run", connection=connection, executor=Deadly(), group_ids=["staff"], shards=2,
+            at_once=1,
+        )  # fmt: skip
+
+
+def test_more_parts_at_once_than_calls_are_refused(people, tmp_path, connection):
+    with pytest.raises(ValueError, match="1 to max_concurrency, which is 2"):
+        enroll(
+            people,
+            state=tmp_path / "run",
+            connection=connection,
+            executor=Deadly(),
+            group_ids=["staff"],
+            at_once=3,
+            budget=Throttle(max_concurrency=2),
+        )
+
+
+@pytest.mark.external("pyarrow")
+def test_what_is_found_becomes_a_data_set(people, tmp_path, connection, meter):
+    """Every probe is in it once, with all its candidates or with what went wrong."""
+    from importlib import import_module
+
+    dataset = import_module("pyarrow.dataset")
+    probes = sorted(str(path) for path in people.rglob("0?.jpg"))
+    nobody = tmp_path / "nobody.jpg"
+    with ProcessExecutor(2) as executor:
+        options = {"connection": connection, "executor": executor, "group_ids": ["staff"], "at_once": 2}
+        enroll(people, state=tmp_path / "run", shards=4, **options)
+        summary = identify([*probes, str(nobody)], out=tmp_path / "found", shards=3, **options)
+    assert (81, 81) == (summary.rows, summary.done)
+    rows = dataset.dataset(tmp_path / "found").to_table().to_pylist()
+    best = {row["source"]: row for row in rows if row["rank"] == 0}
+    assert set(best) == {*probes, str(nobody)}
+    assert all(best[probe]["person_id"] == probe.split("/")[-2] for probe in probes)
+    assert best[str(nobody)]["person_id"] is None
+    assert "nobody.jpg" in best[str(nobody)]["code"]
+
+
+def test_the_command_line_says_what_goes_with_what(people, tmp_path, meter, monkeypatch):
+    from typer.testing import CliRunner
+
+    from face_async.cli._app import app
+
+    for name, value in environment_of(meter.base_url).items():
+        monkeypatch.setenv(name, value)
+    enrolling, state = ["enroll", str(people), "-g", "staff"], str(tmp_path / "run")
+    wrong = {
+        ("--cluster", "processes:2"): "--cluster needs --state",
+        ("--cluster", "x", "--state", state): "must be processes:N",
+        ("--cluster", "processes:2", "--state", state, "--shard", "0/2"): "--cluster does all parts",
+        ("--state", state, "--shard", "0/2", "--dry-run"): "go with --group",
+        ("--state", state, "--shard", "2/2"): "0 to 1",
+    }
+    for arguments, message in wrong.items():
+        result = CliRunner().invoke(app, [*enrolling, *arguments])
+        assert 2 == result.exit_code, arguments
+        assert message in result.stderr
+    for rank in range(2):
+        result = CliRunner().invoke(app, [*enrolling, "--state", state, "--shard", f"{rank}/2", "--json"])
+        assert 0 == result.exit_code, result.stderr
+        assert json.loads(result.stdout)["parts_done"] == 1
+    assert [2] * 40 == counts(meter)
+    result = CliRunner().invoke(app, ["identify", str(people), "-g", "staff", "--out", "found"])
+    assert (2, True) == (result.exit_code, "--cluster and --out go together" in result.stderr)
