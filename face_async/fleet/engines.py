@@ -74,6 +74,7 @@ def _dask(address: str) -> Engine:
     distributed: Any = import_module("distributed")  # extra "dask"; it ships no types
     stack = contextlib.ExitStack()
     client = stack.enter_context(distributed.Client(address, timeout=_CONNECTING))
+    client.wait_for_workers(1, timeout=_CONNECTING)
     # Not pure: two parts are never one task, whatever their arguments.
     return Engine(client.get_executor(pure=False), sum(client.nthreads().values()), stack)
 

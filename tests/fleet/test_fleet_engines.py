@@ -30,6 +30,8 @@ with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, hos
     print(cluster.scheduler_address, flush=True)
     sys.stdin.read()
 """
+
+
 @pytest.fixture
 def people(tmp_path):
     return write_people(tmp_path / "people", 200, 1)
