@@ -32,7 +32,7 @@ stand-in            what it is, and when it is used
 ``timing``          What to do about time: nothing that a test asserts may depend on how busy the machine is.
 ==================  ================================================================================================
 
-A test that needs a program or a package which a machine may lack says ``@pytest.mark.external("nginx")``, and is skipped
+A test that needs a program or a package that a machine may lack says ``@pytest.mark.external("nginx")``, and is skipped
 where it is not found. ``pytest -m external --no-skips`` runs these tests alone, and fails where one would be skipped.
 """
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TextIO, cast
 import attrs
 from attrs import field, frozen
 
+from face_async.fleet.columns import SUFFIX, divide, parquet_files, rows_in
 from face_async.fleet.state import StateError, part_name
 from face_async.ingest import BadRow, Row, read_source
 
@@ -48,6 +49,11 @@ class Plan:
     rows: int = 0
     bad_rows: int = 0
     version: int = _VERSION
+
+    @property
+    def home(self) -> str:
+        """The folder that paths of a source in Parquet are relative to."""
+        return os.path.dirname(self.source) if self.source.lower().endswith(SUFFIX) else self.source  # noqa: PTH120 - it need not be a path of this machine
 
     def check_same(self, wanted: Plan) -> None:
         """Check that a run that goes on is the one that was begun.
@@ -93,24 +99,35 @@ def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
 
     Args:
         state: Where to publish the parts.
-        source: As in :func:`face_async.ingest.ingest`.
+        source: As in :func:`face_async.ingest.ingest`, or Parquet (see :mod:`face_async.fleet.columns`).
         wanted: The plan without its counts.
 
     Raises:
         OSError, TypeError, ValueError: As :func:`face_async.ingest.read_source`.
+        ModuleNotFoundError: The source is in Parquet, and pyarrow is missing (extra ``fleet``).
     """
+    files = parquet_files(source)
+    with state.writing_all("plan") as folder:
+        if files:
+            rows, bad_rows = divide(files, folder, wanted.shards, part_of)
+        else:
+            rows, bad_rows = _divide_rows(read_source(source, group_ids=wanted.group_ids), folder, wanted.shards)
+    plan = attrs.evolve(wanted, rows=rows, bad_rows=bad_rows)
+    state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
+    return plan
+
+
+def _divide_rows(source: Iterable[Row | BadRow], folder: Path, shards: int) -> tuple[int, int]:
     rows = bad_rows = 0
-    with state.writing_all("plan") as folder, _PartFiles(folder, wanted.shards) as parts:
-        for row in read_source(source, group_ids=wanted.group_ids):
+    with _PartFiles(folder, shards) as parts:
+        for row in source:
             if isinstance(row, BadRow):
                 bad_rows += 1
                 parts.note_bad(row)
                 continue
             rows += 1
-            parts.add(part_of(row.person_id, wanted.shards), list(attrs.astuple(row)))
-    plan = attrs.evolve(wanted, rows=rows, bad_rows=bad_rows)
-    state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
-    return plan
+            parts.add(part_of(row.person_id, shards), list(attrs.astuple(row)))
+    return rows, bad_rows
 
 
 def plan_identification(state: StateFolder, probes: Iterable[str], wanted: Plan) -> Plan:
@@ -131,7 +148,13 @@ def part_of(person_id: str, shards: int) -> int:
 
 
 def rows_of(state: StateFolder, rank: int) -> Generator[Row]:
-    """Yield the rows of a part."""
+    """Yield the rows of a part; those of a source in Parquet have been checked by nobody yet."""
+    stream = part_name("plan", rank, ".arrows")
+    if state.exists(stream):
+        plan = planned(state)
+        with state.reading(stream) as path:
+            yield from rows_in(path, plan.home, plan.group_ids)
+        return
     for person_id, source, group_ids, person_name, tag in _lines_of(state, rank):
         yield Row(
             cast("str", person_id),

@@ -90,7 +90,8 @@ def enroll_source(
     It continues what the state holds: parts that are done are not begun again, and the source is not read again.
 
     Args:
-        source: As in :func:`face_async.ingest.ingest`.
+        source: As in :func:`face_async.ingest.ingest`; or a Parquet file, or a folder of them, with the columns of a
+            manifest (extra ``fleet``).
         state: The run's folder, which the workers see under the same name; made when there is none.
         connection: How workers reach the service.
         executor: The engine, such as :func:`open_engine` gives. It must pass on functions of installed modules.

@@ -6,14 +6,16 @@ import json
 import pickle
 import threading
 import time
+from importlib import import_module
 
+import anyio
 import pytest
 from fleetkit import all_rows
 from ingestkit import APPID, BUCKET, write_people
 
 from face_async import LimitLedger, Throttle
 from face_async.fleet import Connection, StateError
-from face_async.fleet.plan import Plan, part_of, plan_enrollment, read_plan
+from face_async.fleet.plan import Plan, part_of, plan_enrollment, read_plan, rows_of
 from face_async.fleet.run import FleetSummary, enroll_one_part
 from face_async.fleet.shard import PartTask, enroll_part
 from face_async.fleet.state import open_state
@@ -139,7 +141,7 @@ def test_a_part_waits_for_whoever_may_only_seem_to_be_dead(task, state):
 
 
 @pytest.mark.parametrize("left", [0, 1, 25])
-def test_a_lost_journal_ends_exact_with_all_face_ids(state, connection, budget, meter, tmp_path, left):
+def test_a_lost_journal_ends_exact_with_all_face_ids(state, connection, budget, meter, tmp_path, left):  # noqa: PLR0917
     """Whatever of it was done before: also for persons with as many faces as one may have."""
     people = write_people(tmp_path / "some", 6, 3)
     write_people(people, 2, 20, first=100)
@@ -223,8 +225,6 @@ def test_room_that_is_assumed_is_not_asked_for():
         def __getattr__(self, name):
             raise AssertionError(f"{name} was called")
 
-    import anyio
-
     async def run():
         ledger = LimitLedger(Silent())
         ledger.assume_room(["staff", "guests"])
@@ -232,3 +232,41 @@ def test_room_that_is_assumed_is_not_asked_for():
             reservation.commit(1)
 
     anyio.run(run)
+
+
+@pytest.mark.external("pyarrow")
+@pytest.mark.parametrize("several", [False, True])
+def test_a_source_in_parquet_is_divided_like_any_other(tmp_path, state, several):
+    """Paths are relative to its folder; rows without a person or with two sources are bad ones."""
+    pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    rows = [
+        {"person_id": f"p{number // 2}", "path": f"{number}.jpg", "group_ids": ["a", "b"] if number % 3 else None}
+        for number in range(1_000)
+    ]
+    bad = [
+        {"person_id": None, "path": "x.jpg"},
+        {"person_id": "p", "path": "x.jpg", "url": "http://x"},
+        {"person_id": "p"},
+    ]
+    source = tmp_path / "people"
+    source.mkdir()
+    table = pa.Table.from_pylist([{"url": None, "tag": "t", **row} for row in [*rows, *bad]])
+    for number, part in enumerate([table.slice(0, 600), table.slice(600)] if several else [table]):
+        parquet.write_table(part, source / f"{number}.parquet")
+    home = source if several else source / "0.parquet"
+    plan = plan_enrollment(open_state(state), home, Plan("enroll", str(home), 8, ("staff",)))
+    assert (1_000, 3) == (plan.rows, plan.bad_rows)
+    expected = [
+        (part_of(row["person_id"], 8), str(source / row["path"]), tuple(row["group_ids"] or ["staff"])) for row in rows
+    ]
+    opened = open_state(state)
+    found = [(rank, row.source, row.group_ids) for rank in range(8) for row in rows_of(opened, rank)]
+    assert sorted(expected) == sorted(found)
+
+
+@pytest.mark.external("pyarrow")
+def test_a_source_in_parquet_with_other_columns_is_refused(tmp_path, state):
+    pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    parquet.write_table(pa.table({"person": ["a"], "path": ["b"]}), tmp_path / "people.parquet")
+    with pytest.raises(ValueError, match=r"must have the columns person_id and path or url.*it has person, path"):
+        plan_enrollment(open_state(state), tmp_path / "people.parquet", WANTED)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from timing import PATIENCE
@@ -112,8 +113,7 @@ def _runs(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as status:
-        return status.read().rpartition(")")[2].split()[0] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import say_json, tell
 from face_async.errors import FaceError, quoted
+from face_async.fleet.columns import parquet_files
 from face_async.ingest import (
     Difference,
     Ingestion,
@@ -176,7 +177,7 @@ def _enroll_in_parts(
     if state is None:
         raise ValueError("--cluster needs --state FOLDER, the record by which the run goes on after an end of any kind")
     source.stat()  # raises an error if it is not there
-    if source.is_dir() and not groups:
+    if source.is_dir() and not groups and not parquet_files(source):
         raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
     if fleet.cluster is None:
         enroll_part_alone(source, state, part, groups, fleet)

@@ -1,0 +1,158 @@
+"""Sources in Parquet, divided into parts column by column: millions of rows without a Python object for each.
+
+A file, or a folder of files, with the columns of a manifest: ``person_id``, ``path`` (relative to the folder of the
+files) or ``url`` or both, and optionally ``group_ids`` (a list, or a string with ``|`` between the groups),
+``person_name`` and ``tag``. The parts are streams in Arrow's IPC format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from face_async.ingest import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+SUFFIX = ".parquet"
+_COLUMNS = ("person_id", "path", "url", "group_ids", "person_name", "tag")
+_ROWS_AT_ONCE = 65_536
+_ROWS_IN_MEMORY = 500_000
+
+
+def parquet_files(source: object) -> list[Path]:
+    """Return the files of a source in Parquet, in the order of their names; none if it is another kind of source."""
+    if not isinstance(source, str | os.PathLike):
+        return []
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
+    if path.is_dir():
+        return sorted(path.glob(f"*{SUFFIX}"))
+    return [path] if path.suffix.lower() == SUFFIX else []
+
+
+def divide(files: Sequence[Path], folder: Path, shards: int, part_of: Callable[[str, int], int]) -> tuple[int, int]:
+    """Write the rows of files into a stream for each part; return how many rows are pictures, and how many are not.
+
+    Raises:
+        ModuleNotFoundError: pyarrow is missing (extra ``fleet``).
+        ValueError: A file has other columns.
+    """
+    pa: Any = import_module("pyarrow")  # it ships no types
+    compute: Any = import_module("pyarrow.compute")
+    rows = bad_rows = 0
+    with _Streams(pa, folder) as streams:
+        for file in files:
+            for batch in _batches(pa, file):
+                good = _pictures_only(compute, batch)
+                rows += good.num_rows
+                bad_rows += batch.num_rows - good.num_rows
+                if good.num_rows:
+                    streams.add(*_sorted_by_part(pa, compute, good, shards, part_of))
+    return rows, bad_rows
+
+
+def rows_in(stream: Path, home: str, group_ids: Sequence[str]) -> Generator[Row]:
+    """Yield the rows of a part's stream.
+
+    Args:
+        stream: The stream's file.
+        home: What paths are relative to.
+        group_ids: The groups for rows that name none.
+    """
+    pa: Any = import_module("pyarrow")
+    with pa.OSFile(os.fspath(stream)) as file, pa.ipc.open_stream(file) as reader:
+        for batch in reader:
+            for row in batch.to_pylist():
+                source = row["url"] or os.path.join(home, row["path"])  # noqa: PTH118 - for each of millions
+                yield Row(row["person_id"], source, row["group_ids"] or group_ids, row["person_name"], row["tag"])
+
+
+class _Streams:
+    """The streams of all parts; rows wait in memory until there are enough for all of them to be written at once."""
+
+    def __init__(self, pa: Any, folder: Path) -> None:
+        self._pa = pa
+        self._folder = folder
+        self._waiting: dict[int, list[Any]] = {}
+        self._rows = 0
+        self._writers: dict[int, Any] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Streams:  # noqa: PYI034 - a private class
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self._write()
+
+    def add(self, batch: Any, ranks: Sequence[int]) -> None:
+        """Take a batch whose rows are sorted by the numbers of their parts."""
+        numpy: Any = import_module("numpy")
+        cuts = [0, *(numpy.flatnonzero(numpy.diff(ranks)) + 1).tolist(), batch.num_rows]
+        for begin, end in pairwise(cuts):
+            self._waiting.setdefault(int(ranks[begin]), []).append(batch.slice(begin, end - begin))
+        self._rows += batch.num_rows
+        if self._rows >= _ROWS_IN_MEMORY:
+            self._write()
+
+    def _write(self) -> None:
+        for rank, batches in self._waiting.items():
+            table = self._pa.Table.from_batches(batches).combine_chunks()
+            if rank not in self._writers:
+                path = self._folder / f"{rank:05}.arrows"
+                writer = self._pa.ipc.new_stream(os.fspath(path), table.schema)
+                self._writers[rank] = self._stack.enter_context(writer)
+            self._writers[rank].write_table(table)
+        self._waiting.clear()
+        self._rows = 0
+
+
+def _batches(pa: Any, file: Path) -> Generator[Any]:
+    """Yield the batches of a file, with all columns that a manifest may have, in one order and of one type."""
+    compute: Any = import_module("pyarrow.compute")
+    with import_module("pyarrow.parquet").ParquetFile(file) as parquet:
+        names = parquet.schema_arrow.names
+        unknown = [name for name in names if name not in _COLUMNS]
+        if unknown or "person_id" not in names or not {"path", "url"} & set(names):
+            raise ValueError(
+                f"{file} must have the columns person_id and path or url, and may have {', '.join(_COLUMNS[3:])}; "
+                f"it has {', '.join(names) or 'none'}"
+            )
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE):
+            columns = [
+                _column(pa, compute, batch, name, pa.list_(pa.string()) if name == "group_ids" else pa.string())
+                for name in _COLUMNS
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=list(_COLUMNS))
+
+
+def _column(pa: Any, compute: Any, batch: Any, name: str, kind: Any) -> Any:
+    if name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, kind)
+    column = batch.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if name == "group_ids" and not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        column = compute.split_pattern(column.cast(pa.string()), "|")
+    return column.cast(kind)
+
+
+def _pictures_only(compute: Any, batch: Any) -> Any:
+    """Return the rows with a person, and with either a path or a URL."""
+    person_id, path, url = (batch.column(name) for name in ("person_id", "path", "url"))
+    one_source = compute.xor(compute.is_valid(path), compute.is_valid(url))
+    return batch.filter(compute.and_(compute.is_valid(person_id), one_source))
+
+
+def _sorted_by_part(pa: Any, compute: Any, batch: Any, shards: int, part_of: Callable[[str, int], int]) -> Any:
+    """Return a batch sorted by the numbers of its rows' parts, and those numbers; each person is hashed once."""
+    persons = batch.column("person_id").dictionary_encode()
+    numbers = pa.array([part_of(person, shards) for person in persons.dictionary.to_pylist()], pa.int32())
+    ranks = numbers.take(persons.indices)
+    order = compute.sort_indices(ranks)
+    return batch.take(order), ranks.take(order).to_numpy()
