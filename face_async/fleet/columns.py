@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".parquet"
 _COLUMNS = ("person_id", "path", "url", "group_ids", "person_name", "tag")
-_ROWS_AT_ONCE = 65_536
-_ROWS_IN_MEMORY = 500_000
+_ROWS_AT_ONCE = 32_768
+_ROWS_IN_MEMORY = 200_000
 
 
 def parquet_files(source: object) -> list[Path]:
@@ -123,7 +123,7 @@ def _batches(pa: Any, file: Path) -> Generator[Any]:
                 f"{file} must have the columns person_id and path or url, and may have {', '.join(_COLUMNS[3:])}; "
                 f"it has {', '.join(names) or 'none'}"
             )
-        for batch in parquet.iter_batches(_ROWS_AT_ONCE):
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, use_threads=False):
             columns = [
                 _column(pa, compute, batch, name, pa.list_(pa.string()) if name == "group_ids" else pa.string())
                 for name in _COLUMNS

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
-from face_async.bulk.outage import SINGLE_ATTEMPT, OutageHandler, RunEndedError
-from face_async.bulk.outcomes import Outcome, Outcomes
+from face_async.bulk.outage import OutageHandler, RunEndedError
+from face_async.bulk.outcomes import Outcomes
 from face_async.errors import ServiceError
 from face_async.fleet.plan import planned, probes_of
 from face_async.fleet.shard import PartResult, publish_result, read_result
 from face_async.fleet.state import open_state
 
 if TYPE_CHECKING:
-    from face_async.bulk.api import GroupsResult
     from face_async.fleet.shard import PartTask
 
 _Found: TypeAlias = "tuple[str, int, str | None, str | None, float | None, str | None]"
@@ -46,39 +46,29 @@ def identify_part(task: PartTask) -> PartResult:
 
 
 async def _search(task: PartTask, group_ids: tuple[str, ...], probes: list[str]) -> list[_Found]:
+    """Return a row for each candidate, the best first, or one with what went wrong."""
     found: list[_Found] = []
     async with task.connection.open(task.throttle) as session:
-        probe = session.with_options(retry=SINGLE_ATTEMPT).get_group_ids
-        outages = OutageHandler(probe, probe_delay=1.0, on_change=lambda: None)
-
-        async def search(image: str) -> GroupsResult:
-            return await outages.call(
-                lambda: session.identify_in_groups(image, group_ids, fit=task.fit, errors="raise"), proves=True
-            )
-
+        outages = OutageHandler(session.probe, probe_delay=1.0, on_change=lambda: None)
+        search = partial(session.identify_in_groups, group_ids=group_ids, fit=task.fit, errors="raise")
+        outcomes = Outcomes(
+            lambda image: outages.call(partial(search, image), proves=True),
+            probes,
+            max_at_once=task.throttle.max_concurrency,
+        )
         try:
-            async with Outcomes(search, probes, max_at_once=task.throttle.max_concurrency) as outcomes:
+            async with outcomes:
                 async for outcome in outcomes:
-                    found += _rows_of(outcome)
+                    error = outcome.error
+                    candidates = () if error is not None else outcome.unwrap().candidates
+                    for rank, one in enumerate(candidates):
+                        found.append((outcome.item, rank, one.person_id, one.face_id, one.confidence, None))
+                    if not candidates:
+                        code = None if error is None else str(error.code if isinstance(error, ServiceError) else error)
+                        found.append((outcome.item, 0, None, None, None, code))
         except RunEndedError as ended:
-            if ended.error is not None:
-                raise ended.error from None
-            raise
+            raise ended.error or ended from None
     return found
-
-
-def _rows_of(outcome: Outcome[str, GroupsResult]) -> list[_Found]:
-    """Return a row for each candidate, the best first, or one with the code of what went wrong."""
-    error = outcome.error
-    if error is not None:
-        return [(outcome.item, 0, None, None, None, str(error.code) if isinstance(error, ServiceError) else str(error))]
-    candidates = outcome.unwrap().candidates
-    if not candidates:
-        return [(outcome.item, 0, None, None, None, None)]
-    return [
-        (outcome.item, rank, candidate.person_id, candidate.face_id, candidate.confidence, None)
-        for rank, candidate in enumerate(candidates)
-    ]
 
 
 def _publish_found(task: PartTask, found: list[_Found]) -> None:
