@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(face_async.__file__).parent
 MAX_LINES = 500
 MAX_ROOMS = 20
-MAX_ARROWS = 80
+MAX_ARROWS = 86
 MAX_FILES_IN_A_FOLDER = 14
 
 # The rooms of the top, floor by floor, the lowest first. A room imports only from floors below its own; inside of a

@@ -53,6 +53,7 @@ class FleetOptions:
     fit: bool
     quiet: bool
     json: bool
+    allow_outside: bool = False
 
     @property
     def budget(self) -> Throttle:
@@ -85,6 +86,7 @@ def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], optio
             at_once=min(engine.workers, options.max_concurrency),
             budget=options.budget,
             fit=options.fit,
+            allow_outside=options.allow_outside,
             on_progress=display.show,
         )
     _conclude_fleet(summary, options)
@@ -103,6 +105,7 @@ def enroll_part_alone(
         shards=part[1],
         budget=options.budget,
         fit=options.fit,
+        allow_outside=options.allow_outside,
     )
     _conclude_fleet(summary, options)
 

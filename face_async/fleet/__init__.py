@@ -21,7 +21,7 @@ The key to the service is read from the environment of each worker, and is in no
 """
 
 from face_async.fleet.connection import ServiceConnection as Connection
-from face_async.fleet.engines import Engine, open_engine
+from face_async.fleet.engines import FleetEngine, open_engine
 from face_async.fleet.processes import ProcessExecutor, WorkerLostError
 from face_async.fleet.run import FleetSummary, enroll_one_part
 from face_async.fleet.run import enroll_source as enroll
@@ -31,7 +31,7 @@ from face_async.fleet.state import StateError
 
 __all__ = [
     "Connection",
-    "Engine",
+    "FleetEngine",
     "FleetSummary",
     "PartResult",
     "ProcessExecutor",

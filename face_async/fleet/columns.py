@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_async.ingest import Row
+from face_async.ingest.enclosure import Enclosure
+from face_async.ingest.schema import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -56,19 +58,26 @@ def divide(files: Sequence[Path], folder: Path, shards: int, part_of: Callable[[
     return rows, bad_rows
 
 
-def rows_in(stream: Path, home: str, group_ids: Sequence[str]) -> Generator[Row]:
+def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside: bool) -> Generator[Row]:
     """Yield the rows of a part's stream.
 
     Args:
         stream: The stream's file.
         home: What paths are relative to.
         group_ids: The groups for rows that name none.
+        allow_outside: Whether paths and links may lead out of that folder.
+
+    Raises:
+        ValueError: A path or a link leads out of it.
     """
     pa: Any = import_module("pyarrow")
+    enclosure = None if allow_outside else Enclosure(home)
     with pa.OSFile(os.fspath(stream)) as file, pa.ipc.open_stream(file) as reader:
         for batch in reader:
             for row in batch.to_pylist():
                 source = row["url"] or os.path.join(home, row["path"])  # noqa: PTH118 - for each of millions
+                if enclosure is not None and row["url"] is None and (reason := enclosure.complaint(source)) is not None:
+                    raise ValueError(f"{shown(source)}: {reason}")
                 yield Row(row["person_id"], source, row["group_ids"] or group_ids, row["person_name"], row["tag"])
 
 

@@ -23,7 +23,7 @@ _CONNECTING = 60.0
 
 
 @define
-class Engine:
+class FleetEngine:
     """An engine that is open; leaving its block closes what it has opened, and ends what is under way.
 
     Attributes:
@@ -42,7 +42,7 @@ class Engine:
         self._stack.close()
 
 
-def open_engine(cluster: str) -> Engine:
+def open_engine(cluster: str) -> FleetEngine:
     """Return an engine.
 
     Args:
@@ -63,30 +63,30 @@ def open_engine(cluster: str) -> Engine:
     raise ValueError(f"the cluster must be {CLUSTERS}, not {cluster!r}")
 
 
-def _processes(workers: int) -> Engine:
+def _processes(workers: int) -> FleetEngine:
     executor = ProcessExecutor(workers)
     stack = contextlib.ExitStack()
     stack.callback(executor.shutdown, cancel_futures=True)
-    return Engine(executor, workers, stack)
+    return FleetEngine(executor, workers, stack)
 
 
-def _dask(address: str) -> Engine:
+def _dask(address: str) -> FleetEngine:
     distributed: Any = import_module("distributed")  # extra "dask"; it ships no types
     stack = contextlib.ExitStack()
     client = stack.enter_context(distributed.Client(address, timeout=_CONNECTING))
     client.wait_for_workers(1, timeout=_CONNECTING)
     # Not pure: two parts are never one task, whatever their arguments.
-    return Engine(client.get_executor(pure=False), sum(client.nthreads().values()), stack)
+    return FleetEngine(client.get_executor(pure=False), sum(client.nthreads().values()), stack)
 
 
-def _ray(address: str | None) -> Engine:
+def _ray(address: str | None) -> FleetEngine:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")  # extra "ray"; without its types, which are those of one version
     stack = contextlib.ExitStack()
     if not ray.is_initialized():
         ray.init(address or "auto", log_to_driver=False)
         stack.callback(ray.shutdown)
-    return Engine(_RayExecutor(ray), max(1, int(ray.cluster_resources().get("CPU", 1))), stack)
+    return FleetEngine(_RayExecutor(ray), max(1, int(ray.cluster_resources().get("CPU", 1))), stack)
 
 
 class _RayExecutor(Executor):

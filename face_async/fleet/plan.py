@@ -39,6 +39,7 @@ class Plan:
         group_ids: The groups for rows that name none, or the groups that are searched.
         rows: All rows that are a picture.
         bad_rows: Rows that are not.
+        allow_outside: Whether paths and links may lead out of the source's folder.
         version: The version of the state's format.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     group_ids: tuple[str, ...] = field(converter=tuple[str, ...])
     rows: int = 0
     bad_rows: int = 0
+    allow_outside: bool = False
     version: int = _VERSION
 
     @property
@@ -61,7 +63,7 @@ class Plan:
         Raises:
             StateError: It is another one.
         """
-        for name in ("version", "kind", "source", "shards", "group_ids"):
+        for name in ("version", "kind", "source", "shards", "group_ids", "allow_outside"):
             old, new = getattr(self, name), getattr(wanted, name)
             if old != new:
                 raise StateError(f"the state is of a run with {name} {old!r}, not {new!r}; name another state for it")
@@ -111,7 +113,11 @@ def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
         if files:
             rows, bad_rows = divide(files, folder, wanted.shards, part_of)
         else:
-            rows, bad_rows = _divide_rows(read_source(source, group_ids=wanted.group_ids), folder, wanted.shards)
+            rows, bad_rows = _divide_rows(
+                read_source(source, group_ids=wanted.group_ids, allow_outside=wanted.allow_outside),
+                folder,
+                wanted.shards,
+            )
     plan = attrs.evolve(wanted, rows=rows, bad_rows=bad_rows)
     state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
     return plan
@@ -153,7 +159,7 @@ def rows_of(state: StateFolder, rank: int) -> Generator[Row]:
     if state.exists(stream):
         plan = planned(state)
         with state.reading(stream) as path:
-            yield from rows_in(path, plan.home, plan.group_ids)
+            yield from rows_in(path, plan.home, plan.group_ids, allow_outside=plan.allow_outside)
         return
     for person_id, source, group_ids, person_name, tag in _lines_of(state, rank):
         yield Row(

@@ -50,7 +50,7 @@ class ProcessExecutor(Executor):
         self._waiting: queue.SimpleQueue[tuple[Future[object], bytes] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._workers = [_Worker() for _ in range(workers)]
+        self._workers = [_WorkerProcess() for _ in range(workers)]
         self._threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in self._workers]
         for thread in self._threads:
             thread.start()
@@ -99,7 +99,7 @@ class ProcessExecutor(Executor):
         for _ in self._threads:
             self._waiting.put(None)
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: _WorkerProcess) -> None:
         try:
             while (waiting := self._waiting.get()) is not None:
                 future, task = waiting
@@ -108,7 +108,7 @@ class ProcessExecutor(Executor):
         finally:
             worker.end()
 
-    def _execute(self, worker: _Worker, future: Future[object], task: bytes) -> None:
+    def _execute(self, worker: _WorkerProcess, future: Future[object], task: bytes) -> None:
         try:
             done, value = worker.do(task)
         except (OSError, EOFError, pickle.UnpicklingError):
@@ -121,7 +121,7 @@ class ProcessExecutor(Executor):
                 future.set_exception(cast("BaseException", value))
 
 
-class _Worker:
+class _WorkerProcess:
     """One worker process at a time."""
 
     def __init__(self) -> None:
@@ -153,6 +153,7 @@ class _Worker:
         with self._lock:
             if self._process is not None:
                 self._process.kill()
+                self._process.wait()  # or the next task would be sent to a process that is about to end
 
     def end(self) -> None:
         with self._lock:

@@ -83,6 +83,7 @@ def enroll_source(
     at_once: int = 4,
     budget: Throttle = Throttle(),
     fit: bool = False,
+    allow_outside: bool = False,
     on_progress: OnProgress = None,
 ) -> FleetSummary:
     """Enroll the pictures of a source on an engine, each once, in a run that may be killed and begun again. Blocks.
@@ -100,6 +101,7 @@ def enroll_source(
         at_once: How many parts are under way at once, 1 to the budget's ``max_concurrency``.
         budget: The bounds of the whole run; each part that is under way has an equal share.
         fit: Makes pictures that are too large for a request smaller.
+        allow_outside: Whether paths and links may lead out of the source's folder.
         on_progress: Called about once a second with the state of the run.
 
     Raises:
@@ -108,7 +110,7 @@ def enroll_source(
         OSError: The source or the state cannot be read or written.
         FaceError: Whatever ends a part; the other parts that are under way are finished before.
     """
-    opened, plan = _planned_enrollment(source, state, group_ids, shards)
+    opened, plan = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside)
     return _Run(opened, plan, enroll_part, on_progress).drive(
         executor, at_once, lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit), budget
     )
@@ -124,6 +126,7 @@ def enroll_one_part(
     shards: int = 256,
     budget: Throttle = Throttle(),
     fit: bool = False,
+    allow_outside: bool = False,
 ) -> FleetSummary:
     """Enroll one part of a run in this process, for schedulers that number their jobs, such as Slurm's. Blocks.
 
@@ -137,6 +140,7 @@ def enroll_one_part(
         group_ids: As there.
         shards: As there.
         fit: As there.
+        allow_outside: As there.
         budget: The bounds of this part alone: nobody divides it.
 
     Raises:
@@ -149,7 +153,7 @@ def enroll_one_part(
         if time.monotonic() - began > _PLAN_PATIENCE:
             raise StateError(f"{os.fspath(state)} has no plan yet; the part with rank 0 makes it: begin that one, too")
         time.sleep(_PLAN_EVERY)
-    opened, _ = _planned_enrollment(source, state, group_ids, shards)
+    opened, _ = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside)
     result = enroll_part(PartTask(opened.location, rank, connection, budget, fit=fit))
     return _sum(1, [result], {}, rows=result.rows)
 
@@ -208,11 +212,11 @@ def identify_probes(
 
 
 def _planned_enrollment(
-    source: Source, state: str | os.PathLike[str], group_ids: Sequence[str], shards: int
+    source: Source, state: str | os.PathLike[str], group_ids: Sequence[str], shards: int, *, allow_outside: bool
 ) -> tuple[StateFolder, Plan]:
     opened = open_state(state)
     name = os.path.abspath(source) if isinstance(source, str | os.PathLike) else "rows"  # noqa: PTH100 - links stay
-    wanted = Plan("enroll", os.fspath(name), _checked(shards), tuple(group_ids))
+    wanted = Plan("enroll", os.fspath(name), _checked(shards), tuple(group_ids), allow_outside=allow_outside)
     plan = read_plan(opened)
     if plan is None:
         plan = plan_enrollment(opened, source, wanted)
@@ -299,7 +303,7 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - each engine has errors of its own for a worker that has died
             self._losses[rank] += 1
             if self._losses[rank] >= _MOST_LOSSES:
-                lost = StateError(f"{_MOST_LOSSES} workers in a row have died with part {rank}: {error}")
+                lost = StateError(f"{_MOST_LOSSES} workers have died with part {rank}: {error}")
                 lost.__cause__ = error
                 return lost
             return None

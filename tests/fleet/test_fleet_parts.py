@@ -265,6 +265,19 @@ def test_a_source_in_parquet_is_divided_like_any_other(tmp_path, state, several)
 
 
 @pytest.mark.external("pyarrow")
+def test_paths_in_parquet_lead_out_of_its_folder_only_if_that_is_allowed(tmp_path, state):
+    pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    source = tmp_path / "people.parquet"
+    parquet.write_table(pa.table({"person_id": ["a"], "path": ["/etc/passwd"]}), source)
+    opened = open_state(state)
+    plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",)))
+    with pytest.raises(ValueError, match="/etc/passwd: it lies outside"):
+        list(rows_of(opened, 0))
+    plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",), allow_outside=True))
+    assert ["/etc/passwd"] == [row.source for row in rows_of(opened, 0)]
+
+
+@pytest.mark.external("pyarrow")
 def test_a_source_in_parquet_with_other_columns_is_refused(tmp_path, state):
     pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     parquet.write_table(pa.table({"person": ["a"], "path": ["b"]}), tmp_path / "people.parquet")

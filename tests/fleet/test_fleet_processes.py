@@ -71,6 +71,14 @@ def test_a_worker_that_dies_costs_its_task_only(executor):
     assert other.result() is None
 
 
+def test_a_task_that_comes_right_after_a_death_finds_another_worker():
+    with ProcessExecutor(1) as single:
+        for _ in range(5):
+            lost = single.submit(os._exit, 1)
+            assert 3 == single.submit(len, "abc").result()
+            assert isinstance(lost.exception(), WorkerLostError)
+
+
 def test_what_a_task_prints_is_no_result(executor):
     assert executor.submit(print, "hello").result() is None
 

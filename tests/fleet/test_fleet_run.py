@@ -164,7 +164,7 @@ def test_what_ends_a_part_ends_the_run_and_says_where(people, tmp_path, connecti
 
 
 def test_a_part_that_kills_its_workers_is_given_up(people, tmp_path, connection):
-    with pytest.raises(StateError, match="20 workers in a row have died with part 0: the worker is gone"):
+    with pytest.raises(StateError, match="20 workers have died with part 0: the worker is gone"):
         enroll(
             people, state=tmp_path / "run", connection=connection, executor=Deadly(), group_ids=["staff"], shards=2,
             at_once=1,

@@ -133,7 +133,7 @@ def enroll(
     if state is not None or cluster is not None:
         if journal or dry_run or retry or check or repair or failures or no_pack or at_once or db:
             raise ValueError("--state and --cluster go with --group, --shard, --shards, --max-*, --fit and --json only")
-        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json)
+        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, allow_outside)
         _enroll_in_parts(source, state, group_ids or (), parts, fleet)
         return
     service = ServiceChoice.of(db, base_url, recognizer)
