@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Self, TextIO, cast
 
 import attrs
@@ -14,6 +13,7 @@ from attrs import field, frozen
 from face_async.fleet.columns import SUFFIX, divide, parquet_files, rows_in
 from face_async.fleet.state import StateError, part_name
 from face_async.ingest import BadRow, Row, read_source
+from face_async.ingest.parts import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -145,12 +145,6 @@ def plan_identification(state: StateFolder, probes: Iterable[str], wanted: Plan)
     plan = attrs.evolve(wanted, rows=rows)
     state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
     return plan
-
-
-def part_of(person_id: str, shards: int) -> int:
-    """Return the number of the part that a person is in, as :class:`face_async.ingest.Shard` has it."""
-    digest = blake2b(person_id.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % shards
 
 
 def rows_of(state: StateFolder, rank: int) -> Generator[Row]:

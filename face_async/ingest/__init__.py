@@ -8,10 +8,9 @@
 
 from face_async.ingest.audit import Difference, Verification
 from face_async.ingest.audit import verify_enrollment as verify
-from face_async.ingest.copies import read_units, rebuild_journal
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.output_file import OutputError
-from face_async.ingest.parts import Shard, merge_journals
+from face_async.ingest.parts import Shard, merge_journals, read_units, rebuild_journal
 from face_async.ingest.report import Phase, Summary, write_failures
 from face_async.ingest.rows import BadRow, Row
 from face_async.ingest.run import Ingestion, RunOptions, ingest, retry_failed

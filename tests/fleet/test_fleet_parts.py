@@ -15,11 +15,12 @@ from ingestkit import APPID, BUCKET, write_people
 
 from face_async import LimitLedger, Throttle
 from face_async.fleet import Connection, StateError
-from face_async.fleet.plan import Plan, part_of, plan_enrollment, read_plan, rows_of
+from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
 from face_async.fleet.run import FleetSummary, enroll_one_part
 from face_async.fleet.shard import PartTask, enroll_part
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalError, JournalInUseError, Row, Shard, State, read_source, read_units
+from face_async.ingest.parts import part_of
 from face_async.ingest.schema import Project, open_journal
 
 WANTED = Plan("enroll", "people", 8, ("staff",))
