@@ -78,12 +78,9 @@ class Dask:
         return [pid for nanny in self.nannies for pid in children_of(nanny.pid) if b"spawn_main" in command_of(pid)]
 
     def close(self):
-        for process in (*self.nannies, self.scheduler):
-            process.terminate()
-        for process in (*self.nannies, self.scheduler):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
+        for process in (*self.nannies, self.scheduler):  # not by SIGTERM, for which one may take a minute
             process.kill()
+            process.wait()
 
 
 class Ray:
