@@ -32,6 +32,16 @@ ClusterOption = Annotated[
 ShardsOption = Annotated[
     int, typer.Option("--shards", metavar="N", min=1, max=100_000, help="Parts of a run on a cluster.")
 ]
+SpreadOption = Annotated[
+    int,
+    typer.Option(
+        "--spread",
+        metavar="N",
+        min=0,
+        max=5_000,
+        help="With --state: put the people of each group in N numbered groups, as ShardedGroup has them.",
+    ),
+]
 MaxConcurrency = Annotated[
     int,
     typer.Option("--max-concurrency", metavar="N", min=1, help="Requests under way at once, in all parts."),
@@ -54,6 +64,7 @@ class FleetOptions:
     quiet: bool
     json: bool
     allow_outside: bool = False
+    spread: int = 0
 
     @property
     def budget(self) -> Throttle:
@@ -87,6 +98,7 @@ def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], optio
             budget=options.budget,
             fit=options.fit,
             allow_outside=options.allow_outside,
+            spread=options.spread,
             on_progress=display.show,
         )
     _conclude_fleet(summary, options)
@@ -106,6 +118,7 @@ def enroll_part_alone(
         budget=options.budget,
         fit=options.fit,
         allow_outside=options.allow_outside,
+        spread=options.spread,
     )
     _conclude_fleet(summary, options)
 

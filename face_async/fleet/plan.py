@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan.json"
 MOST_SHARDS = 100_000
+MOST_SPREAD = 5_000  # as many groups as an appid may have
 _VERSION = 1
 _ROWS_IN_MEMORY = 100_000
 
@@ -40,6 +41,7 @@ class Plan:
         rows: All rows that are a picture.
         bad_rows: Rows that are not.
         allow_outside: Whether paths and links may lead out of the source's folder.
+        spread: Into how many numbered groups the persons of each group are put; 0 for the groups themselves.
         version: The version of the state's format.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     rows: int = 0
     bad_rows: int = 0
     allow_outside: bool = False
+    spread: int = 0
     version: int = _VERSION
 
     @property
@@ -63,7 +66,7 @@ class Plan:
         Raises:
             StateError: It is another one.
         """
-        for name in ("version", "kind", "source", "shards", "group_ids", "allow_outside"):
+        for name in ("version", "kind", "source", "shards", "group_ids", "allow_outside", "spread"):
             old, new = getattr(self, name), getattr(wanted, name)
             if old != new:
                 raise StateError(f"the state is of a run with {name} {old!r}, not {new!r}; name another state for it")
@@ -149,20 +152,30 @@ def plan_identification(state: StateFolder, probes: Iterable[str], wanted: Plan)
 
 def rows_of(state: StateFolder, rank: int) -> Generator[Row]:
     """Yield the rows of a part; those of a source in Parquet have been checked by nobody yet."""
+    plan = planned(state)
     stream = part_name("plan", rank, ".arrows")
     if state.exists(stream):
-        plan = planned(state)
         with state.reading(stream) as path:
-            yield from rows_in(path, plan.home, plan.group_ids, allow_outside=plan.allow_outside)
+            for row in rows_in(path, plan.home, plan.group_ids, allow_outside=plan.allow_outside):
+                yield _spread(row, plan.spread)
         return
     for person_id, source, group_ids, person_name, tag in _lines_of(state, rank):
-        yield Row(
+        row = Row(
             cast("str", person_id),
             cast("str", source),
             tuple(cast("list[str]", group_ids)),
             cast("str | None", person_name),
             cast("str | None", tag),
         )
+        yield _spread(row, plan.spread)
+
+
+def _spread(row: Row, spread: int) -> Row:
+    """Return a row with the numbered groups for its person, as :class:`~face_async.ShardedGroup` calls them."""
+    if not spread:
+        return row
+    number = part_of(row.person_id, spread)
+    return attrs.evolve(row, group_ids=[f"{group_id}-{number:04}" for group_id in row.group_ids])
 
 
 def probes_of(state: StateFolder, rank: int) -> list[str]:

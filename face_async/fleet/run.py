@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import field, frozen
 
 from face_async._call.throttle import Throttle
-from face_async.fleet.plan import MOST_SHARDS, Plan, plan_enrollment, plan_identification, read_plan
+from face_async.fleet.plan import MOST_SHARDS, MOST_SPREAD, Plan, plan_enrollment, plan_identification, read_plan
 from face_async.fleet.search import identify_part
 from face_async.fleet.shard import PartResult, PartTask, attempt, enroll_part, read_progress, read_result
 from face_async.fleet.state import StateError, StateFolder, open_state
@@ -84,6 +84,7 @@ def enroll_source(
     budget: Throttle = Throttle(),
     fit: bool = False,
     allow_outside: bool = False,
+    spread: int = 0,
     on_progress: OnProgress = None,
 ) -> FleetSummary:
     """Enroll the pictures of a source on an engine, each once, in a run that may be killed and begun again. Blocks.
@@ -102,6 +103,9 @@ def enroll_source(
         budget: The bounds of the whole run; each part that is under way has an equal share.
         fit: Makes pictures that are too large for a request smaller.
         allow_outside: Whether paths and links may lead out of the source's folder.
+        spread: For more persons than a group may have: puts those of each group into so many numbered groups, 1 to
+            5,000, which a :class:`~face_async.ShardedGroup` of the group's name opens. One for every 9,000 persons
+            leaves room for chance.
         on_progress: Called about once a second with the state of the run.
 
     Raises:
@@ -110,7 +114,7 @@ def enroll_source(
         OSError: The source or the state cannot be read or written.
         FaceError: Whatever ends a part; the other parts that are under way are finished before.
     """
-    opened, plan = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside)
+    opened, plan = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside, spread=spread)
     return _Run(opened, plan, enroll_part, on_progress).drive(
         executor, at_once, lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit), budget
     )
@@ -127,6 +131,7 @@ def enroll_one_part(
     budget: Throttle = Throttle(),
     fit: bool = False,
     allow_outside: bool = False,
+    spread: int = 0,
 ) -> FleetSummary:
     """Enroll one part of a run in this process, for schedulers that number their jobs, such as Slurm's. Blocks.
 
@@ -141,6 +146,7 @@ def enroll_one_part(
         shards: As there.
         fit: As there.
         allow_outside: As there.
+        spread: As there.
         budget: The bounds of this part alone: nobody divides it.
 
     Raises:
@@ -153,7 +159,7 @@ def enroll_one_part(
         if time.monotonic() - began > _PLAN_PATIENCE:
             raise StateError(f"{os.fspath(state)} has no plan yet; the part with rank 0 makes it: begin that one, too")
         time.sleep(_PLAN_EVERY)
-    opened, _ = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside)
+    opened, _ = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside, spread=spread)
     result = enroll_part(PartTask(opened.location, rank, connection, budget, fit=fit))
     return _sum(1, [result], {}, rows=result.rows)
 
@@ -212,11 +218,21 @@ def identify_probes(
 
 
 def _planned_enrollment(
-    source: Source, state: str | os.PathLike[str], group_ids: Sequence[str], shards: int, *, allow_outside: bool
+    source: Source,
+    state: str | os.PathLike[str],
+    group_ids: Sequence[str],
+    shards: int,
+    *,
+    allow_outside: bool,
+    spread: int,
 ) -> tuple[StateFolder, Plan]:
     opened = open_state(state)
     name = os.path.abspath(source) if isinstance(source, str | os.PathLike) else "rows"  # noqa: PTH100 - links stay
-    wanted = Plan("enroll", os.fspath(name), _checked(shards), tuple(group_ids), allow_outside=allow_outside)
+    if not 0 <= spread <= MOST_SPREAD:
+        raise ValueError(f"spread must be 0 to {MOST_SPREAD:,}, not {spread}")
+    wanted = Plan(
+        "enroll", os.fspath(name), _checked(shards), tuple(group_ids), allow_outside=allow_outside, spread=spread
+    )
     plan = read_plan(opened)
     if plan is None:
         plan = plan_enrollment(opened, source, wanted)
@@ -336,7 +352,7 @@ def _sum(
         parts_done=len(results),
         parts_under_way=len(progress),
         rows=rows,
-        bad_rows=bad_rows,
+        bad_rows=bad_rows + sum(summary.bad_rows for summary in summaries),
         done=searched + sum(summary.done for summary in summaries),
         failed=sum(summary.failed for summary in summaries),
         ambiguous=sum(summary.ambiguous for summary in summaries),

@@ -11,14 +11,15 @@ import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from importlib import import_module
 
+import anyio
 import pytest
 from doubles import CREDENTIALS
 from fleetkit import PROGRAM, environment_of, kill_some, workers_below
-from ingestkit import write_people
+from ingestkit import APPID, write_people
 from timing import PATIENCE
 from typer.testing import CliRunner
 
-from face_async import AuthError, Throttle
+from face_async import AuthError, ShardedGroup, Throttle
 from face_async.cli._app import app
 from face_async.fleet import ProcessExecutor, StateError, enroll, identify
 
@@ -146,6 +147,25 @@ def test_any_executor_will_do(people, tmp_path, connection, meter):
         assert enroll(people, state=tmp_path / "run", **options).complete  # there is nothing left to do
     assert len(meter.times) == asked
     assert [2] * 40 == counts(meter)
+
+
+def test_more_persons_than_a_group_may_have_are_spread(people, tmp_path, connection, meter):
+    """Over numbered groups, which are one population for whoever opens them by their common name."""
+    with ProcessExecutor(2) as executor:
+        options = {"connection": connection, "executor": executor, "group_ids": ["staff"], "shards": 4, "at_once": 2}
+        summary = enroll(people, state=tmp_path / "run", spread=4, **options)
+        with pytest.raises(StateError, match="spread 4, not 5"):
+            enroll(people, state=tmp_path / "run", spread=5, **options)
+        with pytest.raises(ValueError, match="0 to 5,000"):
+            enroll(people, state=tmp_path / "run", spread=5_001, **options)
+    assert summary.complete
+    assert [f"staff-{number:04}" for number in range(4)] == sorted(meter.store.group_ids(APPID))
+
+    async def opened():
+        async with connection.open(Throttle()) as session:
+            return [person_id async for person_id in ShardedGroup(session, "staff").person_ids()]
+
+    assert sorted(f"person{number}" for number in range(40)) == sorted(anyio.run(opened))
 
 
 def test_what_ends_a_part_ends_the_run_and_says_where(people, tmp_path, connection, monkeypatch):

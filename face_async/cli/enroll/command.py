@@ -21,6 +21,7 @@ from face_async.cli.fleet import (
     MaxConcurrency,
     MaxRate,
     ShardsOption,
+    SpreadOption,
     enroll_on_cluster,
     enroll_part_alone,
 )
@@ -116,6 +117,7 @@ def enroll(
     ] = None,
     cluster: ClusterOption = None,
     shards: ShardsOption = 256,
+    spread: SpreadOption = 0,
     max_concurrency: MaxConcurrency = 64,
     max_rate: MaxRate = None,
     db: Db = None,
@@ -132,10 +134,16 @@ def enroll(
     parts = _shard(shard)
     if state is not None or cluster is not None:
         if journal or dry_run or retry or check or repair or failures or no_pack or at_once or db:
-            raise ValueError("--state and --cluster go with --group, --shard, --shards, --max-*, --fit and --json only")
-        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, allow_outside)
+            raise ValueError(
+                "--state and --cluster go with --group, --shard, --shards, --spread, --max-*, --fit and --json only"
+            )
+        fleet = FleetOptions(
+            cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, allow_outside, spread
+        )
         _enroll_in_parts(source, state, group_ids or (), parts, fleet)
         return
+    if spread:
+        raise ValueError("--spread needs --state: a run whose parts know their groups beforehand")
     service = ServiceChoice.of(db, base_url, recognizer)
     journal = journal or _default_journal(source, service, parts)
     if dry_run and (retry or check or repair):
