@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -21,8 +23,10 @@ from face_async.fleet.engines import CLUSTERS
 from face_async.session import CA_FILE_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
+
+    from face_async.fleet import FleetEngine
 
 _LINE_EVERY = 60.0  # seconds between lines where there is no terminal
 
@@ -86,7 +90,7 @@ class FleetOptions:
 def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
     """Enroll on a cluster, print the summary and exit."""
     connection = options.connection()
-    with open_engine(options.cluster or "") as engine, FleetDisplay("enrolling", quiet=options.quiet) as display:
+    with _quiet_engine(options) as engine, FleetDisplay("enrolling", quiet=options.quiet) as display:
         summary = enroll(
             source,
             state=state,
@@ -126,7 +130,7 @@ def enroll_part_alone(
 def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
     """Identify on a cluster, print the summary and exit."""
     connection = options.connection()
-    with open_engine(options.cluster or "") as engine, FleetDisplay("recognizing", quiet=options.quiet) as display:
+    with _quiet_engine(options) as engine, FleetDisplay("recognizing", quiet=options.quiet) as display:
         summary = identify(
             probes,
             out=out,
@@ -142,6 +146,13 @@ def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[st
     if not options.quiet:
         tell(f"wrote {out}")
     _conclude_fleet(summary, options)
+
+
+@contextlib.contextmanager
+def _quiet_engine(options: FleetOptions) -> Generator[FleetEngine]:
+    """Open the engine; what it prints, as Ray does when a worker dies, goes to stderr, for stdout is the result's."""
+    with contextlib.redirect_stdout(sys.stderr), open_engine(options.cluster or "") as engine:
+        yield engine
 
 
 class FleetDisplay:
