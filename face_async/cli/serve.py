@@ -104,6 +104,17 @@ def serve_command(
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
     ] = None,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Serve a page for people, too, and print the link that opens it.")
+    ] = False,
+    ui_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ui-host",
+            metavar="NAME",
+            help="A name by which browsers may ask for the page, beside addresses and localhost; may be repeated.",
+        ),
+    ] = None,
     accounts: Annotated[
         Path | None,
         typer.Option(
@@ -136,9 +147,12 @@ def serve_command(
     from face_async.server import Certificate, ConnectionLimits, ServerSettings, serve_workers  # noqa: PLC0415 - slow
     from face_async.server import serve as run  # noqa: PLC0415
     from face_async.server.operations.logs import configure_logs  # noqa: PLC0415
+    from face_async.server.page import Page  # noqa: PLC0415
     from face_async.server.storage.names import without_password  # noqa: PLC0415
 
     check_argument(db)
+    if ui and workers > 1:
+        raise ValueError("one process serves the page, which knows who has opened it: leave out --workers or --ui")
     if (cert is None) != (key is None):
         raise ValueError("--cert and --key go together: name both files")
     certificate = Certificate(cert, key) if cert and key else None
@@ -183,7 +197,16 @@ def serve_command(
         )
     else:
         with settings.serving() as app:
-            run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce)
+            page = Page(app, lambda: _first(settings.accounts), hosts=ui_host or ()) if ui else None
+
+            def announce_page(base_url: str) -> None:
+                announce(base_url)
+                if page:
+                    page.announce(lambda path: tell(f"the page, by a link that is good once: {base_url}{path}"))
+
+            run(
+                page or app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page
+            )
     tell("stopped")
 
 
@@ -207,7 +230,11 @@ def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:
     return AccountsFile(file or kept_accounts(Path(db), made_up))
 
 
+def _first(accounts: AccountsFile | tuple[Account, ...]) -> Account:
+    return (accounts if isinstance(accounts, tuple) else accounts.current())[0]
+
+
 def _environment(accounts: AccountsFile | tuple[Account, ...], base_url: str) -> dict[str, str]:
     """Return the environment that leads to the first of the accounts."""
-    first = (accounts if isinstance(accounts, tuple) else accounts.current())[0]
+    first = _first(accounts)
     return ProjectAccess(first.appid, first.buckets[0], first.credentials).environment(base_url)

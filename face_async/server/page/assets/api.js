@@ -1,0 +1,95 @@
+// Calls of the server's endpoints. The page's own back end signs them: no key comes to the browser.
+
+import { showProgram } from "./programs.js";
+
+export const settings = JSON.parse(document.querySelector("meta[name=settings]").content);
+
+export class Refusal extends Error {
+  constructor(code, data) {
+    const [name, meaning] = settings.codes[code] ?? ["", "a code that this page does not know"];
+    super(`${sentence(meaning)} (code ${code}${name && ` ${name}`})`);
+    Object.assign(this, { code, name, meaning, data });
+  }
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+// Fields and images by the specification's names; an array stands for a list. Returns the answer's data.
+export async function call(endpoint, fields = {}, images = {}) {
+  showProgram(endpoint, fields, images);
+  return callQuietly(endpoint, fields, images);
+}
+
+// The same for what only adds to what is shown: it is not the call that people see as a program.
+export async function callQuietly(endpoint, fields, images = {}) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries({ appid: settings.appid, bucket: settings.bucket, ...fields, ...images })) {
+    const values = Array.isArray(value) ? value.map((each, index) => [`${name}[${index}]`, each]) : [[name, value]];
+    for (const [key, each] of values) {
+      if (each !== null && each !== undefined) form.append(key, each);
+    }
+  }
+  const response = await fetch(settings.calls + endpoint, {
+    method: "POST",
+    body: form,
+    headers: { [settings.tokenHeader]: settings.token },
+  });
+  if (response.status === 403) throw new Error(`${await response.text()} Open the last link that serve has printed.`);
+  const { code, data } = await response.json();
+  if (code !== 0) throw new Refusal(code, data);
+  return data;
+}
+
+// What a call returns, or null where it is refused with this code.
+export async function unless(code, promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error.code !== code) throw error;
+    return null;
+  }
+}
+
+export const NO_SUCH_PERSON = -1303;
+export const PERSON_EXISTS = -1302;
+
+const names = new Map();
+
+// A person as people know them, once whatIsKnownOf was asked: the name with the id, or the id alone.
+export function titleOf(personId) {
+  return names.get(personId) ? `${names.get(personId)} (${personId})` : personId;
+}
+
+// Return what getinfo says of a person, null if they are gone, and remember the name.
+export async function whatIsKnownOf(personId) {
+  const person = await unless(NO_SUCH_PERSON, callQuietly("getinfo", { person_id: personId }));
+  names.set(personId, person?.person_name);
+  return person;
+}
+
+// Learn the names of these people.
+export function learnNames(personIds) {
+  return forEachAtOnce(personIds, 6, (id) => names.has(id) || whatIsKnownOf(id));
+}
+
+// Create a person with a first face, or add the face to the one who has this id.
+export async function addToPerson(personId, image, { name, groups }) {
+  if (await whatIsKnownOf(personId)) {
+    const { ret_codes: [code] } = await call("addface", { person_id: personId }, { images: [image] });
+    if (code !== 0) throw new Refusal(code, {});
+  } else {
+    await call("newperson", { person_id: personId, person_name: name || null, group_ids: groups }, { image });
+    names.set(personId, name);
+  }
+}
+
+// Call a function for each item, so many at once; it must not throw.
+export async function forEachAtOnce(items, atOnce, work) {
+  const iterator = items[Symbol.iterator]();
+  const lane = async () => {
+    for (const item of iterator) await work(item);
+  };
+  await Promise.all(Array.from({ length: atOnce }, lane));
+}

@@ -1,0 +1,73 @@
+// What all views are made of.
+
+export const byId = (id) => document.getElementById(id);
+
+// h("li", { class: "same", onclick: work }, "text", child): a new element. Texts are never read as HTML.
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// Tell those who hear the page.
+export function say(text) {
+  byId("said").textContent = text;
+}
+
+export function showError(place, error) {
+  place.replaceChildren(h("p", { class: "card error", role: "alert" }, error.message));
+}
+
+// A confidence of 0 to 100 as a line of text over a bar with a mark at the threshold.
+export function bar(name, confidence, threshold) {
+  const fill = h("i");
+  const mark = h("b");
+  fill.style.width = `${Math.min(100, Math.max(0, confidence))}%`;
+  mark.style.left = `${threshold}%`;
+  return h(
+    "li",
+    { class: confidence >= threshold ? "same" : "" },
+    h("span", { class: "name" }, name),
+    h("span", { class: "number" }, confidence.toFixed(1)),
+    h("span", { class: "bar", "aria-hidden": "true" }, fill, mark),
+  );
+}
+
+// The slider of the threshold, which all views share and the browser remembers.
+export function threshold(standard, onChange) {
+  const slider = byId("threshold");
+  const shown = slider.parentElement.querySelector("output");
+  slider.value = localStorage.getItem("threshold") ?? standard;
+  shown.value = slider.value;
+  slider.addEventListener("input", () => {
+    localStorage.setItem("threshold", slider.value);
+    shown.value = slider.value;
+    onChange();
+  });
+  return () => Number(slider.value);
+}
+
+// A dialog's form: what is sent goes to work(value of the button); the dialog closes unless that throws.
+export function onSubmit(dialog, work) {
+  const form = dialog.querySelector("form");
+  const complaint = dialog.querySelector("[role=alert]");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    complaint.textContent = "";
+    const buttons = [...form.querySelectorAll("button")].filter((button) => !button.disabled);
+    for (const button of buttons) button.disabled = true;
+    try {
+      await work(event.submitter?.value);
+      dialog.close();
+    } catch (error) {
+      complaint.textContent = error.message;
+    } finally {
+      for (const button of buttons) button.disabled = false;
+    }
+  });
+  form.querySelector(".cancel").addEventListener("click", () => dialog.close());
+}

@@ -1,0 +1,96 @@
+// Identify: who is in a picture.
+
+import { addToPerson, call, learnNames, settings, titleOf } from "./api.js";
+import { bar, byId, h, onSubmit, say, showError, threshold } from "./elements.js";
+import { cropped, onPaste, PicturePlace } from "./pictures.js";
+
+const ALL = ""; // the choice of all groups
+const faces = byId("faces");
+const group = byId("group");
+const limit = threshold(settings.samePerson, () => show());
+const place = new PicturePlace(byId("probe"), look, (error) => showError(faces, error));
+let groups = [];
+let found = []; // of the present picture: each face's box and candidates
+let toAdd = null; // the box of the face that the dialog is about
+
+onPaste([place]);
+group.addEventListener("change", () => place.picture && look(place.picture).catch((error) => showError(faces, error)));
+onSubmit(byId("add"), add);
+listGroups().catch((error) => showError(faces, error));
+
+async function listGroups() {
+  groups = (await call("getgroupids")).group_ids;
+  const chosen = group.value;
+  const choices = groups.map((name) => h("option", { value: name }, name));
+  const all = h("option", { value: ALL }, groups.length ? "All groups" : "There are no groups yet");
+  group.replaceChildren(all, ...choices);
+  group.value = groups.includes(chosen) ? chosen : ALL;
+}
+
+async function look(picture) {
+  faces.setAttribute("aria-busy", "true");
+  faces.replaceChildren(h("p", { class: "soft" }, "Looking…"));
+  try {
+    const searched = group.value === ALL ? groups : [group.value];
+    found = searched.length ? await candidates(picture, searched) : await withoutGroups(picture);
+    place.mark(found.map((face) => face.box));
+    show();
+  } finally {
+    faces.setAttribute("aria-busy", "false");
+  }
+}
+
+async function candidates(picture, searched) {
+  const { results } = await call("multidentify", { group_ids: searched }, { image: picture });
+  await learnNames(new Set(results.flatMap((result) => result.candidates.map((person) => person.person_id))));
+  return results.map(({ face_rect: box, candidates: people }) => ({ box, people }));
+}
+
+async function withoutGroups(picture) {
+  const { face } = await call("detect", {}, { image: picture });
+  return face.map((box) => ({ box, people: [] }));
+}
+
+function show() {
+  if (!found.length) return;
+  faces.replaceChildren(...found.map(card));
+  say(found.map((face, index) => `${faceOf(index)}: ${nameOf(best(face)) ?? "nobody"}`).join(". "));
+}
+
+const best = ({ people }) => (people.length && people[0].confidence >= limit() ? people[0] : null);
+const nameOf = (person) => person && titleOf(person.person_id);
+const faceOf = (index) => (found.length > 1 ? `Face ${index + 1}` : "The face");
+
+function card(face, index) {
+  const who = nameOf(best(face));
+  const verdict = h("span", { class: `verdict ${who ? "good" : "open"}` }, who ?? "Nobody");
+  const reason = face.people.length ? `Nobody reaches the threshold of ${limit()}.` : "There is nobody to compare with.";
+  const bars = face.people.map((person) => bar(nameOf(person), person.confidence, limit()));
+  const button = h("button", { type: "button", "aria-label": `Add ${faceOf(index).toLowerCase()} to a person` }, "Add to …");
+  button.addEventListener("click", () => ask(face));
+  return h(
+    "article",
+    { class: "card" },
+    h("h2", {}, faceOf(index), verdict),
+    who ? null : h("p", { class: "soft" }, reason),
+    bars.length ? h("ol", { class: "bars", "aria-label": "The most similar people, by confidence of 0 to 100" }, ...bars) : null,
+    button,
+  );
+}
+
+function ask(face) {
+  toAdd = face.box;
+  byId("add-person").value = best(face)?.person_id ?? "";
+  byId("add-group").value = group.value || groups[0] || "people";
+  byId("add").showModal();
+}
+
+async function add() {
+  const personId = byId("add-person").value.trim();
+  const image = found.length > 1 ? await cropped(place.picture, toAdd) : place.picture;
+  await addToPerson(personId, image, { name: byId("add-name").value.trim(), groups: [byId("add-group").value.trim()] });
+  byId("add-name").value = "";
+  await listGroups();
+  await look(place.picture);
+  say(`The face was added to ${personId}.`);
+}

@@ -1,0 +1,132 @@
+// People: the groups, who is in them, and what is known of each.
+
+import { call, callQuietly, forEachAtOnce, learnNames, Refusal, titleOf, unless, whatIsKnownOf } from "./api.js";
+import { byId, h, onSubmit, say, showError } from "./elements.js";
+import { prepared } from "./pictures.js";
+
+const PAGE = 50; // people that are shown at once
+const AT_ONCE = 6;
+const NO_SUCH_GROUP = -1306;
+
+const list = byId("people");
+const search = byId("search");
+const dialog = byId("person");
+let group = null; // the chosen one
+let people = []; // the ids of its persons
+let shown = PAGE;
+let edited = null; // the person in the dialog, as getinfo has it
+
+search.addEventListener("input", () => {
+  shown = PAGE;
+  showPeople();
+  if (search.value) learnNames(people).then(showPeople, complain);
+});
+byId("more").addEventListener("click", () => {
+  shown += PAGE;
+  showPeople();
+});
+byId("ask-delete").addEventListener("click", () => {
+  byId("delete").hidden = false;
+  byId("delete").focus();
+});
+onSubmit(dialog, (button) => (button === "delete" ? remove() : save()));
+listGroups().catch(complain);
+
+function complain(error) {
+  showError(list, error);
+}
+
+async function listGroups() {
+  const groups = (await callQuietly("getgroupids", {})).group_ids;
+  const buttons = new Map(groups.map((name) => [name, h("button", { type: "button", "aria-pressed": String(name === group) }, name)]));
+  for (const [name, button] of buttons) {
+    button.addEventListener("click", () => {
+      for (const each of buttons.values()) each.setAttribute("aria-pressed", String(each === button));
+      search.value = "";
+      choose(name).catch(complain);
+    });
+  }
+  byId("groups").replaceChildren(...[...buttons.values()].map((button) => h("li", {}, button)));
+  if (!groups.length) byId("count").textContent = "There are no groups yet: enroll somebody.";
+  await forEachAtOnce(buttons, AT_ONCE, async ([name, button]) => {
+    const count = (await callQuietly("getpersonids", { group_id: name })).person_ids.length;
+    button.append(h("span", { class: "soft" }, count === 1 ? "1 person" : `${count} people`));
+  });
+}
+
+async function choose(name) {
+  group = name;
+  people = (await call("getpersonids", { group_id: name })).person_ids;
+  shown = PAGE;
+  search.disabled = false;
+  showPeople();
+}
+
+function showPeople() {
+  const words = search.value.trim().toLowerCase();
+  const matching = people.filter((id) => titleOf(id).toLowerCase().includes(words));
+  const visible = matching.slice(0, shown);
+  byId("count").textContent = `${matching.length} of ${people.length} in ${group}`;
+  byId("more").hidden = visible.length === matching.length;
+  list.replaceChildren(
+    ...visible.map((id) => {
+      const button = h("button", { type: "button" }, titleOf(id));
+      button.addEventListener("click", () => open(id).catch(complain));
+      learnNames([id]).then(() => button.replaceChildren(titleOf(id)), complain);
+      return h("li", {}, button);
+    }),
+  );
+}
+
+async function open(personId) {
+  edited = await whatIsKnownOf(personId);
+  if (!edited) throw new Error(`${personId} has been deleted in the meantime.`);
+  byId("person-title").textContent = personId;
+  byId("person-name").value = edited.person_name;
+  byId("person-tag").value = edited.tag;
+  byId("person-group").value = "";
+  byId("person-pictures").value = "";
+  byId("delete").hidden = true;
+  byId("person-groups").replaceChildren(...edited.group_ids.map((name) => checkbox(name, name)));
+  byId("person-faces").replaceChildren(...edited.face_ids.map((id) => h("li", {}, checkbox(id, h("code", {}, id)))));
+  dialog.querySelector("[role=alert]").textContent = "";
+  dialog.showModal();
+}
+
+function checkbox(value, ...label) {
+  return h("label", {}, h("input", { type: "checkbox", value, checked: true }), " ", ...label);
+}
+
+function unchecked(id) {
+  return [...byId(id).querySelectorAll("input:not(:checked)")].map((box) => box.value);
+}
+
+async function save() {
+  const of = { person_id: edited.person_id };
+  const [name, tag] = [byId("person-name").value, byId("person-tag").value];
+  if (name !== edited.person_name || tag !== edited.tag) await call("setinfo", { ...of, person_name: name, tag });
+  const [further, left, faces] = [byId("person-group").value.trim(), unchecked("person-groups"), unchecked("person-faces")];
+  if (left.length === edited.group_ids.length && !further) throw new Error("A person in no group is found by nobody: leave one.");
+  if (further) await call("addgroupids", { ...of, group_ids: [further] });
+  if (left.length) await call("delgroupids", { ...of, group_ids: left });
+  if (faces.length) await call("delface", { ...of, face_ids: faces });
+  for (const file of byId("person-pictures").files) {
+    const { ret_codes: [code] } = await call("addface", of, { images: [await prepared(file)] });
+    if (code !== 0) throw new Error(`${file.name}: ${new Refusal(code, {}).message}`);
+  }
+  await whatIsKnownOf(edited.person_id);
+  await refresh(`${edited.person_id} was saved.`);
+}
+
+async function remove() {
+  await call("delperson", { person_id: edited.person_id });
+  await refresh(`${edited.person_id} was deleted.`);
+}
+
+async function refresh(news) {
+  const ids = await unless(NO_SUCH_GROUP, callQuietly("getpersonids", { group_id: group }));
+  people = ids?.person_ids ?? [];
+  showPeople();
+  await listGroups();
+  say(news);
+}

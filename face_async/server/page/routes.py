@@ -1,0 +1,222 @@
+"""What a browser asks for: the views, what they are made of, and the calls that they make."""
+
+from __future__ import annotations
+
+import json
+from email.utils import formatdate
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from face_async.errors import ReturnCode
+from face_async.limits import SAME_PERSON, ServiceLimits
+from face_async.server.page.access import FORGERY_HEADER, PageAccess
+from face_async.server.page.calls import signed_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from face_async.server.guard import Account
+
+PAGE_ROOT = "/ui"
+"""Where the page is: all that is below is its own, and all else the application's."""
+
+VIEWS: Mapping[str, str] = {
+    "identify": "Identify",
+    "people": "People",
+    "enroll": "Enroll",
+    "compare": "Compare",
+    "status": "Status",
+}
+"""The name of each view in its address -> its title."""
+
+_MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class Page:
+    """An application, and before it the page: an ASGI application of its own.
+
+    Args:
+        app: What :func:`~face_async.server.create_app` returned; it gets the page's calls, and all requests that are
+            not for the page.
+        account: Returns the account whose faces the page shows. Its key stays on this side.
+        limits: The service's limits, for what the page makes of pictures before it sends them.
+        hosts: Names by which browsers may ask for the page; addresses and ``localhost`` always may.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        account: Callable[[], Account],
+        *,
+        limits: ServiceLimits = ServiceLimits(),
+        hosts: Iterable[str] = (),
+    ) -> None:
+        self._app = app
+        self._access = PageAccess(hosts)
+        self._announce: Callable[[str], object] = str
+        views = _Views(app, account, limits, self._access, lambda: self._announce(self.link))
+        self._page = Starlette(routes=views.routes())
+
+    @property
+    def link(self) -> str:
+        """The path that opens the page; it is good once, and then another one is."""
+        return f"{PAGE_ROOT}/?token={self._access.token}"
+
+    def announce(self, tell: Callable[[str], object]) -> None:
+        """Tell the link, and each that follows when one has been used."""
+        self._announce = tell
+        tell(self.link)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection of ASGI."""
+        if scope["type"] != "http" or not (scope["path"] == "/" or f"{scope['path']}/".startswith(f"{PAGE_ROOT}/")):
+            await self._app(scope, receive, send)
+            return
+        answer: ASGIApp = self._page
+        if not self._access.is_for_us(Request(scope)):
+            name = "an address, as 127.0.0.1, or a name that --ui-host allows"
+            answer = PlainTextResponse(f"The page is not served under this name: open it by {name}.", 421)
+        await answer(scope, receive, _with_headers(send))
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            had = {name.lower() for name, _ in message["headers"]}
+            ours = {**_HEADERS, "Date": formatdate(usegmt=True)}
+            added = [(name.lower().encode(), value.encode()) for name, value in ours.items()]
+            message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in had)]
+        await send(message)
+
+    return send_guarded
+
+
+@frozen
+class _Views:
+    app: ASGIApp
+    account: Callable[[], Account]
+    limits: ServiceLimits
+    access: PageAccess
+    on_link_used: Callable[[], object]
+    templates: Environment = field(
+        factory=lambda: Environment(
+            loader=PackageLoader("face_async.server.page"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+    )
+    assets: Mapping[str, bytes] = field(factory=lambda: _assets())  # noqa: PLW0108 - it is defined below
+
+    def routes(self) -> list[Route]:
+        call = _Calls(self.app, self.account, self.access)
+        return [
+            Route("/", self.start),
+            Route(PAGE_ROOT, self.start),
+            Route(f"{PAGE_ROOT}/", self.start),
+            Route(f"{PAGE_ROOT}/assets/{{name}}", self.asset),
+            Route(f"{PAGE_ROOT}/face/{{endpoint}}", call, methods=["POST"]),
+            Route(f"{PAGE_ROOT}/{{view}}", self.view),
+        ]
+
+    async def start(self, request: Request) -> Response:
+        first = f"{PAGE_ROOT}/{next(iter(VIEWS))}"
+        if "token" not in request.query_params:
+            return RedirectResponse(first)
+        session = self.access.open(request.query_params["token"])
+        if session is None:
+            return self._closed()
+        self.on_link_used()
+        # No redirect: were the link opened from another site, browsers would not send the cookie after one.
+        answer = HTMLResponse(self._text("opened.html", first=first), headers={"Refresh": f"0; url={first}"})
+        answer.set_cookie(
+            self.access.cookie,
+            session,
+            path=PAGE_ROOT,
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    async def asset(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self.assets:
+            return PlainTextResponse("Not Found", 404)
+        media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+        return Response(self.assets[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    async def view(self, request: Request) -> Response:
+        name, token = request.path_params["view"], self.access.second_token(request)
+        if name not in VIEWS:
+            return PlainTextResponse("Not Found", 404)
+        if token is None:
+            return self._closed()
+        return HTMLResponse(self._text(f"{name}.html", view=name, views=VIEWS, settings=self._settings(token)))
+
+    def _settings(self, token: str) -> str:
+        account = self.account()
+        settings = {
+            "appid": account.appid,
+            "bucket": account.buckets[0],
+            "calls": f"{PAGE_ROOT}/face/",
+            "token": token,
+            "tokenHeader": FORGERY_HEADER,
+            "samePerson": SAME_PERSON,
+            "maxRequestBytes": self.limits.max_request_bytes,
+            "maxFaces": self.limits.max_faces_per_person,
+            "codes": {int(code): [code.name, code.meaning] for code in ReturnCode},
+        }
+        return json.dumps(settings)
+
+    def _closed(self) -> Response:
+        return HTMLResponse(self._text("closed.html"), 401)
+
+    def _text(self, template: str, **values: object) -> str:
+        return self.templates.get_template(template).render(root=PAGE_ROOT, **values)
+
+
+@frozen
+class _Calls:
+    """Passes a call of the page on to the application; a class, because Starlette gives such the ASGI connection."""
+
+    app: ASGIApp
+    account: Callable[[], Account]
+    access: PageAccess
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.access.is_ours(Request(scope)):
+            refused = PlainTextResponse("The page's session has ended, or the call is not the page's own.", 403)
+            await refused(scope, receive, send)
+            return
+        await self.app(signed_scope(scope, scope["path_params"]["endpoint"], self.account()), receive, send)
+
+
+def _assets() -> dict[str, bytes]:
+    folder = resources.files("face_async.server.page") / "assets"
+    return {file.name: file.read_bytes() for file in folder.iterdir()}

@@ -1,0 +1,323 @@
+"""The page in a real browser: what people see and do, by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pagekit import MOST_SECONDS, ServedPage, served_page
+from PIL import Image
+
+from face_async.portraits import draw_portrait
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
+
+pytestmark = pytest.mark.external("chromium", "curl", "openssl")
+
+sync_api.expect.set_options(timeout=1_000 * MOST_SECONDS)
+VIEWS = ["identify", "people", "enroll", "compare", "status"]
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served() -> Iterator[ServedPage]:
+    with served_page() as page:
+        page.enroll("ada", 1, name="Ada")
+        page.enroll("grace", 2, name="Grace")
+        page.enroll("alan", 3, group="guests")
+        yield page
+
+
+@pytest.fixture
+def tab(chromium, served):
+    """A tab that has opened the page; what its console complains of fails the test."""
+    with chromium.new_context(base_url=served.url, accept_downloads=True) as context:
+        page = context.new_page()
+        page.set_default_timeout(1_000 * MOST_SECONDS)
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(served.links[-1])
+        page.wait_for_url("**/ui/identify")
+        yield page
+        assert [each for each in complaints if "status of 40" not in each] == []
+
+
+@pytest.fixture
+def portrait(tmp_path):
+    def write(number: int, name: str = "probe.jpg") -> Path:
+        (tmp_path / name).write_bytes(draw_portrait(number))
+        return tmp_path / name
+
+    return write
+
+
+def expect(found):
+    """Wait until something is as it should be."""
+    return sync_api.expect(found)
+
+
+def verdict(tab):
+    return tab.locator("#faces .verdict")
+
+
+def test_a_picture_is_identified_with_its_box_and_bars(tab, portrait):
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(1))
+    expect(verdict(tab)).to_have_text("Ada (ada)")
+    expect(tab.locator(".bars li")).to_have_count(3)
+    expect(tab.locator(".bars li").first).to_contain_text("Ada (ada)")
+    expect(tab.locator("#said")).to_contain_text("Ada (ada)")
+    box, image = tab.locator(".boxes > span").bounding_box(), tab.locator(".frame img").bounding_box()
+    assert 0 < box["width"] <= image["width"] + 4
+    assert box["x"] >= image["x"] - 4
+
+
+def test_nobody_is_said_where_nobody_reaches_the_threshold(tab, portrait):
+    """And the threshold is remembered."""
+    tab.get_by_label("Group", exact=True).select_option("guests")
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(9))
+    tab.get_by_label("Threshold").fill("99")
+    expect(verdict(tab)).to_have_text("Nobody")
+    tab.get_by_label("Threshold").fill("50")
+    expect(tab.locator(".bars li")).to_have_count(1)
+    tab.goto("/ui/compare")
+    expect(tab.get_by_label("Threshold")).to_have_value("50")
+
+
+def test_a_picture_without_a_face_is_refused_in_words(tab, tmp_path):
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    tab.get_by_label("A picture", exact=True).set_input_files(tmp_path / "white.png")
+    expect(tab.get_by_role("alert")).to_contain_text("code -1101")
+
+
+def test_a_face_is_added_to_a_new_person_and_to_one_who_exists(tab, served, portrait):
+    for number, person in ((5, "edsger"), (6, "ada")):
+        tab.get_by_label("A picture", exact=True).set_input_files(portrait(number))
+        tab.get_by_role("button", name="Add the face to a person").click()
+        tab.get_by_label("Person's id").fill(person)
+        tab.get_by_label("Name (of a new person)").fill("A. Name")
+        tab.get_by_label("Group (of a new person)").fill("staff")
+        tab.get_by_role("button", name="Add", exact=True).click()
+        expect(verdict(tab)).to_contain_text(person)
+    assert served.ask("get_info", "edsger").person_name == "A. Name"
+    assert served.ask("get_info", "ada").person_name == "Ada"
+    assert len(served.ask("get_face_ids", "ada")) == 2
+
+
+def test_what_is_refused_when_adding_stays_in_the_dialog(tab, portrait):
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(1))
+    tab.get_by_role("button", name="Add the face to a person").click()
+    tab.get_by_role("button", name="Add", exact=True).click()
+    expect(tab.get_by_role("alert")).to_contain_text("ERROR_SAME_FACE_ADDED")
+    tab.get_by_role("button", name="Cancel").click()
+    expect(tab.get_by_role("dialog")).to_have_count(0)
+
+
+def test_the_camera_s_picture_is_looked_at(tab):
+    """The browser's own fake camera shows a pattern."""
+    tab.get_by_role("button", name="use the camera").click()
+    expect(tab.locator("video")).to_have_js_property("readyState", 4)
+    tab.get_by_role("button", name="Take the picture").click()
+    expect(tab.locator("#faces h2")).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_a_picture_is_pasted_or_dropped(tab, kind):
+    tab.evaluate(
+        """async ([kind, numbers]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(numbers)], "a.jpg", {type: "image/jpeg"}));
+            const [event, target] = kind === "paste"
+                ? [new ClipboardEvent("paste", {clipboardData: data, bubbles: true}), document.body]
+                : [new DragEvent("drop", {dataTransfer: data, bubbles: true}), document.querySelector(".drop")];
+            target.dispatchEvent(event);
+        }""",
+        [kind, list(draw_portrait(2))],
+    )
+    expect(verdict(tab)).to_have_text("Grace (grace)")
+
+
+def test_a_picture_that_is_too_large_or_of_another_format_is_made_smaller_first(tab, tmp_path, rng):
+    noise = Image.frombytes("RGB", (1_500, 1_500), rng.randbytes(6_750_000))
+    noise.save(tmp_path / "large.png")
+    tab.get_by_label("A picture", exact=True).set_input_files(tmp_path / "large.png")
+    expect(verdict(tab)).to_be_visible()
+    Image.open(portrait_file(tmp_path, 1)).save(tmp_path / "small.gif")
+    tab.get_by_label("A picture", exact=True).set_input_files(tmp_path / "small.gif")
+    expect(verdict(tab)).to_have_text("Ada (ada)")
+    (tmp_path / "no.jpg").write_bytes(b"no picture")
+    tab.get_by_label("A picture", exact=True).set_input_files(tmp_path / "no.jpg")
+    expect(tab.get_by_role("alert")).to_be_visible()
+
+
+def portrait_file(folder: Path, number: int) -> Path:
+    (folder / "portrait.jpg").write_bytes(draw_portrait(number))
+    return folder / "portrait.jpg"
+
+
+def test_two_pictures_are_compared(tab, portrait):
+    tab.goto("/ui/compare")
+    tab.get_by_label("The first picture", exact=True).set_input_files(portrait(1, "a.jpg"))
+    tab.get_by_label("The second picture", exact=True).set_input_files(portrait(1, "b.jpg"))
+    expect(tab.locator("#result .verdict")).to_have_text("The same person")
+    tab.get_by_label("The second picture", exact=True).set_input_files(portrait(7, "c.jpg"))
+    tab.get_by_label("Threshold").fill("100")
+    expect(tab.locator("#result .verdict")).to_have_text("Different people")
+
+
+def test_a_comparison_says_which_picture_has_no_face(tab, portrait, tmp_path):
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    tab.goto("/ui/compare")
+    tab.get_by_label("The first picture", exact=True).set_input_files(portrait(1, "a.jpg"))
+    tab.get_by_label("The second picture", exact=True).set_input_files(tmp_path / "white.png")
+    expect(tab.get_by_role("alert")).to_contain_text("The second picture: ")
+
+
+def open_person(tab, group: str, title: str):
+    tab.goto("/ui/people")
+    tab.get_by_role("button", name=re.compile(f"^{group}")).click()
+    tab.get_by_role("button", name=title).click()
+    return tab.get_by_role("dialog")
+
+
+def test_groups_are_counted_and_people_are_searched(tab, served):
+    """By name and by id, beyond those that are shown at first."""
+    for number in range(60):
+        served.ask("new_person", f"p{number:02d}", ["crowd"], person_name="Zoe" if number == 59 else "")
+    tab.goto("/ui/people")
+    expect(tab.get_by_role("button", name="staff 2 people")).to_be_visible()
+    expect(tab.get_by_role("button", name="guests 1 person")).to_be_visible()
+    tab.get_by_role("button", name="crowd 60 people").click()
+    expect(tab.locator("#people li")).to_have_count(50)
+    tab.get_by_role("button", name="Show more").click()
+    expect(tab.locator("#people li")).to_have_count(60)
+    tab.get_by_label("Search by id or name").fill("zoe")
+    expect(tab.locator("#people li")).to_have_text(["Zoe (p59)"])
+    tab.get_by_label("Search by id or name").fill("p1")
+    expect(tab.locator("#people li")).to_have_count(10)
+
+
+def test_a_person_is_edited_and_moved_to_another_group(tab, served):
+    dialog = open_person(tab, "staff", "Ada (ada)")
+    dialog.get_by_label("Name").fill("Ada Lovelace")
+    dialog.get_by_label("Tag").fill("<b>countess</b>")
+    dialog.get_by_label("staff").uncheck()
+    dialog.get_by_label("A further group").fill("guests")
+    dialog.get_by_role("button", name="Save").click()
+    expect(tab.get_by_role("button", name="guests 2 people")).to_be_visible()
+    person = served.ask("get_info", "ada")
+    assert (person.person_name, person.tag, list(person.group_ids)) == ("Ada Lovelace", "<b>countess</b>", ["guests"])
+    tab.get_by_role("button", name="guests 2 people").click()
+    tab.get_by_role("button", name="Ada Lovelace (ada)").click()
+    expect(dialog.get_by_label("Tag")).to_have_value("<b>countess</b>")
+
+
+def test_nobody_is_taken_out_of_the_last_group(tab, served):
+    dialog = open_person(tab, "staff", "Ada (ada)")
+    dialog.get_by_label("staff").uncheck()
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("leave one")
+    assert list(served.ask("get_info", "ada").group_ids) == ["staff"]
+
+
+def test_faces_are_added_and_deleted(tab, served, portrait):
+    (first,) = served.ask("get_face_ids", "ada")
+    dialog = open_person(tab, "staff", "Ada (ada)")
+    dialog.get_by_label(first).uncheck()
+    dialog.get_by_label("Add faces from pictures").set_input_files([portrait(4, "a.jpg"), portrait(5, "b.jpg")])
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    faces = served.ask("get_face_ids", "ada")
+    assert len(faces) == 2
+    assert first not in faces
+
+
+def test_a_person_is_deleted_at_the_second_word(tab, served):
+    dialog = open_person(tab, "staff", "Ada (ada)")
+    expect(dialog.get_by_role("button", name="Yes, delete for good")).to_be_hidden()
+    dialog.get_by_role("button", name="Delete this person").click()
+    dialog.get_by_role("button", name="Yes, delete for good").click()
+    expect(tab.get_by_role("button", name="staff 1 person")).to_be_visible()
+    assert list(served.ask("get_person_ids", "staff")) == ["grace"]
+
+
+def run(command: list[str], served: ServedPage, folder: Path) -> str:
+    environment = {**os.environ, **served.environment, "NO_PROXY": "*"}
+    finished = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=MOST_SECONDS, check=True
+    )
+    return finished.stdout
+
+
+def test_the_last_call_runs_as_a_program(tab, served, portrait, tmp_path):
+    """In Python and in a shell, as it is shown, whatever the file's name."""
+    name = """it's "a" picture $1.jpg"""
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(1, name))
+    expect(verdict(tab)).to_have_text("Ada (ada)")
+    tab.get_by_text("The last call as a program").click()
+    assert "person_id='ada'" in run([sys.executable, "-c", tab.locator("#python").inner_text()], served, tmp_path)
+    assert '"code":0' in run(["sh", "-c", tab.locator("#curl").inner_text()], served, tmp_path)
+
+
+def test_the_page_is_used_by_keyboard_alone(tab, portrait):
+    """Tab leads to everything in the order in which it is seen, the link over the navigation first."""
+    tab.keyboard.press("Tab")
+    expect(tab.get_by_role("link", name="Skip to the content")).to_be_focused()
+    names = []
+    for _ in range(10):
+        tab.keyboard.press("Tab")
+        names.append(tab.evaluate("document.activeElement.ariaLabel ?? document.activeElement.id ?? ''"))
+    assert names[-4:] == ["group", "A picture", "A picture: use the camera", "threshold"]
+
+
+def test_without_a_session_a_call_says_what_to_do(tab, served, portrait, chromium):
+    """A server that was started again knows no session of before."""
+    served.page._access._sessions.clear()
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(1))
+    expect(tab.get_by_role("alert")).to_contain_text("Open the last link that serve has printed")
+    tab.goto("/ui/people")
+    expect(tab.get_by_role("heading", level=1)).to_have_text("This page opens with its link")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_accessible_and_fits_a_phone(tab, portrait, view, scheme):
+    """By the rules of axe, in both colors, with content; nothing is wider than the screen."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra browser")
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size(PHONE)
+    tab.goto(f"/ui/{view}")
+    shown(tab, view, portrait)
+    tab.wait_for_load_state("networkidle")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    found = axe.Axe().run(tab)
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found.response["violations"]] == []
+
+
+def shown(tab, view: str, portrait) -> None:
+    """Give a view something to show."""
+    if view == "identify":
+        tab.get_by_label("A picture", exact=True).set_input_files(portrait(1))
+        expect(verdict(tab)).to_be_visible()
+    if view == "compare":
+        tab.get_by_label("The first picture", exact=True).set_input_files(portrait(1))
+        tab.get_by_label("The second picture", exact=True).set_input_files(portrait(2))
+        expect(tab.locator("#result .verdict")).to_be_visible()
+    if view == "people":
+        tab.get_by_role("button", name="staff 2 people").click()
+        tab.get_by_role("button", name="Ada (ada)").click()
