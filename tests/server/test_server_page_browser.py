@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
+import json
 import os
 import re
 import shutil
@@ -11,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pagekit import MOST_SECONDS, ServedPage, served_page
+from pagekit import METRICS, MOST_SECONDS, ServedPage, served_page
 from PIL import Image
 
+from face_async import NotFoundError
+from face_async.endpoints import ENDPOINTS, LATER_ENDPOINTS
 from face_async.portraits import draw_portrait
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
@@ -61,6 +67,7 @@ def tab(chromium, served):
 @pytest.fixture
 def portrait(tmp_path):
     def write(number: int, name: str = "probe.jpg") -> Path:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(draw_portrait(number))
         return tmp_path / name
 
@@ -256,6 +263,120 @@ def test_a_person_is_deleted_at_the_second_word(tab, served):
     assert list(served.ask("get_person_ids", "staff")) == ["grace"]
 
 
+@pytest.fixture
+def people(tmp_path):
+    """A folder of three people, with what else is found in folders."""
+    root = tmp_path / "people"
+    white = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(white, "PNG")
+    files = {
+        "ada/a.jpg": draw_portrait(1),  # she has this face
+        "ada/b.jpg": draw_portrait(11),
+        "edsger/a.jpg": draw_portrait(12),
+        "edsger/further/b.jpg": draw_portrait(13),
+        "edsger/=cmd(),1.png": white.getvalue(),
+        "edsger/notes.txt": b"no picture",
+        "edsger/@eaDir/a.jpg": draw_portrait(14),
+        "#recycle/a.jpg": draw_portrait(15),
+        "loose.jpg": draw_portrait(16),
+    }
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def enroll_folder(tab, folder: Path, group: str) -> None:
+    tab.goto("/ui/enroll")
+    tab.get_by_label("A folder").set_input_files(folder)
+    tab.get_by_label("Group").fill(group)
+    tab.get_by_role("button", name="Enroll").click()
+    expect(tab.locator("#state")).to_contain_text("Done.")
+
+
+def test_a_folder_of_people_is_enrolled(tab, served, people):
+    """Each person's folder at any depth, without what file systems put there; people who exist get the further ones."""
+    enroll_folder(tab, people, "all")
+    expect(tab.locator("#state")).to_have_text("Done. 3 enrolled, 3 not, of 6 pictures.")
+    assert sorted(served.ask("get_person_ids", "all")) == ["ada", "edsger"]
+    assert [len(served.ask("get_face_ids", person)) for person in ("ada", "edsger")] == [2, 2]
+
+
+def test_what_was_not_enrolled_is_told_by_reason_and_as_csv(tab, people):
+    """The file is for spreadsheets: with a byte order mark, and with no text that they would compute."""
+    enroll_folder(tab, people, "all")
+    expect(tab.locator("#reasons tbody tr")).to_have_count(3)
+    expect(tab.locator("#reasons")).to_contain_text("code -1101")
+    expect(tab.locator("#reasons")).to_contain_text("The person has this face already")
+    with tab.expect_download() as download:
+        tab.get_by_text("Download the list").click()
+    content = Path(download.value.path()).read_bytes()
+    assert content.startswith(codecs.BOM_UTF8)
+    rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    assert {(row["person_id"], row["source"], row["code"]) for row in rows} == {
+        ("ada", "ada/a.jpg", "-1312"),
+        ("edsger", "edsger/=cmd(),1.png", "-1101"),
+        ("", "loose.jpg", ""),
+    }
+
+
+def test_a_text_that_spreadsheets_would_compute_is_kept_a_text(tab, tmp_path):
+    folder = tmp_path / "people"
+    (folder / "=1+1").mkdir(parents=True)
+    Image.new("RGB", (64, 64), "white").save(folder / "=1+1" / "a.png")
+    enroll_folder(tab, folder, "all")
+    with tab.expect_download() as download:
+        tab.get_by_text("Download the list").click()
+    (row,) = csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines())
+    assert row["person_id"] == "'=1+1"
+
+
+def test_more_pictures_than_fit_in_a_request_are_sent_in_several(tab, served, tmp_path):
+    """20 faces of a person are enrolled, and the others told."""
+    folder = tmp_path / "people" / "many"
+    folder.mkdir(parents=True)
+    for number in range(22):
+        (folder / f"{number:02d}.jpg").write_bytes(draw_portrait(100 + number))
+    enroll_folder(tab, folder.parent, "all")
+    expect(tab.locator("#state")).to_have_text("Done. 20 enrolled, 2 not, of 22 pictures.")
+    assert len(served.ask("get_face_ids", "many")) == 20
+    expect(tab.locator("#reasons")).to_contain_text("code -1309")
+
+
+needs_metrics = pytest.mark.skipif(not METRICS, reason="needs a server with metrics")
+
+
+@needs_metrics
+def test_the_status_tells_calls_latencies_faces_and_refusals(tab, served):
+    tab.goto("/ui/status")
+    expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_contain_text("3")
+    expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_have_text(re.compile(r"newperson3[\d.]+[\d.]+"))
+    expect(tab.get_by_role("row", name=re.compile("^fingerprint"))).to_contain_text("3")
+    with pytest.raises(NotFoundError):
+        served.ask("get_info", "nobody")
+    refused = tab.get_by_role("row", name=re.compile("^-1303"))
+    expect(refused).to_contain_text("ERROR_PERSON_NOT_EXISTED")
+    expect(refused).to_contain_text(re.compile(r"\d:\d\d:\d\d"))
+
+
+def test_every_endpoint_is_shown_as_a_program(tab, served, tmp_path):
+    """Each runs: its code is 0, or that of the example's values, and never that of a wrong request."""
+    for name in ("picture.jpg", "first.jpg", "second.jpg"):
+        (tmp_path / name).write_bytes(draw_portrait(8))
+    served.ask("new_person", "person-1", ["group-1"], draw_portrait(7))
+    tab.goto("/ui/status")
+    endpoints = tab.locator("#endpoint option").all_inner_texts()
+    assert sorted(endpoints) == sorted(endpoint.name for endpoint in (*ENDPOINTS, *LATER_ENDPOINTS))
+    for endpoint in endpoints:
+        tab.get_by_label("Endpoint").select_option(endpoint)
+        compile(tab.locator("#python").inner_text(), endpoint, "exec")
+        code = json.loads(run(["sh", "-c", tab.locator("#curl").inner_text()], served, tmp_path))["code"]
+        assert code in {0, -1302, -1303, -1305, -1306}, endpoint
+    for endpoint, answer in (("getgroupids", "group-1"), ("compare", "CompareResult"), ("detect", "DetectResult")):
+        tab.get_by_label("Endpoint").select_option(endpoint)
+        assert answer in run([sys.executable, "-c", tab.locator("#python").inner_text()], served, tmp_path)
+
+
 def run(command: list[str], served: ServedPage, folder: Path) -> str:
     environment = {**os.environ, **served.environment, "NO_PROXY": "*"}
     finished = subprocess.run(
@@ -321,3 +442,7 @@ def shown(tab, view: str, portrait) -> None:
     if view == "people":
         tab.get_by_role("button", name="staff 2 people").click()
         tab.get_by_role("button", name="Ada (ada)").click()
+    if view == "enroll":
+        tab.get_by_label("A folder").set_input_files(portrait(9, "people/ada/a.jpg").parents[1])
+        tab.get_by_role("button", name="Enroll").click()
+        expect(tab.locator("#state")).to_contain_text("Done.")

@@ -22,6 +22,11 @@ export function showError(place, error) {
   place.replaceChildren(h("p", { class: "card error", role: "alert" }, error.message));
 }
 
+// A table that may be wider than the screen, and is scrolled by keyboard, too.
+export function scrolling(label, table) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
+}
+
 // A confidence of 0 to 100 as a line of text over a bar with a mark at the threshold.
 export function bar(name, confidence, threshold) {
   const fill = h("i");
