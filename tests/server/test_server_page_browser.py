@@ -307,7 +307,7 @@ def test_what_was_not_enrolled_is_told_by_reason_and_as_csv(tab, people):
     enroll_folder(tab, people, "all")
     expect(tab.locator("#reasons tbody tr")).to_have_count(3)
     expect(tab.locator("#reasons")).to_contain_text("code -1101")
-    expect(tab.locator("#reasons")).to_contain_text("The person has this face already")
+    expect(tab.locator("#reasons")).to_contain_text("code -1312")
     with tab.expect_download() as download:
         tab.get_by_text("Download the list").click()
     content = Path(download.value.path()).read_bytes()

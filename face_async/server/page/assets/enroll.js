@@ -7,7 +7,6 @@ import { MAX_PICTURE_BYTES, prepared } from "./pictures.js";
 const PEOPLE_AT_ONCE = 2;
 const BUSY = 15; // the code of a server that asks to be called later
 const PATIENCE = [1, 2, 4, 8, 16]; // seconds
-const SAME_FACE = -1312;
 const SYSTEM_NAME = /^[.@#$~]|^Thumbs\.db$/i; // what file systems and network storages put beside pictures
 const FORMULA = /^[=+\-@\t\r]/; // what spreadsheets would compute
 const COLUMNS = ["person_id", "source", "code", "reason"];
@@ -189,8 +188,7 @@ function table(reasons) {
     .sort(([, some], [, others]) => others.length - some.length)
     .map(([reason, all]) => {
       const first = all.slice(0, 3).map(({ source }) => source).join(", ");
-      const known = all[0].code === SAME_FACE ? "The person has this face already; nothing is lost. " : "";
-      return h("tr", {}, h("th", { scope: "row" }, known + reason), h("td", { class: "number" }, String(all.length)), h("td", {}, first));
+      return h("tr", {}, h("th", { scope: "row" }, reason), h("td", { class: "number" }, String(all.length)), h("td", {}, first));
     });
   const head = h("tr", {}, h("th", { scope: "col" }, "Why not"), h("th", { scope: "col", class: "number" }, "Pictures"), h("th", { scope: "col" }, "The first of them"));
   return scrolling("Reasons", h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));

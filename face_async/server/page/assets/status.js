@@ -108,6 +108,5 @@ function table(title, names, rows, none) {
   const body = rows.map(([first, ...others]) =>
     h("tr", {}, h("th", { scope: "row" }, first), ...others.map((value) => h("td", { class: kind(value) }, value.toLocaleString("en")))),
   );
-  const id = title.toLowerCase().replaceAll(" ", "-");
-  return h("section", { "aria-labelledby": id }, h("h2", { id }, title), scrolling(title, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body))));
+  return h("div", {}, h("h2", {}, title), scrolling(title, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body))));
 }
