@@ -22,6 +22,7 @@ stand-in            what it is, and when it is used
                     requests. For packing, the order of outcomes and the ledger.
 ``serverkit``       For the server's tests, which use none of the client's code: requests and signatures by hand, a
                     recognizer that reads who a picture shows from its bytes, and the application in process.
+``pagekit``         The page for people before that application on a socket, for browsers.
 ``ingestkit``       For ingestion: folders of pictures for that recognizer, and the application behind a network that
                     loses requests or answers by plan; ``enrolled`` tells what really is in the store.
 ``ingestprocesses`` The same client and server as processes of their own, to be killed.

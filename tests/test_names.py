@@ -69,7 +69,7 @@ BRITISH = re.compile(
     \w(?:al|an|ar|er|gn|il|im|in|on|or|ron|st|ul)is(?:e|ed|es|er|ing|ation|ations)\b  # recognise, organisation
     | (?:arm|behavi|col|fav|harb|hon|hum|lab|neighb|rum|vap)our
     | enrol(?!l) | fulfil(?!l) | (?:cent|fib|lit|theat)re\b | (?:def|lic|off)ence | grey | (?:catal|dial)ogue
-    | (?:label|model|signal|travel)l(?:ed|er|ing) | artefact | programme(?!d|r) | sceptic | whilst
+    | (?:label|model|signal|travel)l(?:ed|er|ing)(?!by) | artefact | programme(?!d|r) | sceptic | whilst
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -90,7 +90,19 @@ def test_the_spelling_is_american():
     ("word", "is_british"),
     [
         *[(word, True) for word in ("enrolment", "Recogniser", "initialise", "serialisation", "neighbours", "centre")],
-        *[(word, False) for word in ("enrollment", "raised", "otherwise", "promised", "noise", "centred", "arising")],
+        *[
+            (word, False)
+            for word in (
+                "enrollment",
+                "raised",
+                "otherwise",
+                "promised",
+                "noise",
+                "centred",
+                "arising",
+                "aria-labelledby",
+            )
+        ],
     ],
 )
 def test_the_spelling_is_judged_rightly(word, is_british):

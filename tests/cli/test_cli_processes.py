@@ -90,6 +90,26 @@ def test_serve_prints_what_to_paste_and_ends_quietly_on_ctrl_c(start):
     assert stopped == "face-async: stopped"
 
 
+def test_serve_prints_a_link_to_the_page_and_another_when_it_was_used(start):
+    """The page is served under the names that are allowed; without the option there is none."""
+    serving = start("serve", "--port", "0", "--recognizer", "fingerprint", "--ui", "--ui-host", "Faces.example.com")
+    assert "serving faces.db" in serving.stderr.readline()
+    link = serving.stderr.readline().rpartition(" ")[2].strip()
+    base_url, path = link.split("/ui/")
+    assert path.startswith("?token=")
+    with httpx.Client() as browser:
+        assert browser.get(link).status_code == 200
+        assert browser.get(f"{base_url}/ui/status").status_code == 200
+        assert browser.get(f"{base_url}/ui/status", headers={"Host": "faces.example.com"}).status_code == 200
+        assert browser.get(f"{base_url}/ui/status", headers={"Host": "other.example.com"}).status_code == 421
+    assert link not in (following := serving.stderr.readline())
+    assert f"{base_url}/ui/?token=" in following
+
+    without = start("serve", "--port", "0", "--recognizer", "fingerprint", "--db", "other.db")
+    base_url = re.search(r"http://\S+:\d+", without.stderr.readline())[0]
+    assert httpx.get(f"{base_url}/ui/status").status_code == 404
+
+
 def test_serve_keeps_a_configured_secret_to_itself(start):
     account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
     serving = start(
