@@ -104,6 +104,10 @@ def serve_command(
         list[str] | None,
         typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
     ] = None,
+    keep_thumbnails: Annotated[
+        bool,
+        typer.Option("--keep-thumbnails", help="Store a small picture of each face with it, for the page of --ui."),
+    ] = False,
     ui: Annotated[
         bool, typer.Option("--ui", help="Serve a page for people, too, and print the link that opens it.")
     ] = False,
@@ -173,6 +177,7 @@ def serve_command(
         body_memory=None if body_memory is None else body_memory * 1_000_000,
         allow_origins=tuple(allow_origin or ()),
         url_allow_list=tuple(allow_url or ()),
+        keep_thumbnails=keep_thumbnails,
     )
     limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
 
@@ -196,8 +201,9 @@ def serve_command(
             on_start=log,
         )
     else:
-        with settings.serving() as app:
-            page = Page(app, lambda: _first(settings.accounts), hosts=ui_host or ()) if ui else None
+        with settings.open() as storage:
+            app = settings.create(storage)
+            page = Page(app, storage, lambda: _first(settings.accounts), hosts=ui_host or ()) if ui else None
 
             def announce_page(base_url: str) -> None:
                 announce(base_url)

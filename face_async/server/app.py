@@ -36,6 +36,7 @@ from face_async.server.operations.calls import CallObserver
 from face_async.server.operations.health import Health
 from face_async.server.operations.routes import operations_routes
 from face_async.server.pictures import FaceFinder
+from face_async.server.recognition.thumbnails import keeping_thumbnails
 from face_async.server.refusal import Refusal
 from face_async.server.request.cors import Cors, check_origins
 from face_async.server.request.forms import read_form
@@ -74,6 +75,7 @@ def create_app(
     recognizer: str | Recognizer = "auto",
     faults: Faults | None = None,
     replay_protection: bool = False,
+    keep_thumbnails: bool = False,
     strict: bool = False,
     url_allow_list: Iterable[str] = (),
     allow_origins: Iterable[str] = (),
@@ -99,6 +101,8 @@ def create_app(
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
+        keep_thumbnails: Whether a small picture of each face that is added is stored with it, until it is deleted;
+            then every picture is decoded twice.
         strict: Whether requests must be as the specification and the official clients have them; otherwise those of
             hand-written programs are taken, too. :mod:`face_async.server.handlers` says what that concerns.
         allow_origins: Origins whose web pages may call the server, such as ``"https://example.com"``; ``"*"`` is all.
@@ -125,7 +129,8 @@ def create_app(
         which, advice = ", ".join(sorted(others)), recognition.what_to_do_about(others)
         logger.warning("%s cannot compare the faces that were added by %s: %s", chosen.name, which, advice)
     counted = _metrics(store) if metrics else None
-    finder = FaceFinder(chosen, fetcher, request_limits, on_waiting=counted.waiting if counted else None)
+    looking = keeping_thumbnails(chosen) if keep_thumbnails else chosen
+    finder = FaceFinder(looking, fetcher, request_limits, on_waiting=counted.waiting if counted else None)
     endpoints = Endpoints(store, guard, finder, limits, faults, strict, store.identity(), CallObserver(counted))
     routes = [Route(f"{ROOT}{name}", endpoints.endpoint(name), methods=["POST"]) for name in ALL_HANDLERS]
     routes += operations_routes(Health(store.require_writable, chosen), counted)

@@ -42,6 +42,7 @@ class ServerSettings:
             :class:`RequestLimits` has it.
         allow_origins: Origins whose web pages may call the server.
         url_allow_list: Hosts from which pictures may be fetched.
+        keep_thumbnails: Whether small pictures of faces are stored with them.
     """
 
     database: str
@@ -53,6 +54,7 @@ class ServerSettings:
     body_memory: int | None = None
     allow_origins: tuple[str, ...] = ()
     url_allow_list: tuple[str, ...] = ()
+    keep_thumbnails: bool = False
 
     @classmethod
     def from_env(cls) -> Self:
@@ -102,6 +104,7 @@ class ServerSettings:
             url_allow_list=self.url_allow_list,
             allow_origins=self.allow_origins,
             metrics=True,
+            keep_thumbnails=self.keep_thumbnails,
         )
 
 

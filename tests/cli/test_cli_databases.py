@@ -35,7 +35,7 @@ def test_a_database_is_copied_and_what_was_copied_is_said(say, faces_db, command
     assert "copied 2 persons with 0 faces in 1 groups" in said.err
     assert persons("new.db") == persons("faces.db") == ["ada", "bob"]
     said = say(*command, "newer.db", "--json")
-    assert json.loads(said.out) == {"groups": 1, "persons": 2, "memberships": 2, "faces": 0}
+    assert json.loads(said.out) == {"groups": 1, "persons": 2, "memberships": 2, "faces": 0, "thumbnails": 0}
     assert say(*command, "newest.db", "--quiet").err == ""
     said = say(*command, "new.db")
     assert said.code == 2

@@ -58,7 +58,7 @@ def served_page(**options: object) -> Iterator[ServedPage]:
     """Serve the page before an application that is made with these options."""
     with Store() as store, anyio.from_thread.start_blocking_portal() as portal:
         app = create_app(store, **({"credentials": [ACCOUNT], "recognizer": "fingerprint"} | METRICS | options))
-        page = Page(app, lambda: ACCOUNT)
+        page = Page(app, store, lambda: ACCOUNT)
         with portal.wrap_async_context_manager(serve_in_background(page)) as server:
             served = ServedPage(server.base_url, page, portal)
             page.announce(served.links.append)

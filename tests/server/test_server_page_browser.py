@@ -254,6 +254,19 @@ def test_faces_are_added_and_deleted(tab, served, portrait):
     assert first not in faces
 
 
+def test_faces_are_seen_where_thumbnails_are_kept(chromium):
+    with served_page(keep_thumbnails=True) as served, chromium.new_context(base_url=served.url) as context:
+        served.enroll("ada", 1)
+        tab = context.new_page()
+        tab.goto(served.links[-1])
+        tab.goto("/ui/people")
+        tab.get_by_role("button", name="staff 1 person").click()
+        expect(tab.locator("#people img")).to_be_visible()
+        dialog = open_person(tab, "staff", "ada")
+        expect(dialog.locator("img")).to_have_js_property("complete", True)
+        assert 0 < dialog.locator("img").evaluate("image => image.naturalWidth") <= 160
+
+
 def test_a_person_is_deleted_at_the_second_word(tab, served):
     dialog = open_person(tab, "staff", "Ada (ada)")
     expect(dialog.get_by_role("button", name="Yes, delete for good")).to_be_hidden()

@@ -18,6 +18,8 @@ from face_async.errors import ReturnCode
 from face_async.limits import SAME_PERSON, ServiceLimits
 from face_async.server.page.access import FORGERY_HEADER, PageAccess
 from face_async.server.page.calls import signed_scope
+from face_async.server.refusal import Refusal
+from face_async.server.storage.workers import reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from face_async.server.guard import Account
+    from face_async.server.storage.storage import Storage
 
 PAGE_ROOT = "/ui"
 """Where the page is: all that is below is its own, and all else the application's."""
@@ -62,6 +65,7 @@ class Page:
     Args:
         app: What :func:`~face_async.server.create_app` returned; it gets the page's calls, and all requests that are
             not for the page.
+        storage: Has the faces' thumbnails, if any were kept.
         account: Returns the account whose faces the page shows. Its key stays on this side.
         limits: The service's limits, for what the page makes of pictures before it sends them.
         hosts: Names by which browsers may ask for the page; addresses and ``localhost`` always may.
@@ -70,6 +74,7 @@ class Page:
     def __init__(
         self,
         app: ASGIApp,
+        storage: Storage,
         account: Callable[[], Account],
         *,
         limits: ServiceLimits = ServiceLimits(),
@@ -78,7 +83,7 @@ class Page:
         self._app = app
         self._access = PageAccess(hosts)
         self._announce: Callable[[str], object] = str
-        views = _Views(app, account, limits, self._access, lambda: self._announce(self.link))
+        views = _Views(app, storage, account, limits, self._access, lambda: self._announce(self.link))
         self._page = Starlette(routes=views.routes())
 
     @property
@@ -118,6 +123,7 @@ def _with_headers(send: Send) -> Send:
 @frozen
 class _Views:
     app: ASGIApp
+    storage: Storage
     account: Callable[[], Account]
     limits: ServiceLimits
     access: PageAccess
@@ -141,6 +147,7 @@ class _Views:
             Route(f"{PAGE_ROOT}/", self.start),
             Route(f"{PAGE_ROOT}/assets/{{name}}", self.asset),
             Route(f"{PAGE_ROOT}/face/{{endpoint}}", call, methods=["POST"]),
+            Route(f"{PAGE_ROOT}/thumbnails/{{face_id}}", self.thumbnail),
             Route(f"{PAGE_ROOT}/{{view}}", self.view),
         ]
 
@@ -171,6 +178,17 @@ class _Views:
         media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
         return Response(self.assets[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
 
+    async def thumbnail(self, request: Request) -> Response:
+        if self.access.second_token(request) is None:
+            return self._closed()
+        try:
+            face_id = request.path_params["face_id"]
+            return Response(
+                await reads.run(self.storage.thumbnail, self.account().appid, face_id), media_type="image/jpeg"
+            )
+        except Refusal:
+            return Response(status_code=204)  # none was kept, which is no fault
+
     async def view(self, request: Request) -> Response:
         name, token = request.path_params["view"], self.access.second_token(request)
         if name not in VIEWS:
@@ -185,6 +203,7 @@ class _Views:
             "appid": account.appid,
             "bucket": account.buckets[0],
             "calls": f"{PAGE_ROOT}/face/",
+            "thumbnails": f"{PAGE_ROOT}/thumbnails/",
             "token": token,
             "tokenHeader": FORGERY_HEADER,
             "samePerson": SAME_PERSON,

@@ -37,6 +37,7 @@ class Face:
         yaw: Turn of the nose to the picture's left (below 0) or right, -30 to 30 degrees; neutral: 0.
         roll: Turn in the picture's plane, clockwise above 0, -180 to 180 degrees; neutral: 0.
         embedding: One row of numbers; only embeddings of the same recognizer can be compared.
+        thumbnail: A small picture of it as JPEG, which is stored with it; empty: none is.
     """
 
     x: int
@@ -51,6 +52,7 @@ class Face:
     yaw: int = field(default=0, kw_only=True)
     roll: int = field(default=0, kw_only=True)
     embedding: npt.NDArray[np.float32] = field(eq=False, repr=False, kw_only=True)
+    thumbnail: bytes = field(default=b"", eq=False, repr=False, kw_only=True)
 
 
 class Recognizer(Protocol):

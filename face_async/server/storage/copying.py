@@ -21,6 +21,7 @@ _TABLES = {
     "persons": ("id", "appid", "person_id", "name", "tag"),
     "memberships": ("id", "grp", "person"),
     "faces": ("id", "face_id", "person", "tag", *FACE_COLUMNS, "recognizer", "embedding"),
+    "thumbnails": ("id", "jpeg"),
 }
 _ROWS = 1_000  # at once
 
@@ -39,7 +40,7 @@ def copy_storage(
         progress: Called with the name of a table and how many of its rows were copied so far.
 
     Returns:
-        How many groups, persons, memberships and faces were copied.
+        How many groups, persons, memberships, faces and thumbnails were copied.
 
     Raises:
         StoreError: The target is not empty, or one of them cannot be used.

@@ -172,6 +172,8 @@ def insert_face(db: Transaction, person: int, face: Face, tag: str, recognizer: 
     embedding = np.asarray(face.embedding, dtype=EMBEDDING_DTYPE).tobytes()
     columns = ("face_id", "person", "tag", *FACE_COLUMNS, "recognizer", "embedding")
     key = db.insert_face(columns, (face_id, person, tag, *values, recognizer.name, embedding))
+    if face.thumbnail:
+        db.execute("INSERT INTO thumbnails (id, jpeg) VALUES (?, ?)", (key, face.thumbnail))
     return key, face_id
 
 

@@ -275,6 +275,18 @@ class Storage:
         item = dict(zip(rows.FACE_COLUMNS, row, strict=True))
         return {"face_id": face_id, **item, "glass": bool(item["glass"])}
 
+    def thumbnail(self, appid: str, face_id: str) -> bytes:
+        """Return a face's thumbnail as JPEG. -1305 when there is no such face, or it has none."""
+        with self._database.reading() as db:
+            row = db.execute(
+                "SELECT jpeg FROM thumbnails JOIN faces ON faces.id = thumbnails.id "
+                "JOIN persons ON persons.id = person WHERE appid = ? AND face_id = ?",
+                (appid, face_id),
+            ).fetchone()
+        if row is None:
+            raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
+        return bytes(row[0])
+
     def count_faces(self) -> dict[str, int]:
         """Return how many faces there are of all appids, by the recognizer that stored them."""
         with self._database.reading() as db:

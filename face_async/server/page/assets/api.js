@@ -55,23 +55,28 @@ export async function unless(code, promise) {
 export const NO_SUCH_PERSON = -1303;
 export const PERSON_EXISTS = -1302;
 
-const names = new Map();
+const people = new Map(); // id -> what getinfo said of a person, null when they are gone
 
 // A person as people know them, once whatIsKnownOf was asked: the name with the id, or the id alone.
 export function titleOf(personId) {
-  return names.get(personId) ? `${names.get(personId)} (${personId})` : personId;
+  const name = people.get(personId)?.person_name;
+  return name ? `${name} (${personId})` : personId;
 }
 
-// Return what getinfo says of a person, null if they are gone, and remember the name.
+export function firstFaceOf(personId) {
+  return people.get(personId)?.face_ids[0];
+}
+
+// Return what getinfo says of a person, null if they are gone, and remember it.
 export async function whatIsKnownOf(personId) {
   const person = await unless(NO_SUCH_PERSON, callQuietly("getinfo", { person_id: personId }));
-  names.set(personId, person?.person_name);
+  people.set(personId, person);
   return person;
 }
 
-// Learn the names of these people.
-export function learnNames(personIds) {
-  return forEachAtOnce(personIds, 6, (id) => names.has(id) || whatIsKnownOf(id));
+// Learn of these people what is not known yet.
+export function learnOf(personIds) {
+  return forEachAtOnce(personIds, 6, (id) => people.has(id) || whatIsKnownOf(id));
 }
 
 // Create a person with a first face, or add the face to the one who has this id.
@@ -81,7 +86,7 @@ export async function addToPerson(personId, image, { name, groups }) {
     if (code !== 0) throw new Refusal(code, {});
   } else {
     await call("newperson", { person_id: personId, person_name: name || null, group_ids: groups }, { image });
-    names.set(personId, name);
+    people.delete(personId);
   }
 }
 

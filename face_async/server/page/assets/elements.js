@@ -22,6 +22,13 @@ export function showError(place, error) {
   place.replaceChildren(h("p", { class: "card error", role: "alert" }, error.message));
 }
 
+// A face's thumbnail; nothing where none was kept.
+export function thumbnail(folder, faceId) {
+  const image = h("img", { src: folder + faceId, alt: "", loading: "lazy" });
+  image.addEventListener("error", () => image.remove());
+  return image;
+}
+
 // A table that may be wider than the screen, and is scrolled by keyboard, too.
 export function scrolling(label, table) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);

@@ -1,6 +1,6 @@
 // Identify: who is in a picture.
 
-import { addToPerson, call, learnNames, settings, titleOf } from "./api.js";
+import { addToPerson, call, learnOf, settings, titleOf } from "./api.js";
 import { bar, byId, h, onSubmit, say, showError, threshold } from "./elements.js";
 import { cropped, onPaste, PicturePlace } from "./pictures.js";
 
@@ -42,7 +42,7 @@ async function look(picture) {
 
 async function candidates(picture, searched) {
   const { results } = await call("multidentify", { group_ids: searched }, { image: picture });
-  await learnNames(new Set(results.flatMap((result) => result.candidates.map((person) => person.person_id))));
+  await learnOf(new Set(results.flatMap((result) => result.candidates.map((person) => person.person_id))));
   return results.map(({ face_rect: box, candidates: people }) => ({ box, people }));
 }
 

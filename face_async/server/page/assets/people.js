@@ -1,7 +1,7 @@
 // People: the groups, who is in them, and what is known of each.
 
-import { call, callQuietly, forEachAtOnce, learnNames, Refusal, titleOf, unless, whatIsKnownOf } from "./api.js";
-import { byId, h, onSubmit, say, showError } from "./elements.js";
+import { call, callQuietly, firstFaceOf, forEachAtOnce, learnOf, Refusal, settings, titleOf, unless, whatIsKnownOf } from "./api.js";
+import { byId, h, onSubmit, say, showError, thumbnail } from "./elements.js";
 import { prepared } from "./pictures.js";
 
 const PAGE = 50; // people that are shown at once
@@ -19,7 +19,7 @@ let edited = null; // the person in the dialog, as getinfo has it
 search.addEventListener("input", () => {
   shown = PAGE;
   showPeople();
-  if (search.value) learnNames(people).then(showPeople, complain);
+  if (search.value) learnOf(people).then(showPeople, complain);
 });
 byId("more").addEventListener("click", () => {
   shown += PAGE;
@@ -72,10 +72,15 @@ function showPeople() {
     ...visible.map((id) => {
       const button = h("button", { type: "button" }, titleOf(id));
       button.addEventListener("click", () => open(id).catch(complain));
-      learnNames([id]).then(() => button.replaceChildren(titleOf(id)), complain);
+      learnOf([id]).then(() => button.replaceChildren(...portrait(id), titleOf(id)), complain);
       return h("li", {}, button);
     }),
   );
+}
+
+function portrait(id) {
+  const face = firstFaceOf(id);
+  return face ? [thumbnail(settings.thumbnails, face)] : [];
 }
 
 async function open(personId) {
@@ -88,7 +93,7 @@ async function open(personId) {
   byId("person-pictures").value = "";
   byId("delete").hidden = true;
   byId("person-groups").replaceChildren(...edited.group_ids.map((name) => checkbox(name, name)));
-  byId("person-faces").replaceChildren(...edited.face_ids.map((id) => h("li", {}, checkbox(id, h("code", {}, id)))));
+  byId("person-faces").replaceChildren(...edited.face_ids.map((id) => h("li", {}, checkbox(id, thumbnail(settings.thumbnails, id), h("code", {}, id)))));
   dialog.querySelector("[role=alert]").textContent = "";
   dialog.showModal();
 }

@@ -58,6 +58,9 @@ CREATE INDEX signatures_by_expiry ON signatures (account, expires);
 CREATE TABLE identity (id text NOT NULL);
 INSERT INTO identity SELECT replace(gen_random_uuid()::text, '-', '')
 """,
+    """
+CREATE TABLE thumbnails (id bigint PRIMARY KEY REFERENCES faces ON DELETE CASCADE, jpeg bytea NOT NULL)
+""",
 )
 
 _LOCK = 0x66616365  # any number that other programs on the same database do not use

@@ -56,6 +56,10 @@ INSERT INTO last_face VALUES (0)
 CREATE TABLE identity (id TEXT NOT NULL);
 INSERT INTO identity SELECT lower(hex(randomblob(16)))
 """,
+    # Small pictures of faces, of those that were added while they were to be kept.
+    """
+CREATE TABLE thumbnails (id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE, jpeg BLOB NOT NULL)
+""",
 )
 
 SIGNATURE_MIGRATIONS = Migrations(
