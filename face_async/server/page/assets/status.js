@@ -98,12 +98,12 @@ function quantile(buckets, share) {
 }
 
 function milliseconds(seconds) {
-  return seconds === null ? "" : (1_000 * seconds).toPrecision(2);
+  return seconds === null ? "" : Number((1_000 * seconds).toPrecision(2));
 }
 
 function table(title, names, rows, none) {
   if (!rows.length) return h("p", { class: "soft" }, `${title}: ${none}.`);
-  const kind = (value) => (typeof value === "number" || /^[\d.]+$/.test(value) ? "number" : "");
+  const kind = (value) => (typeof value === "number" ? "number" : "");
   const head = h("tr", {}, ...names.map((name, column) => h("th", { scope: "col", class: kind(rows[0][column]) }, name)));
   const body = rows.map(([first, ...others]) =>
     h("tr", {}, h("th", { scope: "row" }, first), ...others.map((value) => h("td", { class: kind(value) }, value.toLocaleString("en")))),
