@@ -356,20 +356,26 @@ def test_more_pictures_than_fit_in_a_request_are_sent_in_several(tab, served, tm
     expect(tab.locator("#reasons")).to_contain_text("code -1309")
 
 
-needs_metrics = pytest.mark.skipif(not METRICS, reason="needs a server with metrics")
-
-
-@needs_metrics
-def test_the_status_tells_calls_latencies_faces_and_refusals(tab, served):
+def test_the_status_says_where_a_server_tells_no_metrics(tab):
+    """As one that an application of one's own makes without them."""
+    tab.route("**/metrics", lambda route: route.fulfill(status=404))
     tab.goto("/ui/status")
-    expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_contain_text("3")
-    expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_have_text(re.compile(r"newperson3[\d.]+[\d.]+"))
-    expect(tab.get_by_role("row", name=re.compile("^fingerprint"))).to_contain_text("3")
-    with pytest.raises(NotFoundError):
-        served.ask("get_info", "nobody")
-    refused = tab.get_by_role("row", name=re.compile("^-1303"))
-    expect(refused).to_contain_text("ERROR_PERSON_NOT_EXISTED")
-    expect(refused).to_contain_text(re.compile(r"\d:\d\d:\d\d"))
+    expect(tab.get_by_role("alert")).to_have_text("This server tells no metrics.")
+
+
+if METRICS:
+
+    def test_the_status_tells_calls_latencies_faces_and_refusals(tab, served):
+        """What was refused while people look has a time."""
+        tab.goto("/ui/status")
+        numbers = re.compile(r"newperson3[\d.]+[\d.]+")
+        expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_have_text(numbers)
+        expect(tab.get_by_role("row", name=re.compile("^fingerprint"))).to_contain_text("3")
+        with pytest.raises(NotFoundError):
+            served.ask("get_info", "nobody")
+        refused = tab.get_by_role("row", name=re.compile("^-1303"))
+        expect(refused).to_contain_text("ERROR_PERSON_NOT_EXISTED")
+        expect(refused).to_contain_text(re.compile(r"\d:\d\d:\d\d"))
 
 
 def test_every_endpoint_is_shown_as_a_program(tab, served, tmp_path):

@@ -82,7 +82,7 @@ class Page:
     ) -> None:
         self._app = app
         self._access = PageAccess(hosts)
-        self._announce: Callable[[str], object] = str
+        self._announce: Callable[[str], object] = lambda _: None
         views = _Views(app, storage, account, limits, self._access, lambda: self._announce(self.link))
         self._page = Starlette(routes=views.routes())
 
@@ -120,6 +120,11 @@ def _with_headers(send: Send) -> Send:
     return send_guarded
 
 
+def _assets() -> dict[str, bytes]:
+    folder = resources.files("face_async.server.page") / "assets"
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 @frozen
 class _Views:
     app: ASGIApp
@@ -137,7 +142,7 @@ class _Views:
             lstrip_blocks=True,
         )
     )
-    assets: Mapping[str, bytes] = field(factory=lambda: _assets())  # noqa: PLW0108 - it is defined below
+    assets: Mapping[str, bytes] = field(factory=_assets)
 
     def routes(self) -> list[Route]:
         call = _Calls(self.app, self.account, self.access)
@@ -234,8 +239,3 @@ class _Calls:
             await refused(scope, receive, send)
             return
         await self.app(signed_scope(scope, scope["path_params"]["endpoint"], self.account()), receive, send)
-
-
-def _assets() -> dict[str, bytes]:
-    folder = resources.files("face_async.server.page") / "assets"
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
