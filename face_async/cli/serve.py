@@ -210,9 +210,7 @@ def serve_command(
                 if page:
                     page.announce(lambda path: tell(f"the page, by a link that is good once: {base_url}{path}"))
 
-            run(
-                page or app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page
-            )
+            run(page or app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page)
     tell("stopped")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +15,6 @@ from face_async.server import Account, Store, create_app, serve_in_background
 from face_async.server.page import Page
 
 ACCOUNT = Account(APPID, (BUCKET,), CREDENTIALS)
-METRICS = {"metrics": True} if "metrics" in inspect.signature(create_app).parameters else {}
 MOST_SECONDS = 20.0
 
 
@@ -57,7 +55,7 @@ class ServedPage:
 def served_page(**options: object) -> Iterator[ServedPage]:
     """Serve the page before an application that is made with these options."""
     with Store() as store, anyio.from_thread.start_blocking_portal() as portal:
-        app = create_app(store, **({"credentials": [ACCOUNT], "recognizer": "fingerprint"} | METRICS | options))
+        app = create_app(store, **({"credentials": [ACCOUNT], "recognizer": "fingerprint", "metrics": True} | options))
         page = Page(app, store, lambda: ACCOUNT)
         with portal.wrap_async_context_manager(serve_in_background(page)) as server:
             served = ServedPage(server.base_url, page, portal)

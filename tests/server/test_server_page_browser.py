@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pagekit import METRICS, MOST_SECONDS, ServedPage, served_page
+from pagekit import MOST_SECONDS, ServedPage, served_page
 from PIL import Image
 
 from face_async import NotFoundError
@@ -363,19 +363,17 @@ def test_the_status_says_where_a_server_tells_no_metrics(tab):
     expect(tab.get_by_role("alert")).to_have_text("This server tells no metrics.")
 
 
-if METRICS:
-
-    def test_the_status_tells_calls_latencies_faces_and_refusals(tab, served):
-        """What was refused while people look has a time."""
-        tab.goto("/ui/status")
-        numbers = re.compile(r"newperson3[\d.]+[\d.]+")
-        expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_have_text(numbers)
-        expect(tab.get_by_role("row", name=re.compile("^fingerprint"))).to_contain_text("3")
-        with pytest.raises(NotFoundError):
-            served.ask("get_info", "nobody")
-        refused = tab.get_by_role("row", name=re.compile("^-1303"))
-        expect(refused).to_contain_text("ERROR_PERSON_NOT_EXISTED")
-        expect(refused).to_contain_text(re.compile(r"\d:\d\d:\d\d"))
+def test_the_status_tells_calls_latencies_faces_and_refusals(tab, served):
+    """What was refused while people look has a time."""
+    tab.goto("/ui/status")
+    numbers = re.compile(r"newperson3[\d.]+[\d.]+")
+    expect(tab.get_by_role("row", name=re.compile("^newperson"))).to_have_text(numbers)
+    expect(tab.get_by_role("row", name=re.compile("^fingerprint"))).to_contain_text("3")
+    with pytest.raises(NotFoundError):
+        served.ask("get_info", "nobody")
+    refused = tab.get_by_role("row", name=re.compile("^-1303"))
+    expect(refused).to_contain_text("ERROR_PERSON_NOT_EXISTED")
+    expect(refused).to_contain_text(re.compile(r"\d:\d\d:\d\d"))
 
 
 def test_every_endpoint_is_shown_as_a_program(tab, served, tmp_path):
