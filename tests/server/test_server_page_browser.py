@@ -385,12 +385,12 @@ def test_every_endpoint_is_shown_as_a_program(tab, served, tmp_path):
     endpoints = tab.locator("#endpoint option").all_inner_texts()
     assert sorted(endpoints) == sorted(endpoint.name for endpoint in (*ENDPOINTS, *LATER_ENDPOINTS))
     for endpoint in endpoints:
-        tab.get_by_label("Endpoint").select_option(endpoint)
+        tab.get_by_label("Endpoint", exact=True).select_option(endpoint)
         compile(tab.locator("#python").inner_text(), endpoint, "exec")
         code = json.loads(run(["sh", "-c", tab.locator("#curl").inner_text()], served, tmp_path))["code"]
         assert code in {0, -1302, -1303, -1305, -1306}, endpoint
     for endpoint, answer in (("getgroupids", "group-1"), ("compare", "CompareResult"), ("detect", "DetectResult")):
-        tab.get_by_label("Endpoint").select_option(endpoint)
+        tab.get_by_label("Endpoint", exact=True).select_option(endpoint)
         assert answer in run([sys.executable, "-c", tab.locator("#python").inner_text()], served, tmp_path)
 
 
