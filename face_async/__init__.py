@@ -58,7 +58,7 @@ from face_async.errors import (
     UnsupportedError,
 )
 from face_async.images import ImageFile, ImageSource, ImageUrl
-from face_async.limits import ServiceLimits
+from face_async.limits import SAME_PERSON, SURELY_THE_SAME, ServiceLimits
 from face_async.models import (
     AddFaceResult,
     AddGroupIdsResult,
@@ -89,6 +89,8 @@ from face_async.signature import Credentials
 __all__ = [
     "CODES",
     "DEFAULT_BASE_URL",
+    "SAME_PERSON",
+    "SURELY_THE_SAME",
     "AddFaceResult",
     "AddGroupIdsResult",
     "AlreadyExistsError",

@@ -15,8 +15,8 @@ import anyio
 import typer
 from attrs import evolve, field, frozen
 
+from face_async import SAME_PERSON, SURELY_THE_SAME
 from face_async.cli.output import tell
-from face_async.limits import SAME_PERSON, SURELY_THE_SAME
 from face_async.session import (
     ACCOUNT_VARIABLES,
     ALLOW_INSECURE_VARIABLE,

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from face_async import SAME_PERSON
 from face_async.cli.exits import Exit
 from face_async.cli.options import (
     AsJson,
@@ -19,7 +20,6 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import fields_of, say, say_json
 from face_async.errors import printable
-from face_async.limits import SAME_PERSON
 
 Image: TypeAlias = Annotated[str, typer.Argument(metavar="IMAGE", help="A picture's file, or its URL.")]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from attrs import define, field
 
+from face_async.errors import quoted
 from face_async.fleet.processes import ProcessExecutor
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def open_engine(cluster: str) -> FleetEngine:
         return _dask("tcp://" + cluster.removeprefix("dask://"))
     if cluster.startswith("ray://") and cluster != "ray://":
         return _ray(None if cluster == "ray://auto" else cluster)
-    raise ValueError(f"the cluster must be {CLUSTERS}, not {cluster!r}")
+    raise ValueError(f"the cluster must be {CLUSTERS}, not {quoted(cluster)}")
 
 
 def _processes(workers: int) -> FleetEngine:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TextIO, cast
 import attrs
 from attrs import field, frozen
 
+from face_async.errors import quoted
 from face_async.fleet.columns import SUFFIX, divide, parquet_files, rows_in
 from face_async.fleet.state import StateError, part_name
 from face_async.ingest import BadRow, Row, read_source
@@ -69,7 +70,9 @@ class Plan:
         for name in ("version", "kind", "source", "shards", "group_ids", "allow_outside", "spread"):
             old, new = getattr(self, name), getattr(wanted, name)
             if old != new:
-                raise StateError(f"the state is of a run with {name} {old!r}, not {new!r}; name another state for it")
+                raise StateError(
+                    f"the state is of a run with {name} {quoted(old)}, not {quoted(new)}; name another state for it"
+                )
 
 
 def read_plan(state: StateFolder) -> Plan | None:

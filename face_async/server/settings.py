@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import field, frozen
 
+from face_async.errors import quoted
 from face_async.server.app import create_app
 from face_async.server.bounds.admission import RequestLimits
 from face_async.server.guard import Account
@@ -65,7 +66,7 @@ class ServerSettings:
         """
         megabytes = os.environ.get("FACE_ASYNC_GALLERY_MEMORY")
         if megabytes and not megabytes.isdecimal():
-            raise ValueError(f"FACE_ASYNC_GALLERY_MEMORY must be a number of megabytes, not {megabytes!r}")
+            raise ValueError(f"FACE_ASYNC_GALLERY_MEMORY must be a number of megabytes, not {quoted(megabytes)}")
         return cls(
             os.environ.get("FACE_ASYNC_DB") or "faces.db",
             _accounts_from_env(),
@@ -149,5 +150,5 @@ def _accounts_from_env() -> tuple[Account, ...] | AccountsFile:
 def _truth(name: str) -> bool:
     value = os.environ.get(name, "").lower()
     if value not in _TRUTHS:
-        raise ValueError(f"{name} must be 1 or 0, not {value!r}")
+        raise ValueError(f"{name} must be 1 or 0, not {quoted(value)}")
     return _TRUTHS[value]

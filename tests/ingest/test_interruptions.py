@@ -142,7 +142,6 @@ async def test_a_run_that_is_stopped_ends_what_is_under_way(store, tmp_path, run
 async def test_a_run_that_waits_can_be_stopped(store, people, run_on):
     """It does not wait for the service to come back."""
     async with serving(store, plan=after(4, "refuse")) as (session, network):
-        run = run_on(session, people, probe_delay=3_600)
 
         def stop(summary):
             if summary.phase == "waiting":

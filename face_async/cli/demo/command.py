@@ -11,6 +11,7 @@ import anyio
 import typer
 from rich.text import Text
 
+from face_async import SAME_PERSON
 from face_async.cli.demo.people import drawn_people, drawn_strangers, photographed_people
 from face_async.cli.demo.report import write_report
 from face_async.cli.demo.result import DemoResult, Trial
@@ -21,7 +22,6 @@ from face_async.cli.progress import live_progress
 from face_async.errors import printable
 from face_async.images.folders import PassedOver
 from face_async.ingest.output_file import check_output
-from face_async.limits import SAME_PERSON
 from face_async.session import FaceSession
 
 if TYPE_CHECKING:

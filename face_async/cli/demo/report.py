@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from face_async import SAME_PERSON
 from face_async.cli.exits import one_line
 from face_async.cli.html.page import Card, Rank, Section, card, page
 from face_async.ingest.output_file import OutputFile
-from face_async.limits import SAME_PERSON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

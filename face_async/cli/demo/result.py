@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from face_async.limits import SAME_PERSON
+from face_async import SAME_PERSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

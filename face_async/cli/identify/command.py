@@ -11,7 +11,7 @@ import anyio.to_thread
 import typer
 from attrs import Factory, field, frozen
 
-from face_async import GroupsResult, IdentifyResult
+from face_async import SURELY_THE_SAME, GroupsResult, IdentifyResult
 from face_async._call.judgement import judge_error
 from face_async.bulk.api import search_groups
 from face_async.bulk.outage import BulkOutages, OnOutage
@@ -44,11 +44,10 @@ from face_async.cli.options import (
 from face_async.cli.output import tell
 from face_async.cli.pictures import pictures_below
 from face_async.cli.progress import live_progress
-from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, TransportError
+from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, TransportError, quoted
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
 from face_async.ingest.enclosure import Enclosure
-from face_async.limits import SURELY_THE_SAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -246,7 +245,7 @@ class Search:
         async def search(image: str) -> IdentifyResult | GroupsResult:
             nonlocal was_there
             if complaint := await anyio.to_thread.run_sync(probes.complaint, image):
-                raise ImageRefusedError(f"the image {image!r} is not sent: {complaint}")
+                raise ImageRefusedError(f"the image {quoted(image)} is not sent: {complaint}")
             # A service that was not there from the beginning is no outage, but nearly always a wrong address.
             found = await self._search(session, image, waiting if was_there else failing)
             was_there = was_there or isinstance(found, IdentifyResult) or bool(found.by_group)

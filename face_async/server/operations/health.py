@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from face_async.errors import quoted
 from face_async.server.refusal import Refusal
 from face_async.server.storage.failures import FailureLog
 
@@ -61,6 +62,6 @@ class Health:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, the server is not ready
-            self._failures.log(f"{part}: {error}", f"not ready: the {part} failed: {error!r}")
+            self._failures.log(f"{part}: {error}", f"not ready: the {part} failed: {quoted(error)}")
             return False
         return True

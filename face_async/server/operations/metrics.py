@@ -29,6 +29,7 @@ from prometheus_client.multiprocess import (
 )
 from prometheus_client.registry import Collector
 
+from face_async.errors import quoted
 from face_async.server.operations import METRICS_FOLDER_VARIABLE
 from face_async.server.storage.failures import FailureLog
 
@@ -104,7 +105,7 @@ class _CountedFaces(Collector):
                 try:
                     self._counts = self._count()
                 except Exception as error:  # noqa: BLE001 - the other metrics are wanted then all the more
-                    self._failures.log(str(error), f"the faces could not be counted: {error!r}")
+                    self._failures.log(str(error), f"the faces could not be counted: {quoted(error)}")
                 ended = time.monotonic()
                 self._good_until = ended + max(_COUNT_SECONDS, _COUNT_SHARE * (ended - began))
         family = GaugeMetricFamily("face_async_faces", "Faces in the storage.", labels=["recognizer"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from face_async.errors import quoted
 from face_async.server.storage.base import StoreError
 from face_async.server.storage.rows import FACE_COLUMNS
 from face_async.server.storage.sqlite.store import Store
@@ -51,7 +52,7 @@ def copy_storage(
             db.execute("SELECT 1 FROM groups LIMIT 1").fetchone()
             or db.execute("SELECT 1 FROM persons LIMIT 1").fetchone()
         ):
-            raise StoreError(f"{target!r} is not empty: name a new database")
+            raise StoreError(f"{quoted(target)} is not empty: name a new database")
         counts = dict.fromkeys(_TABLES, 0)
         with source.reading() as origin:
             for table, columns in _TABLES.items():
