@@ -158,9 +158,10 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         super().__init__(_config(self._answering(app), self._connections, certificate))
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    async def main_loop(self) -> None:
+        # Here, not at the end of startup(): whoever is stopped by who was told has this to return from, and shuts down.
         self._on_ready()
+        await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Whoever is left then has gone as far as the application can tell, and it ends by itself.

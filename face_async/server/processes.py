@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import socket
@@ -35,6 +36,7 @@ _SPAWN = multiprocessing.get_context("spawn")  # threads and connections to a da
 _SHORT_LIFE_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0  # before a worker that lived for a short time is replaced
 _STOP_SECONDS = 10.0  # for workers that were told to stop
+_STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
 def serve_workers(
@@ -108,14 +110,14 @@ class _Worker:
         self.process = _SPAWN.Process(
             target=_work, args=(self.served, self.listener, theirs), name=f"face_async worker {self.number}"
         )
-        # Ctrl-C goes to the workers, too: until they serve, they leave it to this process to stop them.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        multiprocessing.resource_tracker.ensure_running()  # it lets signals through once it has started
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             self.process.start()
+            self.started = time.monotonic()
         finally:
-            signal.signal(signal.SIGINT, previous)
             theirs.close()
-        self.started = time.monotonic()
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def wait_until_ready(self) -> None:
         """Wait until the worker accepts requests; raise the error that it ended with."""
@@ -164,15 +166,26 @@ def _stop(crew: Sequence[_Worker]) -> None:
 
 
 def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
-    """Serve, as a process of its own."""
+    """Serve, as a process of its own.
+
+    Signals to stop reach it only while it serves: it begins with them blocked, so that those that come early wait until
+    uvicorn listens for them, and whatever comes later does not keep it from closing what it opened.
+    """
     settings, limits, certificate, on_start = served
+
+    def tell_ready() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        ready.send(None)
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)  # SIG_IGN would lose one that waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if on_start is not None:
         on_start()
     raise_file_limit()
     try:
         with settings.serving() as app, listener:
-            serve_on(app, listener, limits, certificate, lambda: ready.send(None))
+            serve_on(app, listener, limits, certificate, tell_ready)
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
         ready.send(error)
         raise SystemExit(1) from None

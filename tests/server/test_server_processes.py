@@ -243,6 +243,20 @@ def test_all_processes_stop_together(tmp_path, number):
     assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_processes_that_are_still_starting_stop_as_quietly(tmp_path, number):
+    """As when Ctrl-C, which all of them get, comes right after the command."""
+    server = Server(str(tmp_path / "faces.db"), 2)
+    wait_until(lambda: len(server.workers()) == 2)
+    for worker in server.workers():
+        os.kill(worker, number)
+    status, _, log = server.stop(number)
+    assert status == 0
+    assert "Traceback" not in log
+    assert log.endswith("face-async: stopped\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
+
+
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     """And their port is free."""
     with Server(str(tmp_path / "faces.db"), 2) as server:
