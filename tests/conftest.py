@@ -39,6 +39,7 @@ where it is not found. ``pytest -m external --no-skips`` runs these tests alone,
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
@@ -70,6 +71,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PATH"] += "".join(f":{folder}" for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:])
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("full" if config.getoption("--full") else "short")
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector leave thousands of collected tests alone: those that ask for a collection wait for it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

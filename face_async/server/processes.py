@@ -226,8 +226,10 @@ def _listeners(host: str, port: int, count: int) -> Generator[list[socket.socket
 
 @contextlib.contextmanager
 def _interruptible() -> Generator[None]:
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ctrl-C as well: who starts a program in the background of a script has it ignored.
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in _STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -247,10 +247,13 @@ def test_all_processes_stop_together(tmp_path, number):
 def test_processes_that_are_still_starting_stop_as_quietly(tmp_path, number):
     """As when Ctrl-C, which all of them get, comes right after the command."""
     server = Server(str(tmp_path / "faces.db"), 2)
-    wait_until(lambda: len(server.workers()) == 2)
-    for worker in server.workers():
-        os.kill(worker, number)
-    status, _, log = server.stop(number)
+    try:
+        wait_until(lambda: len(server.workers()) == 2)
+        for worker in server.workers():
+            os.kill(worker, number)
+        status, _, log = server.stop(number)
+    finally:
+        server.__exit__()
     assert status == 0
     assert "Traceback" not in log
     assert log.endswith("face-async: stopped\n")
