@@ -74,20 +74,25 @@ def serve_workers(
     memory = default_memory() if settings.gallery_memory is None else settings.gallery_memory
     settings = evolve(settings, gallery_memory=memory // workers)
     served = settings, limits, certificate, on_start
-    with _listeners(host, port, workers) as listeners, _shared_metrics(), _interruptible():
+    with (
+        _listeners(host, port, workers) as listeners,
+        _shared_metrics(),
+        contextlib.suppress(KeyboardInterrupt),
+        _interruptible(),
+    ):
         crew = [_Worker(number, served, listener) for number, listener in enumerate(listeners, 1)]
         try:
-            with contextlib.suppress(KeyboardInterrupt):
-                for worker in crew:
-                    worker.start()
-                for worker in crew:
-                    worker.wait_until_ready()
-                if on_ready is not None:
-                    on_ready(describe(listeners[0], certificate).base_url)
-                while True:
-                    _replace_dead(crew)
+            for worker in crew:
+                worker.start()
+            for worker in crew:
+                worker.wait_until_ready()
+            if on_ready is not None:
+                on_ready(describe(listeners[0], certificate).base_url)
+            while True:
+                _replace_dead(crew)
         finally:
-            _stop(crew)
+            with _undisturbed():
+                _stop(crew)
 
 
 _Served: TypeAlias = "tuple[ServerSettings, ConnectionLimits, Certificate | None, Callable[[], object] | None]"
@@ -105,19 +110,16 @@ class _Worker:
     ready: Connection | None = field(default=None)
 
     def start(self) -> None:
-        pipe: Any = _SPAWN.Pipe(duplex=False)  # its type depends on the platform
-        self.ready, theirs = pipe
-        self.process = _SPAWN.Process(
-            target=_work, args=(self.served, self.listener, theirs), name=f"face_async worker {self.number}"
-        )
         multiprocessing.resource_tracker.ensure_running()  # it lets signals through once it has started
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-        try:
-            self.process.start()
-            self.started = time.monotonic()
-        finally:
-            theirs.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        with _undisturbed():
+            pipe: Any = _SPAWN.Pipe(duplex=False)  # its type depends on the platform
+            self.ready, theirs = pipe
+            with theirs:
+                process = _SPAWN.Process(
+                    target=_work, args=(self.served, self.listener, theirs), name=f"face_async worker {self.number}"
+                )
+                process.start()
+            self.process, self.started = process, time.monotonic()
 
     def wait_until_ready(self) -> None:
         """Wait until the worker accepts requests; raise the error that it ended with."""
@@ -141,7 +143,7 @@ class _Worker:
         if time.monotonic() - self.started < _SHORT_LIFE_SECONDS:
             time.sleep(_PAUSE_SECONDS)
         self.ready.close()
-        self.process.close()
+        self.process = None
         self.start()
 
 
@@ -222,6 +224,16 @@ def _listeners(host: str, port: int, count: int) -> Generator[list[socket.socket
         port = describe(alone).port
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(listen(host, port, shared=True)) for _ in range(count)]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Generator[None]:
+    """Let signals to stop wait; a process that is started meanwhile begins with them waiting."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 @contextlib.contextmanager
