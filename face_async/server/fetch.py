@@ -8,7 +8,6 @@ import socket
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx
 from attrs import frozen
 
 from face_async.errors import ReturnCode, quoted
@@ -18,6 +17,8 @@ from face_async.server.refusal import Refusal
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
+
+    import httpx
 
 _OK = 200
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -88,17 +89,18 @@ class Fetcher:
         Raises:
             Refusal: -1308 for any failure; the log has the reason.
         """
+        import httpx  # noqa: PLC0415 - a sixth of a server's start, and most fetch nothing
+
         try:
             with anyio.fail_after(self._timeout):
-                target = self._parse(url)
+                target = self._allow(httpx.URL(url))
                 return await self._get(target, await self._resolve(target))
         except (_Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             # OSError is also timeouts and unknown names, ValueError a host that cannot be a name.
             note_reason(f"a picture was not fetched: {str(error) or type(error).__name__}")
             raise Refusal(ReturnCode.ERROR_DOWNLOAD_IMAGE_FAILED) from None
 
-    def _parse(self, url: str) -> httpx.URL:
-        target = httpx.URL(url)
+    def _allow(self, target: httpx.URL) -> httpx.URL:
         if target.scheme in _DEFAULT_PORTS and not target.userinfo:
             port = target.port or _DEFAULT_PORTS[target.scheme]
             if any(entry.matches(target.scheme, _host(target), port) for entry in self._allowed):
@@ -119,6 +121,8 @@ class Fetcher:
         return addresses[0]
 
     async def _get(self, target: httpx.URL, address: str) -> bytes:
+        import httpx  # noqa: PLC0415 - as above
+
         # The connection goes to the address that was checked: a second look-up could return another one.
         request = httpx.Request(
             "GET",
@@ -174,4 +178,6 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
+    import httpx  # noqa: PLC0415 - as above
+
     return httpx.create_ssl_context(trust_env=False)  # loads the certificates once: 20 ms and more
