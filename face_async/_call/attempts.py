@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 _LEAST_PLANNED_BYTES = 32 * 1024
 """A server that has refused even less takes hardly a picture: there is nothing to plan for."""
 
+_MAY_BE_TLS = ": if it speaks TLS, base_url must begin with https://"
+
 R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -454,7 +456,8 @@ class CallRunner:
         if reason == Reason.DEADLINE or time.monotonic() >= call.deadline:
             call.doubtful = call.doubtful or facts.get("maybe_applied", False)
             raise self._too_late(call)
-        raise TransportError(f"{call.label}: {base_url}: {reason}", **facts)
+        hint = _MAY_BE_TLS if reason == Reason.BROKEN_HTTP and base_url.startswith("http:") else ""
+        raise TransportError(f"{call.label}: {base_url}: {reason}{hint}", **facts)
 
     def _headers(self, call: CallInFlight[object]) -> dict[str, str]:
         body = call.request.body

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Self
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 from attrs import frozen
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from face_async import Throttle
 from face_async.cli.exits import Exit
 from face_async.cli.options import trust
-from face_async.cli.output import say, say_json, tell
-from face_async.cli.progress import DoneColumn, live_progress
+from face_async.cli.output import say, say_json_line, tell
+from face_async.cli.progress import ProgressDisplay, ProgressStyle
 from face_async.fleet import Connection, FleetSummary, enroll, enroll_one_part, identify, open_engine
 from face_async.fleet.engines import CLUSTERS
 from face_async.session import CA_FILE_VARIABLE
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from face_async.fleet import FleetEngine
-
-_LINE_EVERY = 60.0  # seconds between lines where there is no terminal
 
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
@@ -67,6 +64,7 @@ class FleetOptions:
     fit: bool
     quiet: bool
     json: bool
+    progress: ProgressStyle | None = None
     allow_outside: bool = False
     spread: int = 0
 
@@ -90,7 +88,8 @@ class FleetOptions:
 def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
     """Enroll on a cluster, print the summary and exit."""
     connection = options.connection()
-    with _quiet_engine(options) as engine, FleetDisplay("enrolling", quiet=options.quiet) as display:
+    with _quiet_engine(options) as engine, ProgressDisplay(options.progress, quiet=options.quiet) as display:
+        display.begin("enrolling")
         summary = enroll(
             source,
             state=state,
@@ -103,7 +102,7 @@ def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], optio
             fit=options.fit,
             allow_outside=options.allow_outside,
             spread=options.spread,
-            on_progress=display.show,
+            on_progress=partial(_show, display),
         )
     _conclude_fleet(summary, options)
 
@@ -130,7 +129,8 @@ def enroll_part_alone(
 def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
     """Identify on a cluster, print the summary and exit."""
     connection = options.connection()
-    with _quiet_engine(options) as engine, FleetDisplay("recognizing", quiet=options.quiet) as display:
+    with _quiet_engine(options) as engine, ProgressDisplay(options.progress, quiet=options.quiet) as display:
+        display.begin("recognizing")
         summary = identify(
             probes,
             out=out,
@@ -141,7 +141,7 @@ def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[st
             at_once=min(engine.workers, options.max_concurrency),
             budget=options.budget,
             fit=options.fit,
-            on_progress=display.show,
+            on_progress=partial(_show, display),
         )
     if not options.quiet:
         tell(f"wrote {out}")
@@ -155,46 +155,17 @@ def _quiet_engine(options: FleetOptions) -> Generator[FleetEngine]:
         yield engine
 
 
-class FleetDisplay:
-    """Shows the progress of all parts together: a live line on a terminal, a line a minute elsewhere."""
-
-    def __init__(self, word: str, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._progress = live_progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            DoneColumn(),
-            TextColumn("{task.fields[parts]}", style="dim"),
-            TextColumn("{task.fields[failed]}", style="red"),
-            TimeRemainingColumn(compact=True),
-            quiet=quiet,
-        )
-        self._line = self._progress.add_task(word, total=None, parts="", failed="")
-        self._said_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, summary: FleetSummary) -> None:
-        """Show the progress of a run."""
-        parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
-        losses = f", {summary.losses:,} workers lost" if summary.losses else ""
-        failed = f"{summary.failed:,} failed" if summary.failed else ""
-        completed = summary.done + summary.failed + summary.collapsed
-        self._progress.update(self._line, total=summary.rows, completed=completed, parts=parts + losses, failed=failed)
-        if self._progress.disable and not self._quiet and time.monotonic() - self._said_at >= _LINE_EVERY:
-            self._said_at = time.monotonic()
-            tell(f"{completed:,} of {summary.rows:,} pictures, {parts}{losses}" + (f", {failed}" if failed else ""))
+def _show(display: ProgressDisplay, summary: FleetSummary) -> None:
+    """Show the progress of all parts together."""
+    parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
+    losses = f", {summary.losses:,} workers lost" if summary.losses else ""
+    completed = summary.done + summary.failed + summary.collapsed
+    display.show(completed, total=summary.rows, failed=summary.failed, note=parts + losses)
 
 
 def _conclude_fleet(summary: FleetSummary, options: FleetOptions) -> None:
     if options.json:
-        say_json(attrs.asdict(summary))
+        say_json_line(attrs.asdict(summary))
     elif not options.quiet:
         say(
             f"{summary.done:,} pictures done, {summary.failed:,} failed, {summary.ambiguous:,} in doubt, "

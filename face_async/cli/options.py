@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 
 from face_async import SAME_PERSON, SURELY_THE_SAME
 from face_async.cli.output import tell
+from face_async.cli.progress import ProgressStyle
 from face_async.session import (
     ACCOUNT_VARIABLES,
     ALLOW_INSECURE_VARIABLE,
@@ -109,6 +110,14 @@ AtOnce = Annotated[int, typer.Option("--at-once", metavar="N", min=1, max=1_000,
 FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take pictures, too, to which a link or a path leads out of the folder.")
+]
+ProgressOption = Annotated[
+    ProgressStyle | None,
+    typer.Option(
+        "--progress",
+        help="Show progress on stderr as a bar, or as a line every 10 seconds, or never. Without this option: "
+        "a bar on a terminal, lines elsewhere.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, no table and no summary; errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import shlex
+import ssl
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import evolve
 
 from face_async.cli.databases import DATABASE_HELP, check_argument
 from face_async.cli.options import (
@@ -23,7 +25,7 @@ from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
 if TYPE_CHECKING:
-    from face_async.server import Account, AccountsFile
+    from face_async.server import Account, AccountsFile, Certificate, ServerSettings
 
 
 class LogLevel(enum.StrEnum):
@@ -169,7 +171,7 @@ def serve_command(
     log()  # instead of one short line each
     settings = ServerSettings(
         db,
-        _accounts(accounts, db),
+        (),
         recognizer=recognizer.value,
         replay_protection=replay_protection,
         strict=strict,
@@ -179,6 +181,8 @@ def serve_command(
         url_allow_list=tuple(allow_url or ()),
         keep_thumbnails=keep_thumbnails,
     )
+    _check_start(settings, host, port, certificate)
+    settings = evolve(settings, accounts=_accounts(accounts, db))
     limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
 
     def announce(base_url: str) -> None:
@@ -212,6 +216,22 @@ def serve_command(
 
             run(page or app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page)
     tell("stopped")
+
+
+def _check_start(settings: ServerSettings, host: str, port: int, certificate: Certificate | None) -> None:
+    """Check that the server could start, before a database and an account are made for it.
+
+    Raises:
+        OSError: It cannot listen, or the certificate cannot be used.
+        ValueError, ImportError: The settings cannot be used.
+    """
+    from face_async.server.background import listen  # noqa: PLC0415 - slow to import
+    from face_async.server.storage.sqlite.database import MEMORY  # noqa: PLC0415
+
+    with listen(host, port), evolve(settings, database=MEMORY).serving():
+        pass
+    if certificate is not None:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate.chain, certificate.key)
 
 
 def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:

@@ -34,6 +34,7 @@ from face_async.cli.options import (
     BaseUrl,
     Db,
     FitOption,
+    ProgressOption,
     Quiet,
     RecognizerName,
     RecognizerOption,
@@ -43,7 +44,7 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import tell
 from face_async.cli.pictures import pictures_below
-from face_async.cli.progress import live_progress
+from face_async.cli.progress import ProgressDisplay
 from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, TransportError, quoted
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
@@ -100,6 +101,7 @@ def identify(
     db: Db = None,
     base_url: BaseUrl = None,
     recognizer: RecognizerOption = RecognizerName.AUTO,
+    progress: ProgressOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +113,7 @@ def identify(
     if cluster is not None or out is not None:
         if cluster is None or out is None or report or csv or enrolled or db:
             raise ValueError("--cluster and --out go together, and with neither --report, --csv, --enrolled nor --db")
-        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json)
+        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json, progress)
         identify_on_cluster((name if is_url(name) else os.path.abspath(name) for name in probes), out, group_ids, fleet)  # noqa: PTH100 - links stay
         return
     search = Search(group_ids, threshold, at_once, fit, on_outage)
@@ -120,7 +122,7 @@ def identify(
     kept = [*probes.files(), *([] if database is None else [database])]
     with (
         Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
-        live_progress(quiet=quiet) as progress,
+        ProgressDisplay(progress, quiet=quiet) as display,
     ):
         if csv is not None:
             outputs.include(Csv(csv, sources=kept))
@@ -135,12 +137,12 @@ def identify(
                 allow_outside=allow_outside,
             )
             outputs.include(page)
-        bar = progress.add_task("recognizing", total=probes.count(passed_over))
+        display.begin("recognizing", probes.count(passed_over))
 
         def take(identified: Identification) -> None:
             tally.add(identified)
             outputs.add(identified)
-            progress.advance(bar)
+            display.advance()
 
         run = partial(search.run, probes=probes, take=take)
         ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
