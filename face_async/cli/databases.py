@@ -30,10 +30,10 @@ def copy_db(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the local server's database: from a file into PostgreSQL, back, or into another one of the kind.
+    """Copy a database of the local server into a new one; each is a file or a PostgreSQL database.
 
-    All groups, persons and faces are copied, or nothing. What a server writes meanwhile is not: stop it before, and
-    start it on the copy.
+    All groups, persons and faces are copied, or nothing. What a server writes during that time is not: stop the server
+    before, and start it on the copy.
     """
     from face_async.server import copy_storage, open_storage  # noqa: PLC0415 - slow to import, and needs the extra
 
@@ -44,7 +44,7 @@ def copy_db(
 
 
 def backup_db(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make.")],
     *,
     db: Annotated[
         str, typer.Option("--db", metavar="PATH_OR_URL", envvar=DB_VARIABLE, help="The database to copy.")

@@ -31,7 +31,14 @@ ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
 ]
 ShardsOption = Annotated[
-    int, typer.Option("--shards", metavar="N", min=1, max=100_000, help="Parts of a run on a cluster.")
+    int,
+    typer.Option(
+        "--shards",
+        metavar="N",
+        min=1,
+        max=100_000,
+        help="With --cluster or --state: in how many parts the run is divided.",
+    ),
 ]
 SpreadOption = Annotated[
     int,
@@ -40,15 +47,26 @@ SpreadOption = Annotated[
         metavar="N",
         min=0,
         max=5_000,
-        help="With --state: put the people of each group in N numbered groups, as ShardedGroup has them.",
+        help="With --state: put the people of each group into N numbered groups, as a group holds 10,000 at most.",
     ),
 ]
 MaxConcurrency = Annotated[
     int,
-    typer.Option("--max-concurrency", metavar="N", min=1, help="Requests under way at once, in all parts."),
+    typer.Option(
+        "--max-concurrency",
+        metavar="N",
+        min=1,
+        help="With --cluster or --state: requests under way at once, in all parts together.",
+    ),
 ]
 MaxRate = Annotated[
-    float | None, typer.Option("--max-rate", metavar="R", min=0.001, help="Requests a second, in all parts.")
+    float | None,
+    typer.Option(
+        "--max-rate",
+        metavar="R",
+        min=0.001,
+        help="With --cluster or --state: requests a second, in all parts together.",
+    ),
 ]
 
 

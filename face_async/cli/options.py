@@ -80,7 +80,7 @@ CaFile = Annotated[
         "--ca-file",
         metavar="PATH",
         envvar=CA_FILE_VARIABLE,
-        help="Trust a service whose certificate these authorities vouch for (PEM), such as a private one.",
+        help="Trust services whose certificates were issued by the authorities in this file (PEM).",
     ),
 ]
 Insecure = Annotated[
@@ -93,7 +93,10 @@ Insecure = Annotated[
 ]
 RecognizerOption = Annotated[
     RecognizerName,
-    typer.Option("--recognizer", help="What recognizes faces on the local server; auto is faces if it is installed."),
+    typer.Option(
+        "--recognizer",
+        help="What recognizes faces on the local server; auto is faces if it is installed, and dlib means faces.",
+    ),
 ]
 PersonId = Annotated[str, typer.Argument(metavar="PERSON", help="The person's id.")]
 Threshold = Annotated[
@@ -107,9 +110,12 @@ Threshold = Annotated[
     ),
 ]
 AtOnce = Annotated[int, typer.Option("--at-once", metavar="N", min=1, max=1_000, help="Pictures under way at once.")]
-FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]
+FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures that are too large for a request smaller.")]
 AllowOutside = Annotated[
-    bool, typer.Option("--allow-outside", help="Take pictures, too, to which a link or a path leads out of the folder.")
+    bool,
+    typer.Option(
+        "--allow-outside", help="Take pictures outside of the folder, too, to which a link or a path in it leads."
+    ),
 ]
 ProgressOption = Annotated[
     ProgressStyle | None,

@@ -62,7 +62,7 @@ def serve_command(
             metavar="MB",
             min=1,
             help="Memory for the faces of the groups used last, about 600 bytes a face; "
-            "else a quarter of the machine's or the container's.",
+            "by default a quarter of the machine's memory or the container's.",
         ),
     ] = None,
     body_memory: Annotated[
@@ -71,11 +71,12 @@ def serve_command(
             "--body-memory",
             metavar="MB",
             min=1,
-            help="Memory for the bodies of all requests under way; else 128, or an eighth of a small machine's.",
+            help="Memory for the bodies of all requests under way; by default 128, or an eighth of a small machine's.",
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Take only requests as the specification and the official clients have.")
+        bool,
+        typer.Option("--strict", help="Take only requests as the specification and the official clients send them."),
     ] = False,
     allow_origin: Annotated[
         list[str] | None,
@@ -91,7 +92,7 @@ def serve_command(
         typer.Option(
             "--max-connections",
             min=1,
-            help="Connections open at once; else half of the files that may be open, at most 4,096.",
+            help="Connections open at once; by default half of the files that may be open, at most 4,096.",
         ),
     ] = None,
     max_per_address: Annotated[
@@ -99,7 +100,7 @@ def serve_command(
         typer.Option(
             "--max-connections-per-address",
             min=1,
-            help="The same from one address, where the server is not behind a proxy.",
+            help="Connections open at once from one address; behind a proxy all clients have its address.",
         ),
     ] = None,
     allow_url: Annotated[
@@ -132,10 +133,12 @@ def serve_command(
     ] = None,
     cert: Annotated[
         Path | None,
-        typer.Option("--cert", metavar="FILE", help="Speak https, with this certificate (PEM, with chain)."),
+        typer.Option(
+            "--cert", metavar="FILE", help="Speak https, with this certificate (PEM, with its chain) and --key."
+        ),
     ] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="The certificate's private key (PEM).")
+        Path | None, typer.Option("--key", metavar="FILE", help="The private key of the certificate --cert (PEM).")
     ] = None,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", help="What is logged; info: every call, warning: refused signatures.")

@@ -53,9 +53,10 @@ def demo(
 ) -> None:
     """Enroll people on a local server, recognize them, and show the results.
 
-    In a person's folder of photographs, pictures called probe... are to be recognized, or else the last one by name;
-    all others are enrolled. Two drawn strangers are searched for as well. Who is found with a confidence below 75 is
-    nobody. The exit code is 1 unless everybody was recognized, and every stranger is nobody.
+    People are drawn, and two strangers who are not enrolled. With --photos there are no strangers: of a person's
+    pictures those called probe... are to be recognized, or the last one by name if there are none, and all others are
+    enrolled. Whoever is found with a confidence below 75 is nobody. The exit code is 1 unless everybody was recognized,
+    and every stranger is nobody.
     """
     if report is not None:
         check_output(report)  # before the work

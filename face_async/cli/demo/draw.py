@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def draw(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two folders are made; . is here.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where the folders people and probes are made; . is the working folder."),
+    ],
     *,
     people: Annotated[int, typer.Option("--people", min=1, max=1_000, help="How many people to draw.")] = 12,
     faces: Annotated[int, typer.Option("--faces", min=1, max=20, help="How many pictures to enroll of each.")] = 2,

@@ -103,7 +103,7 @@ def enroll(
             metavar="N",
             min=1,
             max=1_000,
-            help=f"Requests under way at once: {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
+            help=f"Requests under way at once; by default {_AT_ONCE}, or {_AT_ONCE_EMBEDDED} to the embedded server.",
         ),
     ] = None,
     state: Annotated[
@@ -249,11 +249,13 @@ def _enroll_in_parts(
 
 
 def merge_journals_command(
-    journals: Annotated[list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all parts.")],
+    journals: Annotated[
+        list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all parts of a run with --shard.")
+    ],
     *,
     into: Annotated[Path, typer.Option("--into", metavar="PATH", help="The journal to make.")],
 ) -> None:
-    """Make one journal of the journals of several parts, to continue without --shard."""
+    """Make one journal of those of all parts that were enrolled with --shard, to continue without --shard."""
     merge_journals(journals, into)
     tell(f"wrote {into}")
 

@@ -62,11 +62,15 @@ _MAX_UNANSWERED = 10  # pictures in a row without an answer, after which the oth
 
 def identify(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Pictures' files or URLs; a folder means all below it.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Pictures' files or URLs; a folder means all pictures in it and in its sub-folders.",
+        ),
     ],
     *,
     group_ids: Annotated[
-        list[str], typer.Option("--group", "-g", metavar="GROUP", help="Where to search; may be repeated.")
+        list[str], typer.Option("--group", "-g", metavar="GROUP", help="A group to search in; may be repeated.")
     ],
     threshold: Threshold = SURELY_THE_SAME,
     report: Annotated[
@@ -80,13 +84,14 @@ def identify(
         typer.Option(
             "--enrolled",
             metavar="FOLDER",
-            help="Show candidates on the page with pictures from here: a sub-folder or a file a person, named by id.",
+            help="With --report: a folder with pictures of the candidates: a sub-folder or a file for each person, "
+            "named by the id.",
         ),
     ] = None,
     allow_outside: AllowOutside = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Where to write what is found, in Parquet; with --cluster."),
+        typer.Option("--out", metavar="FOLDER", help="With --cluster: the folder for what is found, in Parquet files."),
     ] = None,
     cluster: ClusterOption = None,
     shards: ShardsOption = 64,
@@ -96,7 +101,9 @@ def identify(
     at_once: AtOnce = 16,
     on_outage: Annotated[
         OnOutage,
-        typer.Option("--on-outage", help="Once the service has answered: wait while it is away, or fail."),
+        typer.Option(
+            "--on-outage", help="What to do when the service goes away during the run: wait until it is back, or fail."
+        ),
     ] = "wait",
     db: Db = None,
     base_url: BaseUrl = None,
