@@ -60,7 +60,8 @@ class FaceSession:
         appid: The project's id.
         bucket: The name of the image space.
         credentials: The key pair to sign with.
-        **options: Those of :class:`face_async.FaceSession`; ``http="asyncio"`` is the cheapest, and ``on_attempt`` is called in the session's thread.
+        **options: Those of :class:`face_async.FaceSession`; ``http="asyncio"`` is the cheapest, and ``on_attempt`` is
+            called in the session's thread.
 
     Raises:
         TypeError, ValueError: As :class:`face_async.FaceSession` raises them.

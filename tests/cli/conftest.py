@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -29,6 +31,11 @@ class Said:
     out: str
     err: str
 
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Standard output as JSON Lines; the last one of ``enroll`` is the summary."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
 
 @pytest.fixture(autouse=True)
 def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -37,6 +44,17 @@ def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         if name.startswith("FACE_ASYNC_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _clean_log() -> Iterator[None]:
+    """What ``serve`` does to the log of its process ends with the test."""
+    root, ours = logging.getLogger(), logging.getLogger("face_async")
+    handlers, level, our_level = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 @pytest.fixture
