@@ -144,7 +144,7 @@ def tell_failures(failures: Sequence[tuple[str, str, str, str]], count: int, *, 
         why = f"{CODES[number].meaning} ({code})" if number in CODES else reason.replace(quoted(source), "the file")
         why = why.replace("the image the file", "the file")
         tell(f"failed: {printable(_short(source), _LONGEST_PATH)}: {printable(why, _LONGEST_PATH)}")
-    if count > len(failures) and not listed:
+    if failures and count > len(failures) and not listed:
         tell(f"and {count - len(failures):,} more: --failures FILE.csv lists all")
 
 
