@@ -122,7 +122,7 @@ def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], optio
             spread=options.spread,
             on_progress=partial(_show, display),
         )
-    _conclude_fleet(summary, options)
+    _conclude_fleet(summary, state / "units", options)
 
 
 def enroll_part_alone(
@@ -141,7 +141,7 @@ def enroll_part_alone(
         allow_outside=options.allow_outside,
         spread=options.spread,
     )
-    _conclude_fleet(summary, options)
+    _conclude_fleet(summary, state / "units", options)
 
 
 def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
@@ -163,7 +163,7 @@ def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[st
         )
     if not options.quiet:
         tell(f"wrote {out}")
-    _conclude_fleet(summary, options)
+    _conclude_fleet(summary, out, options)
 
 
 @contextlib.contextmanager
@@ -181,7 +181,8 @@ def _show(display: ProgressDisplay, summary: FleetSummary) -> None:
     display.show(completed, total=summary.rows, failed=summary.failed, note=parts + losses)
 
 
-def _conclude_fleet(summary: FleetSummary, options: FleetOptions) -> None:
+def _conclude_fleet(summary: FleetSummary, details: Path, options: FleetOptions) -> None:
+    """Print the summary, and where to read what became of each picture, and exit."""
     if options.json:
         say_json_line(attrs.asdict(summary))
     elif not options.quiet:
@@ -192,4 +193,6 @@ def _conclude_fleet(summary: FleetSummary, options: FleetOptions) -> None:
         )
         for code, count in sorted(summary.codes.items()):
             say(f"  {code}: {count:,}")
+    if summary.failed or summary.ambiguous:
+        tell(f"what failed, and why, is in the files of {details}")
     raise typer.Exit(Exit.OK if summary.complete else Exit.NO)

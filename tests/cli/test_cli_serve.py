@@ -18,6 +18,10 @@ from raw_server import CERTIFICATE
 from timing import PATIENCE
 
 from face_async.cli import serve as serve_module
+from face_async.limits import ServiceLimits
+from face_async.portraits import draw_portrait
+from face_async.server import Store
+from face_async.server.recognition.fingerprint import FingerprintRecognizer
 
 ACCOUNT = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
 
@@ -173,6 +177,17 @@ def test_what_is_logged_is_what_was_asked_for(serving, options):
     else:
         assert "getinfo: code 5 SIGNATURE_MALFORMED" in lines[-1]
         assert lines[-1].endswith(": the signature cannot be read")
+
+
+def test_faces_of_another_recognizer_are_told_of(serving):
+    other = FingerprintRecognizer()
+    other.name = "dlib"
+    face = other.find_face(draw_portrait(0))
+    with Store("faces.db") as store:
+        limits = ServiceLimits()
+        store.add_person("1", "ada", ["staff"], name="", tag="", face=face, recognizer=other, limits=limits)
+    said, _ = serving()
+    assert "fingerprint cannot compare the faces that were added by dlib: add their pictures again" in said.err
 
 
 def _signature(shown, decimals=""):
