@@ -119,7 +119,7 @@ class Work:
                 raise ValueError(f"say --group GROUP: {name} is new, and every person is in a group") from None
             said = f"{name} is new, and is put into {', '.join(self.group_ids)}"
         else:
-            groups = ", ".join(map(printable, known.group_ids))
+            groups = ", ".join(map(printable, known.group_ids)) or "no group"
             said = f"{name} exists already, in {groups} (faces: {len(known.face_ids):,})"
             if not set(self.group_ids) <= set(known.group_ids):
                 said += f", and stays in {groups}: --group is for new people"
