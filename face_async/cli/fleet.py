@@ -120,7 +120,7 @@ def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], optio
             fit=options.fit,
             allow_outside=options.allow_outside,
             spread=options.spread,
-            on_progress=partial(_show, display),
+            on_progress=partial(show_parts, display),
         )
     _conclude_fleet(summary, state / "units", options)
 
@@ -159,7 +159,7 @@ def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[st
             at_once=min(engine.workers, options.max_concurrency),
             budget=options.budget,
             fit=options.fit,
-            on_progress=partial(_show, display),
+            on_progress=partial(show_parts, display),
         )
     if not options.quiet:
         tell(f"wrote {out}")
@@ -173,7 +173,7 @@ def _quiet_engine(options: FleetOptions) -> Generator[FleetEngine]:
         yield engine
 
 
-def _show(display: ProgressDisplay, summary: FleetSummary) -> None:
+def show_parts(display: ProgressDisplay, summary: FleetSummary) -> None:
     """Show the progress of all parts together."""
     parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
     losses = f", {summary.losses:,} workers lost" if summary.losses else ""

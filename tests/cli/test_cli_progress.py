@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from face_async.cli import progress as progress_module
+from face_async.cli.fleet import show_parts
 from face_async.cli.progress import ProgressDisplay, ProgressStyle
+from face_async.fleet import FleetSummary
 from face_async.portraits import draw_portrait
 
 FAST = ("--recognizer", "fingerprint")
@@ -77,6 +79,13 @@ def test_a_speed_is_of_the_last_seconds_and_of_bytes_where_they_are_known(told, 
             clock[0] += 1
             display.show(4_000 + second * 20, size=second * 1_000_000)
     assert told()[-1] == "sending: 4,380 of 5,000, 20/s 1.0 MB/s"
+
+
+def test_a_run_on_a_cluster_tells_of_its_parts_and_lost_workers(told, clock):
+    with ProgressDisplay(ProgressStyle.LOG) as display:
+        display.begin("enrolling")
+        show_parts(display, FleetSummary(parts=8, parts_done=2, rows=100, done=20, failed=3, collapsed=1, losses=1))
+    assert told() == ["enrolling: 24 of 100, 3 failed, 2 of 8 parts, 1 workers lost"]
 
 
 @pytest.mark.parametrize("style", [ProgressStyle.NEVER, ProgressStyle.LOG, ProgressStyle.BAR])
