@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from attrs import frozen
 from typer.testing import CliRunner
 
 from face_async import Credentials, FaceSession
+from face_async.cli import progress
 from face_async.cli._app import app
 from face_async.portraits import draw_portrait
 from face_async.server import Account, Store, create_app, serve_in_background
@@ -44,6 +46,12 @@ def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         if name.startswith("FACE_ASYNC_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _without_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a command takes on a busy machine, only tests that set the time see such lines."""
+    monkeypatch.setattr(progress, "_LINE_EVERY", math.inf)
 
 
 @pytest.fixture(autouse=True)

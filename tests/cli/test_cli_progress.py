@@ -10,6 +10,7 @@ from face_async.cli.progress import ProgressDisplay, ProgressStyle
 from face_async.fleet import FleetSummary
 from face_async.portraits import draw_portrait
 
+LINE_EVERY = progress_module._LINE_EVERY  # as it is outside of tests
 FAST = ("--recognizer", "fingerprint")
 
 
@@ -29,6 +30,7 @@ def told(capsys):
 def clock(monkeypatch):
     """A clock that stands still unless it is set."""
     now = [1_000.0]
+    monkeypatch.setattr(progress_module, "_LINE_EVERY", LINE_EVERY)
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
     return now
 
