@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -134,11 +135,13 @@ def test_twice_it_waits_for_nothing(enroll, during_looks, heard):
 
 def test_it_ends_the_waiting_for_a_service_that_is_away(enroll, monkeypatch):
     account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
-    for name, value in {**account, "BASE_URL": "http://127.0.0.1:1"}.items():
-        monkeypatch.setenv(f"FACE_ASYNC_{name}", value)
     told, tell = [], enroll_output.tell
     monkeypatch.setattr(enroll_output, "tell", lambda line: (told.append(line), tell(line), press_ctrl_c()))
-    said = enroll()
+    with socket.socket() as silent:  # it has a port, and does not listen
+        silent.bind(("127.0.0.1", 0))
+        for name, value in {**account, "BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}.items():
+            monkeypatch.setenv(f"FACE_ASYNC_{name}", value)
+        said = enroll()
     assert said.code == 130
     assert told[0].startswith("waiting for the service: ")
     assert "stopped with 12 pictures left" in said.err
