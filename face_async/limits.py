@@ -39,7 +39,7 @@ class ServiceLimits:
             reading of "1.5MB").
         max_id_bytes: UTF-8 bytes of a group, person or face id. The specification has a code for "too long"
             (-1304) but no number.
-        max_text_bytes: UTF-8 bytes of a person's name or a tag; as above.
+        max_text_bytes: UTF-8 bytes of a person's name or a tag, for which the specification has no number either.
     """
 
     max_groups_per_appid: int = field(default=5_000, validator=_count)

@@ -49,6 +49,11 @@ if TYPE_CHECKING:
 _LEAST_PLANNED_BYTES = 32 * 1024
 """A server that has refused even less takes hardly a picture: there is nothing to plan for."""
 
+_AS_OF_TLS = {Reason.BROKEN_HTTP, Reason.BROKEN_CONNECTION}
+"""How a server that speaks TLS meets a request without it."""
+
+_MAY_BE_TLS = ": if it speaks TLS, base_url must begin with https://"
+
 R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -194,6 +199,7 @@ class CallRunner:
         self.requests = 0
         self.retries = 0
         self.bytes_sent = 0
+        self._was_answered = False
         self.seconds_queued = 0.0
         self._address = address
         self.planned_bytes = limits.planned_request_bytes
@@ -442,6 +448,7 @@ class CallRunner:
             reason, status = str(bad), bad.status
             call.handed_over = body.handed_over
         else:
+            self._was_answered = True
             call.handed_over = body.handed_over
             if body.failure is not None:
                 raise body.failure  # an application in this process took it for an error of its own, and answered
@@ -454,6 +461,8 @@ class CallRunner:
         if reason == Reason.DEADLINE or time.monotonic() >= call.deadline:
             call.doubtful = call.doubtful or facts.get("maybe_applied", False)
             raise self._too_late(call)
+        if not self._was_answered and base_url.startswith("http:") and reason in _AS_OF_TLS:
+            reason += _MAY_BE_TLS
         raise TransportError(f"{call.label}: {base_url}: {reason}", **facts)
 
     def _headers(self, call: CallInFlight[object]) -> dict[str, str]:

@@ -140,9 +140,10 @@ class BulkApi(LimitedApi):
             pairs: Person ids and images.
             tag: A remark for all these faces.
             pack: False sends every image alone.
-            fit: As above.
-            on_outage: As above.
-            **options: As above.
+            fit: Makes pictures that are too large for a request smaller, as :func:`~face_async.fit_image` does.
+            on_outage: ``"wait"`` waits while the service is away; ``"fail"`` makes errors of the outcomes.
+            **options: ``max_at_once`` (pairs alive at once, 64 by default), ``ordered`` (outcomes in input order) and
+                ``progress`` (called as ``progress(done, total_or_None, outcome)``).
         """
         if tag is not None:
             check_text("tag", tag, self.limits)

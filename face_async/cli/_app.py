@@ -63,7 +63,8 @@ def face_async(
 ) -> None:
     """Recognize faces: with a service, or with the local server of this package.
 
-    With the variables FACE_ASYNC_APPID, _BUCKET, _SECRET_ID, _SECRET_KEY and _BASE_URL set, commands use that service.
+    Set FACE_ASYNC_APPID, FACE_ASYNC_BUCKET, FACE_ASYNC_SECRET_ID, FACE_ASYNC_SECRET_KEY and FACE_ASYNC_BASE_URL to use
+    a service.
 
     With none of them set, they use the embedded local server and its database faces.db in the working folder.
     """

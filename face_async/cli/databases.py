@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import define
 
-from face_async.cli.options import DB_VARIABLE, DEFAULT_DB, AsJson, Quiet
+from face_async.cli.options import DB_VARIABLE, DEFAULT_DB, AsJson, ProgressOption, Quiet
 from face_async.cli.output import say_json, tell
+from face_async.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from face_async.server import Storage
 
 DATABASE_HELP = (
@@ -21,34 +21,35 @@ DATABASE_HELP = (
     "(its password in PGPASSWORD or ~/.pgpass)."
 )
 
-_SHOWN_EVERY = 100_000  # rows
-
 
 def copy_db(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A file, or the URL of a PostgreSQL database.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="Another one, which is new or empty.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A file or URL of a database that is new or empty.")],
     *,
+    progress: ProgressOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the local server's database: from a file into PostgreSQL, back, or into another one of the kind.
+    """Copy a database of the local server into a new one; each is a file or a PostgreSQL database.
 
-    All groups, persons and faces are copied, or nothing. What a server writes meanwhile is not: stop it before, and
-    start it on the copy.
+    All groups, persons and faces are copied, or nothing. What a server writes during that time is not: stop the server
+    before, and start it on the copy.
     """
     from face_async.server import copy_storage, open_storage  # noqa: PLC0415 - slow to import, and needs the extra
 
     check_argument(target)
-    with _opened(source) as origin, open_storage(target) as copy:
-        _report(copy_storage(origin, copy, progress=_progress(quiet=quiet)), quiet=quiet, as_json=as_json)
+    with _opened(source) as origin, open_storage(target) as copy, ProgressDisplay(progress, quiet=quiet) as display:
+        counts = copy_storage(origin, copy, progress=_Tables(display).show)
+    _report(counts, quiet=quiet, as_json=as_json)
 
 
 def backup_db(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make.")],
     *,
     db: Annotated[
         str, typer.Option("--db", metavar="PATH_OR_URL", envvar=DB_VARIABLE, help="The database to copy.")
     ] = str(DEFAULT_DB),
+    progress: ProgressOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -59,8 +60,9 @@ def backup_db(
     """
     from face_async.server import back_up_storage  # noqa: PLC0415 - as above
 
-    with _opened(db) as origin:
-        _report(back_up_storage(origin, file, progress=_progress(quiet=quiet)), quiet=quiet, as_json=as_json)
+    with _opened(db) as origin, ProgressDisplay(progress, quiet=quiet) as display:
+        counts = back_up_storage(origin, file, progress=_Tables(display).show)
+    _report(counts, quiet=quiet, as_json=as_json)
 
 
 def check_argument(database: str) -> None:
@@ -85,12 +87,18 @@ def _opened(database: str) -> Storage:
     return open_storage(database, gallery_memory=0)
 
 
-def _progress(*, quiet: bool) -> Callable[[str, int], None]:
-    def shown(table: str, count: int) -> None:
-        if count % _SHOWN_EVERY == 0 and not quiet:
-            tell(f"{count:,} {table}")
+@define
+class _Tables:
+    """Shows the tables that are copied, one after the other."""
 
-    return shown
+    display: ProgressDisplay
+    table: str = ""
+
+    def show(self, table: str, count: int) -> None:
+        if table != self.table:
+            self.table = table
+            self.display.begin(f"copying {table}")
+        self.display.show(count)
 
 
 def _report(counts: dict[str, int], *, quiet: bool, as_json: bool) -> None:

@@ -11,7 +11,9 @@ from face_async.cli.output import say
 
 
 def deploy_files(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; made if it is missing.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder to write them in; made if it is missing.")
+    ],
 ) -> None:
     """Write out a Dockerfile, a compose file with PostgreSQL, and a unit of systemd, and print their paths.
 

@@ -46,10 +46,10 @@ class OneLineErrors(TyperGroup):
         """Run a command; ``ctx`` is click's context, which versions of typer import from different modules."""
         try:
             return cast("object", super().invoke(ctx))
-        except BrokenPipeError:
-            raise  # the reader of our output has gone, as `head` does: typer ends quietly
         except (*_EXPECTED, ExceptionGroup) as error:
             first = _first(error)
+            if isinstance(first, BrokenPipeError):
+                raise first from None  # the reader of our output has gone, as `head` does: typer ends quietly
             if not isinstance(first, _EXPECTED) or _is_ours(first):
                 raise
             raise fail(one_line(first), exit_code(first)) from None

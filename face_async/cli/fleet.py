@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Self
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 from attrs import frozen
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from face_async import Throttle
 from face_async.cli.exits import Exit
 from face_async.cli.options import trust
-from face_async.cli.output import say, say_json, tell
-from face_async.cli.progress import DoneColumn, live_progress
+from face_async.cli.output import say, say_json_line, tell
+from face_async.cli.progress import ProgressDisplay, ProgressStyle
 from face_async.fleet import Connection, FleetSummary, enroll, enroll_one_part, identify, open_engine
 from face_async.fleet.engines import CLUSTERS
 from face_async.session import CA_FILE_VARIABLE
@@ -28,13 +27,18 @@ if TYPE_CHECKING:
 
     from face_async.fleet import FleetEngine
 
-_LINE_EVERY = 60.0  # seconds between lines where there is no terminal
-
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
 ]
 ShardsOption = Annotated[
-    int, typer.Option("--shards", metavar="N", min=1, max=100_000, help="Parts of a run on a cluster.")
+    int,
+    typer.Option(
+        "--shards",
+        metavar="N",
+        min=1,
+        max=100_000,
+        help="With --cluster or --state: in how many parts the run is divided.",
+    ),
 ]
 SpreadOption = Annotated[
     int,
@@ -43,15 +47,26 @@ SpreadOption = Annotated[
         metavar="N",
         min=0,
         max=5_000,
-        help="With --state: put the people of each group in N numbered groups, as ShardedGroup has them.",
+        help="With --state: put the people of each group into N numbered groups, as a group holds 10,000 at most.",
     ),
 ]
 MaxConcurrency = Annotated[
     int,
-    typer.Option("--max-concurrency", metavar="N", min=1, help="Requests under way at once, in all parts."),
+    typer.Option(
+        "--max-concurrency",
+        metavar="N",
+        min=1,
+        help="With --cluster or --state: requests under way at once, in all parts together.",
+    ),
 ]
 MaxRate = Annotated[
-    float | None, typer.Option("--max-rate", metavar="R", min=0.001, help="Requests a second, in all parts.")
+    float | None,
+    typer.Option(
+        "--max-rate",
+        metavar="R",
+        min=0.001,
+        help="With --cluster or --state: requests a second, in all parts together.",
+    ),
 ]
 
 
@@ -67,6 +82,7 @@ class FleetOptions:
     fit: bool
     quiet: bool
     json: bool
+    progress: ProgressStyle | None = None
     allow_outside: bool = False
     spread: int = 0
 
@@ -90,7 +106,8 @@ class FleetOptions:
 def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
     """Enroll on a cluster, print the summary and exit."""
     connection = options.connection()
-    with _quiet_engine(options) as engine, FleetDisplay("enrolling", quiet=options.quiet) as display:
+    with _quiet_engine(options) as engine, ProgressDisplay(options.progress, quiet=options.quiet) as display:
+        display.begin("enrolling")
         summary = enroll(
             source,
             state=state,
@@ -103,9 +120,9 @@ def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], optio
             fit=options.fit,
             allow_outside=options.allow_outside,
             spread=options.spread,
-            on_progress=display.show,
+            on_progress=partial(show_parts, display),
         )
-    _conclude_fleet(summary, options)
+    _conclude_fleet(summary, state / "units", options)
 
 
 def enroll_part_alone(
@@ -124,13 +141,14 @@ def enroll_part_alone(
         allow_outside=options.allow_outside,
         spread=options.spread,
     )
-    _conclude_fleet(summary, options)
+    _conclude_fleet(summary, state / "units", options)
 
 
 def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
     """Identify on a cluster, print the summary and exit."""
     connection = options.connection()
-    with _quiet_engine(options) as engine, FleetDisplay("recognizing", quiet=options.quiet) as display:
+    with _quiet_engine(options) as engine, ProgressDisplay(options.progress, quiet=options.quiet) as display:
+        display.begin("recognizing")
         summary = identify(
             probes,
             out=out,
@@ -141,11 +159,11 @@ def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[st
             at_once=min(engine.workers, options.max_concurrency),
             budget=options.budget,
             fit=options.fit,
-            on_progress=display.show,
+            on_progress=partial(show_parts, display),
         )
     if not options.quiet:
         tell(f"wrote {out}")
-    _conclude_fleet(summary, options)
+    _conclude_fleet(summary, out, options)
 
 
 @contextlib.contextmanager
@@ -155,46 +173,18 @@ def _quiet_engine(options: FleetOptions) -> Generator[FleetEngine]:
         yield engine
 
 
-class FleetDisplay:
-    """Shows the progress of all parts together: a live line on a terminal, a line a minute elsewhere."""
-
-    def __init__(self, word: str, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._progress = live_progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            DoneColumn(),
-            TextColumn("{task.fields[parts]}", style="dim"),
-            TextColumn("{task.fields[failed]}", style="red"),
-            TimeRemainingColumn(compact=True),
-            quiet=quiet,
-        )
-        self._line = self._progress.add_task(word, total=None, parts="", failed="")
-        self._said_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, summary: FleetSummary) -> None:
-        """Show the progress of a run."""
-        parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
-        losses = f", {summary.losses:,} workers lost" if summary.losses else ""
-        failed = f"{summary.failed:,} failed" if summary.failed else ""
-        completed = summary.done + summary.failed + summary.collapsed
-        self._progress.update(self._line, total=summary.rows, completed=completed, parts=parts + losses, failed=failed)
-        if self._progress.disable and not self._quiet and time.monotonic() - self._said_at >= _LINE_EVERY:
-            self._said_at = time.monotonic()
-            tell(f"{completed:,} of {summary.rows:,} pictures, {parts}{losses}" + (f", {failed}" if failed else ""))
+def show_parts(display: ProgressDisplay, summary: FleetSummary) -> None:
+    """Show the progress of all parts together."""
+    parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
+    losses = f", {summary.losses:,} workers lost" if summary.losses else ""
+    completed = summary.done + summary.failed + summary.collapsed
+    display.show(completed, total=summary.rows, failed=summary.failed, note=parts + losses)
 
 
-def _conclude_fleet(summary: FleetSummary, options: FleetOptions) -> None:
+def _conclude_fleet(summary: FleetSummary, details: Path, options: FleetOptions) -> None:
+    """Print the summary, and where to read what became of each picture, and exit."""
     if options.json:
-        say_json(attrs.asdict(summary))
+        say_json_line(attrs.asdict(summary))
     elif not options.quiet:
         say(
             f"{summary.done:,} pictures done, {summary.failed:,} failed, {summary.ambiguous:,} in doubt, "
@@ -203,4 +193,6 @@ def _conclude_fleet(summary: FleetSummary, options: FleetOptions) -> None:
         )
         for code, count in sorted(summary.codes.items()):
             say(f"  {code}: {count:,}")
+    if summary.failed or summary.ambiguous:
+        tell(f"what failed, and why, is in the files of {details}")
     raise typer.Exit(Exit.OK if summary.complete else Exit.NO)

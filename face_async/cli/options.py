@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 
 from face_async import SAME_PERSON, SURELY_THE_SAME
 from face_async.cli.output import tell
+from face_async.cli.progress import ProgressStyle
 from face_async.session import (
     ACCOUNT_VARIABLES,
     ALLOW_INSECURE_VARIABLE,
@@ -79,7 +80,7 @@ CaFile = Annotated[
         "--ca-file",
         metavar="PATH",
         envvar=CA_FILE_VARIABLE,
-        help="Trust a service whose certificate these authorities vouch for (PEM), such as a private one.",
+        help="Trust services whose certificates were issued by the authorities in this file (PEM).",
     ),
 ]
 Insecure = Annotated[
@@ -92,7 +93,10 @@ Insecure = Annotated[
 ]
 RecognizerOption = Annotated[
     RecognizerName,
-    typer.Option("--recognizer", help="What recognizes faces on the local server; auto is faces if it is installed."),
+    typer.Option(
+        "--recognizer",
+        help="What recognizes faces on the local server; auto is faces if it is installed, and dlib means faces.",
+    ),
 ]
 PersonId = Annotated[str, typer.Argument(metavar="PERSON", help="The person's id.")]
 Threshold = Annotated[
@@ -106,9 +110,20 @@ Threshold = Annotated[
     ),
 ]
 AtOnce = Annotated[int, typer.Option("--at-once", metavar="N", min=1, max=1_000, help="Pictures under way at once.")]
-FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures smaller that are too large for a request.")]
+FitOption = Annotated[bool, typer.Option("--fit", help="Make pictures that are too large for a request smaller.")]
 AllowOutside = Annotated[
-    bool, typer.Option("--allow-outside", help="Take pictures, too, to which a link or a path leads out of the folder.")
+    bool,
+    typer.Option(
+        "--allow-outside", help="Take pictures outside of the folder, too, to which a link or a path in it leads."
+    ),
+]
+ProgressOption = Annotated[
+    ProgressStyle | None,
+    typer.Option(
+        "--progress",
+        help="Show progress on stderr as a bar, or as a line every 10 seconds, or never. Without this option: "
+        "a bar on a terminal, lines elsewhere.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, no table and no summary; errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]

@@ -48,6 +48,11 @@ def say_json(value: object) -> None:
     say(json.dumps(value, indent=2))
 
 
+def say_json_line(value: object) -> None:
+    """Print a value as one line of JSON on stdout, as :func:`say_json` does."""
+    say(json.dumps(value))
+
+
 def say_ids(name: str, ids: Iterable[str], *, as_json: bool) -> None:
     """Print ids, one a line, or as ``{name: [ids]}``."""
     if as_json:

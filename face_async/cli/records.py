@@ -40,7 +40,9 @@ def faces(person_id: PersonId, *, db: Db = None, base_url: BaseUrl = None, as_js
 def info(
     person_id: Annotated[str | None, typer.Argument(metavar="PERSON", help="The person's id.")] = None,
     *,
-    face_id: Annotated[str | None, typer.Option("--face", metavar="FACE_ID", help="Show this face instead.")] = None,
+    face_id: Annotated[
+        str | None, typer.Option("--face", metavar="FACE_ID", help="Show this face instead of a person.")
+    ] = None,
     db: Db = None,
     base_url: BaseUrl = None,
     as_json: AsJson = False,
@@ -61,7 +63,7 @@ def delete(
     face_ids: Annotated[
         list[str] | None, typer.Option("--face", metavar="FACE_ID", help="Delete this face only; may be repeated.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     db: Db = None,
     base_url: BaseUrl = None,
     as_json: AsJson = False,

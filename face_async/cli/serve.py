@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import shlex
+import ssl
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import evolve
 
 from face_async.cli.databases import DATABASE_HELP, check_argument
 from face_async.cli.options import (
@@ -23,7 +25,7 @@ from face_async.cli.output import say, tell
 from face_async.session import ACCOUNT_VARIABLES, BASE_URL_VARIABLE, ProjectAccess, is_loopback
 
 if TYPE_CHECKING:
-    from face_async.server import Account, AccountsFile
+    from face_async.server import Account, AccountsFile, Certificate, ServerSettings
 
 
 class LogLevel(enum.StrEnum):
@@ -60,7 +62,7 @@ def serve_command(
             metavar="MB",
             min=1,
             help="Memory for the faces of the groups used last, about 600 bytes a face; "
-            "else a quarter of the machine's or the container's.",
+            "by default a quarter of the machine's memory or the container's.",
         ),
     ] = None,
     body_memory: Annotated[
@@ -69,11 +71,12 @@ def serve_command(
             "--body-memory",
             metavar="MB",
             min=1,
-            help="Memory for the bodies of all requests under way; else 128, or an eighth of a small machine's.",
+            help="Memory for the bodies of all requests under way; by default 128, or an eighth of a small machine's.",
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Take only requests as the specification and the official clients have.")
+        bool,
+        typer.Option("--strict", help="Take only requests as the specification and the official clients send them."),
     ] = False,
     allow_origin: Annotated[
         list[str] | None,
@@ -89,7 +92,7 @@ def serve_command(
         typer.Option(
             "--max-connections",
             min=1,
-            help="Connections open at once; else half of the files that may be open, at most 4,096.",
+            help="Connections open at once; by default half of the files that may be open, at most 4,096.",
         ),
     ] = None,
     max_per_address: Annotated[
@@ -97,7 +100,7 @@ def serve_command(
         typer.Option(
             "--max-connections-per-address",
             min=1,
-            help="The same from one address, where the server is not behind a proxy.",
+            help="Connections open at once from one address; behind a proxy all clients have its address.",
         ),
     ] = None,
     allow_url: Annotated[
@@ -130,10 +133,12 @@ def serve_command(
     ] = None,
     cert: Annotated[
         Path | None,
-        typer.Option("--cert", metavar="FILE", help="Speak https, with this certificate (PEM, with chain)."),
+        typer.Option(
+            "--cert", metavar="FILE", help="Speak https, with this certificate (PEM, with its chain) and --key."
+        ),
     ] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="The certificate's private key (PEM).")
+        Path | None, typer.Option("--key", metavar="FILE", help="The private key of the certificate --cert (PEM).")
     ] = None,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", help="What is logged; info: every call, warning: refused signatures.")
@@ -169,7 +174,7 @@ def serve_command(
     log()  # instead of one short line each
     settings = ServerSettings(
         db,
-        _accounts(accounts, db),
+        (),
         recognizer=recognizer.value,
         replay_protection=replay_protection,
         strict=strict,
@@ -179,6 +184,8 @@ def serve_command(
         url_allow_list=tuple(allow_url or ()),
         keep_thumbnails=keep_thumbnails,
     )
+    _check_start(settings, host, port, certificate)
+    settings = evolve(settings, accounts=_accounts(accounts, db))
     limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
 
     def announce(base_url: str) -> None:
@@ -212,6 +219,22 @@ def serve_command(
 
             run(page or app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page)
     tell("stopped")
+
+
+def _check_start(settings: ServerSettings, host: str, port: int, certificate: Certificate | None) -> None:
+    """Check that the server could start, before a database and an account are made for it.
+
+    Raises:
+        OSError: It cannot listen, or the certificate cannot be used.
+        ValueError, ImportError: The settings cannot be used.
+    """
+    from face_async.server.background import listen  # noqa: PLC0415 - slow to import
+    from face_async.server.storage.sqlite.database import MEMORY  # noqa: PLC0415
+
+    with listen(host, port), evolve(settings, database=MEMORY).serving():
+        pass
+    if certificate is not None:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate.chain, certificate.key)
 
 
 def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:

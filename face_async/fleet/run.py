@@ -141,12 +141,12 @@ def enroll_one_part(
         source: As in :func:`enroll_source`.
         rank: The part's number, from 0.
         state: As in :func:`enroll_source`.
-        connection: As there.
-        group_ids: As there.
-        shards: As there.
-        fit: As there.
-        allow_outside: As there.
-        spread: As there.
+        connection: As in :func:`enroll_source`.
+        group_ids: As in :func:`enroll_source`.
+        shards: As in :func:`enroll_source`.
+        fit: As in :func:`enroll_source`.
+        allow_outside: As in :func:`enroll_source`.
+        spread: As in :func:`enroll_source`.
         budget: The bounds of this part alone: nobody divides it.
 
     Raises:
@@ -189,12 +189,12 @@ def identify_probes(
             sub-folder ``_run``.
         group_ids: The groups to search, 1 or more; their candidates are merged.
         connection: As in :func:`enroll_source`.
-        executor: As there.
-        shards: As there.
-        at_once: As there.
-        budget: As there.
-        fit: As there.
-        on_progress: As there.
+        executor: As in :func:`enroll_source`.
+        shards: As in :func:`enroll_source`.
+        at_once: As in :func:`enroll_source`.
+        budget: As in :func:`enroll_source`.
+        fit: As in :func:`enroll_source`.
+        on_progress: As in :func:`enroll_source`.
 
     Raises:
         TypeError, ValueError: An argument is wrong.

@@ -229,6 +229,10 @@ class Ingestion(EnteredOnce):
         sources = [self._source] if isinstance(self._source, str | os.PathLike) else []
         return await write_failures(self._journal, path, sources=sources)
 
+    async def failures(self, at_most: int) -> list[tuple[str, str, str, str]]:
+        """Return the first of what :meth:`write_failures` writes: person id, source, code and reason of each."""
+        return await self._journal.do(lambda db: list(islice(queries.failures(db), at_most)))
+
     # Listing
 
     async def _list(self, source: Source) -> None:

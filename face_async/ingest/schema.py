@@ -116,7 +116,7 @@ def copy_of(path: str, project: Project) -> sqlite3.Connection:
     """Return a copy of a journal that is gone when it is closed, whatever is written to it; an empty one if it is new.
 
     Raises:
-        JournalError: As above.
+        JournalError: It is another project's, in use, or damaged.
     """
     copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     try:

@@ -121,9 +121,9 @@ def _walk(folder: Path, pass_over: PassOver, enclosure: Enclosure | None) -> Ite
     names = names_in(folder, pass_over)
     if names and not any((folder / name).is_dir() for name in names):
         raise ValueError(
-            f"{quoted(str(folder))} has {len(names):,} files, but no sub-folders: make a sub-folder for each person, "
-            "named by the person's id, and put their pictures there, or list the pictures in a manifest. If it is the "
-            "folder of one person, name the folder above it"
+            f"{quoted(str(folder))} has {len(names):,} files, but no sub-folders: put each person's pictures into a "
+            "sub-folder named by the person's id, or list them in a manifest; pictures of one person are enrolled by "
+            "face-async enroll PICTURE... --person ID"
         )
     for name in names:
         person = folder / name

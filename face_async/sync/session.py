@@ -60,10 +60,11 @@ class FaceSession:
         appid: The project's id.
         bucket: The name of the image space.
         credentials: The key pair to sign with.
-        **options: As there; ``http="asyncio"`` is the cheapest, and ``on_attempt`` is called in the session's thread.
+        **options: Those of :class:`face_async.FaceSession`; ``http="asyncio"`` is the cheapest, and ``on_attempt`` is
+            called in the session's thread.
 
     Raises:
-        TypeError, ValueError: As there.
+        TypeError, ValueError: As :class:`face_async.FaceSession` raises them.
     """
 
     def __init__(self, appid: str, bucket: str, credentials: Credentials, **options: Unpack[SessionOptions]) -> None:

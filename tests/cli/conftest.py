@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+import logging
+import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -11,6 +14,7 @@ from attrs import frozen
 from typer.testing import CliRunner
 
 from face_async import Credentials, FaceSession
+from face_async.cli import progress
 from face_async.cli._app import app
 from face_async.portraits import draw_portrait
 from face_async.server import Account, Store, create_app, serve_in_background
@@ -29,6 +33,11 @@ class Said:
     out: str
     err: str
 
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Standard output as JSON Lines; the last one of ``enroll`` is the summary."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
 
 @pytest.fixture(autouse=True)
 def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -37,6 +46,23 @@ def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         if name.startswith("FACE_ASYNC_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _without_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a command takes on a busy machine, only tests that set the time see such lines."""
+    monkeypatch.setattr(progress, "_LINE_EVERY", math.inf)
+
+
+@pytest.fixture(autouse=True)
+def _clean_log() -> Iterator[None]:
+    """What ``serve`` does to the log of its process ends with the test."""
+    root, ours = logging.getLogger(), logging.getLogger("face_async")
+    handlers, level, our_level = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 @pytest.fixture

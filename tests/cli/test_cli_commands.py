@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import anyio
 import pytest
 
+from face_async.cli._app import app
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
@@ -137,3 +139,12 @@ def test_version_and_help(say):
     told = say("--help").out
     assert "Exit codes" in told
     assert "130" in told
+
+
+def test_every_help_text_can_be_read_alone(say):
+    """None refers to a text that stands elsewhere, or leaves to the reader what a sentence is about."""
+    for name in ("", *(command.name for command in app.registered_commands)):
+        told = " ".join(say(*filter(None, [name]), "--help").out.replace("│", " ").split())
+        assert not re.search(
+            r"\babove\b|\bas there\b|\bditto\b|\bThe same (?!command)|\bAnother one\b|; else\b", told
+        ), name

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,13 @@ def test_drawing_again_changes_nothing_and_replaces_nobodys_file(say, tmp_path):
     said = say("draw", tmp_path, "--people", "1", "--faces", "1")
     assert (said.code, own.read_bytes()) == (2, b"mine")
     assert said.err == f"face-async: {own} exists and is another file; choose another folder\n"
+
+
+def test_a_drawn_picture_is_whole_or_not_there(say, tmp_path, monkeypatch):
+    """What a full disk cuts short is taken away, so that the next run draws it."""
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(ENOSPC, "No space left on device")))
+    said = say("draw", tmp_path, "--people", "1", "--faces", "1")
+    assert (said.code, said.err) == (2, "face-async: No space left on device\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    monkeypatch.undo()
+    assert say("draw", tmp_path, "--people", "1", "--faces", "1").out.startswith("drew 4 pictures:")

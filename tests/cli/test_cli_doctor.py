@@ -19,6 +19,7 @@ from raw_server import CERTIFICATE, RawServer, answer, black_hole
 
 import face_async
 from face_async import Answer, ServiceLimits
+from face_async.cli._app import app
 from face_async.cli.doctor import checks_service
 from face_async.cli.doctor.checks import EXTRAS, check_installation
 from face_async.cli.options import SERVER_VARIABLES
@@ -302,29 +303,46 @@ class TestTheEmbeddedServer:
         assert (code, found["server"][0]) == (2, "wrong")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("groups",),
-        ("info", "ada"),
-        ("identify", "ada.jpg", "-g", "staff"),
-        ("verify", "ada", "ada.jpg"),
-        ("enroll", "people", "-g", "staff"),
-    ],
-    ids=lambda command: command[0],
-)
-def test_every_command_that_meets_faces_of_dlib_says_so_and_what_to_do(say, tmp_path, monkeypatch, caplog, command):
-    monkeypatch.chdir(tmp_path)
-    _enroll("faces.db")
-    with closing(sqlite3.connect("faces.db")) as db, db:
-        db.execute("UPDATE faces SET recognizer = 'dlib'")
+USING = {
+    "groups": (),
+    "persons": ("staff",),
+    "faces": ("ada",),
+    "info": ("ada",),
+    "delete": ("bob", "--yes"),
+    "identify": ("ada.jpg", "-g", "staff", "--quiet"),
+    "verify": ("ada", "ada.jpg"),
+    "compare": ("ada.jpg", "ada.jpg"),
+    "doctor": (),
+    "enroll": ("people", "-g", "staff", "--dry-run"),
+}
+
+
+@pytest.mark.parametrize("command", [*USING, "enroll --person"])
+def test_every_command_that_meets_faces_of_dlib_says_so_and_what_to_do(say, tmp_path, caplog, command):
+    _enroll_as_dlib()
     (tmp_path / "people" / "bob").mkdir(parents=True)
     for path, person in (("ada.jpg", 0), ("people/bob/1.jpg", 1)):
         (tmp_path / path).write_bytes(draw_portrait(person, shot=1))
-    say(*command, "--db", "faces.db")
-    assert (
-        "cannot compare the faces that were added by dlib: add their pictures again, to a new database" in caplog.text
-    )
+    if command == "enroll --person":
+        say("enroll", "ada.jpg", "--person", "ada", "--db", "faces.db")
+    else:
+        say(command, *USING[command], "--db", "faces.db")
+    assert _ADVICE in caplog.text
+
+
+def test_every_command_that_takes_a_database_is_among_these(say):
+    """But ``serve``, whose log says it, and those that copy a database as it is."""
+    takes = {command.name for command in app.registered_commands if "--db" in say(command.name, "--help").out}
+    assert takes - {"serve", "backup-db"} == set(USING)
+
+
+_ADVICE = "cannot compare the faces that were added by dlib: add their pictures again, to a new database"
+
+
+def _enroll_as_dlib() -> None:
+    _enroll("faces.db")
+    with closing(sqlite3.connect("faces.db")) as db, db:
+        db.execute("UPDATE faces SET recognizer = 'dlib'")
 
 
 def _enroll(path: str) -> None:

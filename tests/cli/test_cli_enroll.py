@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from attrs import evolve
 from PIL import Image
 
 from face_async._call.throttle import ThrottleState
-from face_async.cli.enroll import output as enroll_output
-from face_async.cli.enroll.output import Display
+from face_async.cli import progress as progress_module
+from face_async.cli.enroll.output import UNIT_FIELDS, Display
+from face_async.cli.progress import ProgressDisplay
 from face_async.ingest import Summary
 from face_async.ingest.report import Progress
 from face_async.portraits import draw_portrait
+from face_async.server.recognition.fingerprint import FingerprintRecognizer
 
 FAST = ("--recognizer", "fingerprint")
 
@@ -49,7 +52,7 @@ class TestAFolder:
         first, second = enroll("people"), enroll("people", "--json")
         assert (first.code, second.code) == (0, 0)
         assert first.out.startswith("4 of 4 pictures are enrolled, 4 by this run in ")
-        told = json.loads(second.out)
+        (told,) = second.lines
         assert (told["done"], told["added"], told["complete"]) == (4, 0, True)
         assert sorted(say("persons", "staff").out.split()) == ["ada", "grace"]
         assert len(say("faces", "ada").out.split()) == 2
@@ -90,12 +93,12 @@ class TestAFolder:
         assert (said.code, said.out, said.err) == (0, "", "")
 
     def test_in_parts_whose_journals_become_one(self, say, enroll):
-        parts = [json.loads(enroll("people", "--shard", f"{rank}/2", "--json").out)["added"] for rank in range(2)]
+        parts = [enroll("people", "--shard", f"{rank}/2", "--json").lines[-1]["added"] for rank in range(2)]
         assert sum(parts) == 4
         journals = sorted(str(path) for path in Path().glob("*.journal"))
         assert journals == ["people.faces.0of2.journal", "people.faces.1of2.journal"]
         assert say("merge-journals", *journals, "--into", "people.faces.journal").code == 0
-        assert json.loads(enroll("people", "--json", "--no-pack").out)["added"] == 0
+        assert enroll("people", "--json", "--no-pack").lines[-1]["added"] == 0
 
     @pytest.mark.parametrize("shard", ["2/2", "1", "x/y", "-1/2"])
     def test_in_a_part_that_there_is_not(self, enroll, shard):
@@ -114,7 +117,7 @@ class TestAFolder:
         assert said.code == 1
         assert "face-async: ada: the service does not know this person" in said.err
         assert "face-async: grace: 1 faces are missing" in said.err
-        assert len(json.loads(enroll("people", "--verify", "--json").out)["differences"]) == 2
+        assert len(enroll("people", "--verify", "--json").lines[-1]["differences"]) == 2
 
     def test_that_differs_from_the_service_is_repaired(self, say, enroll):
         """Then it is the same; and what is the same stays so."""
@@ -125,7 +128,7 @@ class TestAFolder:
         assert "people 2, faces 4: they are the same, before the repair they differed for 1\n" in repaired.err
         assert len(say("faces", "ada").out.split()) == 2
         again = enroll("people", "--repair", "--json")
-        assert (again.code, json.loads(again.out)["added"], json.loads(again.out)["differences"]) == (0, 0, [])
+        assert (again.code, again.lines[-1]["added"], again.lines[-1]["differences"]) == (0, 0, [])
 
     def test_of_another_database_that_is_there_is_not_taken_for_done(self, say, enroll, people):
         """Nothing is said to be enrolled, but how to enroll everybody there, too."""
@@ -177,14 +180,14 @@ class TestWhatCannotBeEnrolled:
     def test_is_tried_again_when_it_was_mended(self, enroll, people):
         enroll("people")
         (people / "ada" / "empty.jpg").write_bytes(draw_portrait(0, shot=5, size=120))
-        told = json.loads(enroll("people", "--retry-failed", "--json").out)
+        told = enroll("people", "--retry-failed", "--json").lines[-1]
         assert (told["added"], told["done"], told["codes"]) == (1, 5, {"-1102": 1})
 
     def test_because_it_is_too_large_may_be_made_to_fit(self, enroll, people):
         ada = Image.open(io.BytesIO(draw_portrait(0, shot=6, size=120)))
         ada.resize((800, 800)).save(people / "ada" / "large.bmp")
         assert "23          the request is too large" in enroll("people").out
-        assert json.loads(enroll("people", "--retry-failed", "--fit", "--json").out)["done"] == 5
+        assert enroll("people", "--retry-failed", "--fit", "--json").lines[-1]["done"] == 5
 
     def test_cannot_be_tried_again_before_it_was_tried(self, enroll):
         said = enroll("people", "--retry-failed")
@@ -211,7 +214,9 @@ def test_a_manifest_tells_where_to_put_its_people(say, people, tmp_path):
 class TestAService:
     def test_has_a_journal_of_its_own(self, say, tmp_path):
         said = say("enroll", "people", "-g", "enrolled", "--shard", "0/1")
-        assert (said.code, said.err) == (1, "")  # one of Ada's pictures is there already
+        assert said.code == 1  # one of Ada's pictures is there already
+        told = re.fullmatch(r"(face-async: failed: people/\w+/\d.jpg: the person .* same face \(-1312\)\n)+", said.err)
+        assert told is not None
         assert "-1312" in said.out
         assert (tmp_path / "people.123456.journal").exists()
 
@@ -229,9 +234,10 @@ def summary(phase: str, **counts: object) -> Summary:
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_it_stands(capsys, monkeypatch):
-    monkeypatch.setattr(enroll_output, "_LINE_EVERY", 0)
+    monkeypatch.setattr(progress_module, "_LINE_EVERY", 0)
     sending = summary("sending", pending=5, done=1, failed=1)
-    with Display(ThrottleState, quiet=False) as display:
+    with ProgressDisplay() as progress:
+        display = Display(lambda: evolve(ThrottleState(), in_flight=3), progress, quiet=False)
         display.show(summary("listing", listed=7))
         display.show(sending)
         display.show(evolve(sending, phase="waiting", away="no answer"))
@@ -239,16 +245,157 @@ def test_without_a_terminal_a_line_now_and_then_says_how_it_stands(capsys, monke
     said = [line.removeprefix("face-async: ") for line in capsys.readouterr().err.splitlines()]
     assert said == [
         "listing: 7",
-        "sending: 2 of 7, 1 failed",
+        "sending: 2 of 7, 1 failed, 3 at once",
         "waiting for the service: no answer",
-        "waiting: 2 of 7, 1 failed",
+        "sending: 2 of 7, 1 failed, waiting",
         "the service is back",
-        "sending: 2 of 7, 1 failed",
+        "sending: 2 of 7, 1 failed, 3 at once",
     ]
 
 
 def test_quietly_nothing_says_how_it_stands(capsys, monkeypatch):
-    monkeypatch.setattr(enroll_output, "_LINE_EVERY", 0)
-    with Display(ThrottleState, quiet=True) as display:
+    monkeypatch.setattr(progress_module, "_LINE_EVERY", 0)
+    with ProgressDisplay(quiet=True) as progress:
+        display = Display(ThrottleState, progress, quiet=True)
         display.show(summary("waiting", away="no answer"))
+        display.show(summary("sending", done=1))
     assert capsys.readouterr().err == ""
+
+
+class TestJsonLines:
+    def test_tell_of_each_picture_and_of_all_at_the_end(self, enroll, people):
+        (people / "grace" / "empty.jpg").touch()
+        *pictures, told = enroll("people", "--json").lines
+        assert [picture["state"] for picture in pictures].count("done") == told["done"] == 4
+        (failed,) = [picture for picture in pictures if picture["state"] == "failed"]
+        assert (failed["person_id"], failed["code"], failed["face_id"]) == ("grace", "refused", None)
+        assert failed["source"] == str(people / "grace" / "empty.jpg")
+        assert {tuple(picture) for picture in pictures} == {UNIT_FIELDS}
+
+    def test_come_while_the_run_goes_on(self, enroll, people, monkeypatch):
+        """And not at its end: a picture is told of before the next one is enrolled."""
+        order = []
+        monkeypatch.setattr("face_async.cli.output.say", lambda text: order.append(json.loads(text).get("person_id")))
+        find = FingerprintRecognizer.find_face
+        monkeypatch.setattr(
+            FingerprintRecognizer, "find_face", lambda self, image: order.append("look") or find(self, image)
+        )
+        enroll("people", "--json", "--no-pack", "--at-once", "1")
+        assert order.index("ada") < len(order) - order[::-1].index("look") - 1
+        assert order[-1] is None  # the summary
+
+
+@pytest.mark.usefixtures("people")
+class TestWhatFailed:
+    @pytest.fixture(autouse=True)
+    def _many(self, people):
+        for number in range(12):
+            (people / "grace" / f"empty-{number:02}.jpg").touch()
+        (people / "stray.jpg").touch()
+
+    def test_is_named_at_the_end_as_far_as_the_first(self, enroll):
+        said = enroll("people")
+        *named, more = said.err.splitlines()[1:]
+        assert len(named) == 10
+        assert named[0].startswith("face-async: failed: people/stray.jpg: it is in no person's folder")
+        assert named[1] == "face-async: failed: people/grace/empty-00.jpg: the file is empty"
+        assert more == "face-async: and 3 more: --failures FILE.csv lists all"
+
+    def test_is_named_in_a_file_that_was_asked_for(self, enroll):
+        said = enroll("people", "--failures", "failures.csv")
+        assert "more" not in said.err
+        assert said.err.splitlines()[-1] == "face-async: wrote failures.csv"
+        assert len(Path("failures.csv").read_text().splitlines()) == 1 + 13
+
+    def test_is_an_error_that_is_told_quietly_too(self, enroll):
+        said = enroll("people", "--quiet")
+        assert (said.code, said.out, len(said.err.splitlines())) == (1, "", 11)
+
+
+class TestAPerson:
+    @pytest.fixture
+    def pictures(self, people):
+        return sorted((people / "ada").iterdir())
+
+    def test_who_is_new_is_enrolled_with_pictures(self, say, enroll, pictures, tmp_path):
+        said = enroll(*pictures, "--person", "ada")
+        assert (said.code, said.out) == (0, "pictures enrolled for ada: 2 of 2\n")
+        assert said.err.splitlines()[1:] == ["face-async: ada is new, and is put into staff"]
+        assert say("persons", "staff").out == "ada\n"
+        assert len(say("faces", "ada").out.split()) == 2
+        assert {path.name for path in tmp_path.iterdir()} == {"people", "faces.db"}  # and no journal
+
+    def test_who_exists_gets_more_and_stays_in_the_groups(self, say, enroll, pictures):
+        enroll(pictures[0], "--person", "ada")
+        said = say("enroll", pictures[1], "--person", "ada", *FAST)
+        assert (said.code, said.out) == (0, "pictures enrolled for ada: 1 of 1\n")
+        assert said.err.splitlines()[1:] == ["face-async: ada exists already, in staff (faces: 1)"]
+        again = enroll(*pictures, "--person", "ada", group="guests")
+        assert again.code == 1
+        assert again.err.splitlines()[1:] == [
+            "face-async: ada exists already, in staff (faces: 2), and stays in staff: --group is for new people",
+            *(f"face-async: failed: {Path(*path.parts[-3:])}: the person already has almost the same face (-1312)"
+              for path in pictures),
+        ]  # fmt: skip
+        assert say("persons", "guests").code == 1
+
+    def test_who_is_new_needs_a_group(self, say, enroll, pictures, tmp_path):
+        """Also when there is no database yet: then none is made."""
+        said = say("enroll", pictures[0], "--person", "ada", *FAST)
+        assert (said.code, said.out) == (2, "")
+        assert said.err == "face-async: say --group GROUP: ada is new, as there is no database faces.db\n"
+        assert not (tmp_path / "faces.db").exists()
+        enroll(pictures[0], "--person", "grace")
+        said = say("enroll", pictures[0], "--person", "ada", *FAST)
+        assert (said.code, said.out) == (2, "")
+        assert said.err.endswith("say --group GROUP: ada is new, and every person is in a group\n")
+
+    def test_has_the_limits_and_reasons_of_folders(self, enroll, pictures, people):
+        (people / "animated.gif").write_bytes(b"GIF89a" + bytes(100))
+        ada = Image.open(io.BytesIO(draw_portrait(0, shot=6, size=120)))
+        ada.resize((800, 800)).save(people / "large.bmp")
+        odd = [people / "animated.gif", people / "large.bmp"]
+        *_, told = enroll(*pictures, *odd, "--person", "ada", "--json").lines
+        assert (told["done"], told["codes"]) == (2, {"refused": 1, "23": 1})
+        assert enroll(people / "large.bmp", "--person", "ada", "--fit").code == 0
+        many = [people / f"{number}.jpg" for number in range(19)]
+        for number, path in enumerate(many):
+            path.write_bytes(draw_portrait(10 + number, size=120))
+        *_, told = enroll(*many, "--person", "ada", "--json").lines
+        assert told["codes"] == {"-1309": 2}
+
+    @pytest.mark.parametrize(
+        ("words", "advice"),
+        [
+            (("people", "--person", "ada"), "people is a folder: with --person name its pictures"),
+            (("nope.jpg", "--person", "ada"), "nope.jpg: No such file or directory"),
+            (("people", "people"), "one folder or manifest at a time; to enroll several pictures of one person say"),
+            (("people/ada/0.jpg", "--person", "a b"), "person_id"),
+            (("people/ada/0.jpg", "--person", "ada", "--verify"), "--person keeps no journal: leave out"),
+            (("people/ada/0.jpg", "--person", "ada", "--failures", "people/ada/0.jpg"), "name another file to write"),
+        ],
+    )
+    @pytest.mark.usefixtures("people")
+    def test_cannot_be_enrolled_with_anything_else(self, enroll, words, advice):
+        said = enroll(*words)
+        assert (said.code, said.out) == (2, "")
+        assert advice in said.err
+
+    def test_may_be_tried_without_sending(self, say, enroll, pictures, tmp_path):
+        said = enroll(*pictures, "--person", "ada", "--dry-run")
+        assert (said.code, said.out) == (0, "2 of 2 pictures would be sent, 0 are enrolled already\n")
+        assert not (tmp_path / "faces.db").exists()
+
+
+@pytest.mark.parametrize("content", [None, "name,picture\nada,1.jpg\n"])
+def test_a_source_that_cannot_be_one_makes_no_database(enroll, tmp_path, content):
+    """Neither a folder without sub-folders nor a manifest without its columns."""
+    source = tmp_path / ("flat" if content is None else "list.csv")
+    if content is None:
+        source.mkdir()
+        (source / "1.jpg").touch()
+    else:
+        source.write_text(content)
+    said = enroll(source)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert list(tmp_path.iterdir()) == [source]

@@ -8,7 +8,7 @@ import sys
 from errno import EACCES, EADDRINUSE
 
 import pytest
-from raw_server import RawServer
+from raw_server import CERTIFICATE, RawServer
 
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.errors import CODES, FaceLimitError, FaceLimitRefusal, ResponseError, TransportError, service_error
@@ -171,22 +171,27 @@ def test_serving_strangers_wants_an_account(say):
 )
 def test_serve_does_not_start_with_half_a_certificate_or_files_that_are_none(say, tmp_path, options):
     (tmp_path / "a.pem").touch(0o600)
-    said = say("serve", "--recognizer", "fingerprint", *options)
+    said = say("serve", "--recognizer", "fingerprint", "--port", "0", *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pem"]
     assert (said.code, said.out) == (Exit.USAGE, "")
     assert _is_one_line(said.err)
 
 
-def test_a_page_that_is_no_origin(say):
+def test_a_page_that_is_no_origin(say, tmp_path):
     said = say("serve", "--allow-origin", "https://example.com/app")
+    assert list(tmp_path.iterdir()) == []
     assert said.code == Exit.USAGE
     assert _is_one_line(said.err)
     assert "https://example.com/app" in said.err
 
 
-def test_a_port_in_use(say):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_in_use(say, tmp_path, workers):
+    """And no database and no account are made for a server that does not start."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        said = say("serve", "--port", port, "--recognizer", "fingerprint")
+        said = say("serve", "--port", port, "--recognizer", "fingerprint", "--workers", workers)
+    assert list(tmp_path.iterdir()) == []
     assert said.code == Exit.USAGE
     assert _is_one_line(said.err)
     assert f"in use (while attempting to bind on address ('127.0.0.1', {port})): another program listens" in said.err
@@ -227,6 +232,19 @@ def test_https_where_the_server_speaks_http(say, monkeypatch, http):
     assert said.code == Exit.NO_ANSWER
     assert "the server does not speak TLS there: base_url may have to begin with http://" in said.err
     assert "SSL" not in said.err
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("http", ["asyncio", "httpx", "httpx2"])
+def test_http_where_the_server_speaks_tls(say, monkeypatch, tmp_path, http):
+    """What such a server does is to close the connection; the message names the other scheme as what may be meant."""
+    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
+    monkeypatch.setenv("FACE_ASYNC_HTTP", http)
+    with RawServer([], tls=tmp_path / "certificate.pem") as server:
+        said = say("groups", "--base-url", server.url.replace("https:", "http:"))
+    assert said.code == Exit.NO_ANSWER
+    assert _is_one_line(said.err)
+    assert "if it speaks TLS, base_url must begin with https://" in said.err
 
 
 def test_photographs_that_are_not_there(say, tmp_path):

@@ -131,7 +131,12 @@ def test_the_driver_may_be_killed_too(people, tmp_path, meter, rng):
     assert time.monotonic() - began < 5
     assert workers
     done = subprocess.run(
-        [*command[:-2], "--json"], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE * 4
+        [*command[:-2], "--json", "--quiet"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE * 4,
     )
     assert (0, "") == (done.returncode, done.stderr)
     summary = json.loads(done.stdout)

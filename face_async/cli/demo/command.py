@@ -16,9 +16,9 @@ from face_async.cli.demo.people import drawn_people, drawn_strangers, photograph
 from face_async.cli.demo.report import write_report
 from face_async.cli.demo.result import DemoResult, Trial
 from face_async.cli.exits import Exit, one_line
-from face_async.cli.options import AsJson, RecognizerName, RecognizerOption
+from face_async.cli.options import AsJson, ProgressOption, RecognizerName, RecognizerOption
 from face_async.cli.output import foreign, say, say_json, say_table, tell
-from face_async.cli.progress import live_progress
+from face_async.cli.progress import ProgressDisplay
 from face_async.errors import printable
 from face_async.images.folders import PassedOver
 from face_async.ingest.output_file import check_output
@@ -26,8 +26,6 @@ from face_async.session import FaceSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.progress import Progress
 
     from face_async.cli.demo.people import Participant
     from face_async.cli.pictures import PictureSource
@@ -50,19 +48,22 @@ def demo(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with all pictures, too.")
     ] = None,
+    progress: ProgressOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Enroll people on a local server, recognize them, and show the results.
 
-    In a person's folder of photographs, pictures called probe... are to be recognized, or else the last one by name;
-    all others are enrolled. Two drawn strangers are searched for as well. Who is found with a confidence below 75 is
-    nobody. The exit code is 1 unless everybody was recognized, and every stranger is nobody.
+    People are drawn, and two strangers who are not enrolled. With --photos there are no strangers: of a person's
+    pictures those called probe... are to be recognized, or the last one by name if there are none, and all others are
+    enrolled. Whoever is found with a confidence below 75 is nobody. The exit code is 1 unless everybody was recognized,
+    and every stranger is nobody.
     """
     if report is not None:
         check_output(report)  # before the work
+    display = ProgressDisplay(progress)
     if photos is None:
-        with live_progress() as progress:
-            participants = list(progress.track(drawn_people(people, faces=faces), total=people, description="drawing"))
+        with display:
+            participants = list(display.track(drawn_people(people, faces=faces), "drawing", people))
         participants += drawn_strangers()
     else:
         passed_over = PassedOver()
@@ -71,7 +72,7 @@ def demo(
             tell(f"passed over: {passed_over}")
         _remark_on(participants)
     taking_part = [person for person in participants if person.enrolled or person.is_stranger]
-    result = anyio.run(perform, taking_part, recognizer.value)
+    result = anyio.run(perform, taking_part, recognizer.value, display)
     if as_json:
         say_json(_as_json(result))
     else:
@@ -83,7 +84,7 @@ def demo(
     raise typer.Exit(Exit.OK if result.all_right else Exit.NO)
 
 
-async def perform(people: Sequence[Participant], recognizer: str) -> DemoResult:
+async def perform(people: Sequence[Participant], recognizer: str, display: ProgressDisplay) -> DemoResult:
     """Enroll people on a new server, and identify their probes there."""
     from face_async.local import LOCAL_APPID, LOCAL_BUCKET, random_credentials  # noqa: PLC0415 - slow to import
     from face_async.server import Store, create_app, serve_in_background  # noqa: PLC0415
@@ -106,14 +107,16 @@ async def perform(people: Sequence[Participant], recognizer: str) -> DemoResult:
             ) as session,
         ):
             started = time.perf_counter()
-            with live_progress() as progress:
-                enrolled = await _enroll(session, people, progress)
-                trials = await _identify_all(session, people, strangers, progress)
+            with display:
+                enrolled = await _enroll(session, people, display)
+                trials = await _identify_all(session, people, strangers, display)
             seconds = time.perf_counter() - started
             return DemoResult(people, enrolled, trials, chosen.name, seconds, session.stats)
 
 
-async def _enroll(session: FaceSession, people: Sequence[Participant], progress: Progress) -> dict[str, PictureSource]:
+async def _enroll(
+    session: FaceSession, people: Sequence[Participant], display: ProgressDisplay
+) -> dict[str, PictureSource]:
     """Create the people and add their pictures; return face id -> picture."""
 
     async def create(person: Participant) -> None:
@@ -125,10 +128,10 @@ async def _enroll(session: FaceSession, people: Sequence[Participant], progress:
 
     pairs = [(person.person_id, picture) for person in people for picture in person.enrolled]
     faces: dict[str, PictureSource] = {}
-    bar = progress.add_task("enrolling", total=len(pairs))
+    display.begin("enrolling", len(pairs))
     async with session.add_faces(pairs, max_at_once=_AT_ONCE) as outcomes:
         async for outcome in outcomes:
-            progress.advance(bar)
+            display.advance()
             person_id, picture = pairs[outcome.index]
             if outcome.result is not None and outcome.result.face_id is not None:
                 faces[outcome.result.face_id] = picture
@@ -142,13 +145,13 @@ async def _enroll(session: FaceSession, people: Sequence[Participant], progress:
 
 
 async def _identify_all(
-    session: FaceSession, people: Sequence[Participant], strangers: Sequence[Participant], progress: Progress
+    session: FaceSession, people: Sequence[Participant], strangers: Sequence[Participant], display: ProgressDisplay
 ) -> list[Trial]:
     """Identify every probe in its person's group, all groups at once; the last one and strangers in all groups."""
     probes = [(person, probe) for person in people for probe in person.probes]
     group_ids = list(dict.fromkeys(person.group_id for person in people))
     everywhere = probes[-1:] + [(person, probe) for person in strangers for probe in person.probes]
-    bar = progress.add_task("recognizing", total=len(probes) + len(everywhere))
+    display.begin("recognizing", len(probes) + len(everywhere))
     trials: dict[int, Trial] = {}  # by place, as they are completed in any order
 
     async def in_group(group_id: str) -> None:
@@ -159,13 +162,13 @@ async def _identify_all(
                 place = places[outcome.index]
                 candidates = outcome.result.candidates if outcome.result else ()
                 trials[place] = Trial(*probes[place], group_id, candidates, outcome.error)
-                progress.advance(bar)
+                display.advance()
 
     async def in_all_groups(place: int, person: Participant, probe: PictureSource) -> None:
         answer = await session.identify_in_groups(probe, group_ids, errors="collect")
         error = next(iter(answer.errors.values()), None)
         trials[place] = Trial(person, probe, "all groups", answer.candidates, error)
-        progress.advance(bar)
+        display.advance()
 
     async with anyio.create_task_group() as tasks:
         for group_id in group_ids:

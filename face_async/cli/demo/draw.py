@@ -9,9 +9,11 @@ import typer
 
 from face_async.cli.demo.people import drawn_people, drawn_strangers
 from face_async.cli.exits import fail
+from face_async.cli.options import ProgressOption  # noqa: TC001 - typer reads the annotations
 from face_async.cli.output import say
-from face_async.cli.progress import live_progress
+from face_async.cli.progress import ProgressDisplay
 from face_async.errors import printable
+from face_async.ingest.output_file import OutputFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
 
 
 def draw(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two folders are made; . is here.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where the folders people and probes are made; . is the working folder."),
+    ],
     *,
     people: Annotated[int, typer.Option("--people", min=1, max=1_000, help="How many people to draw.")] = 12,
     faces: Annotated[int, typer.Option("--faces", min=1, max=20, help="How many pictures to enroll of each.")] = 2,
+    progress: ProgressOption = None,
 ) -> None:
     """Draw pictures of people to try things with: FOLDER/people to enroll, FOLDER/probes to recognize.
 
@@ -32,8 +38,8 @@ def draw(
     strangers. The pictures are always the same ones. A file that exists and is not one of them is never replaced.
     """
     written = kept = 0
-    with live_progress() as progress:
-        drawn = progress.track(drawn_people(people, faces=faces), total=people, description="drawing")
+    with ProgressDisplay(progress) as display:
+        drawn = display.track(drawn_people(people, faces=faces), "drawing", people)
         for person in (*drawn, *drawn_strangers()):
             for path, picture in _files_of(person, folder):
                 is_new = _write(path, picture)
@@ -56,11 +62,10 @@ def _write(path: Path, picture: PictureSource) -> bool:
     """Write a picture unless it is there already; return whether it was written."""
     content = picture if isinstance(picture, bytes) else picture.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError:
+    if path.exists():
         if path.read_bytes() != content:
-            raise fail(f"{printable(str(path))} exists and is another file; choose another folder") from None
+            raise fail(f"{printable(str(path))} exists and is another file; choose another folder")
         return False
+    with OutputFile(path) as output:
+        output.file.buffer.write(content)
     return True

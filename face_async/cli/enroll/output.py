@@ -1,31 +1,32 @@
-"""The output of an enrollment: a live line while it runs, and a summary at its end."""
+"""The output of an enrollment: what it shows while it runs, and a summary at its end."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Self
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 from rich.filesize import decimal
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from face_async.cli.output import say, tell
-from face_async.cli.progress import DoneColumn, live_progress
-from face_async.errors import CODES, printable
+from face_async.cli.output import say, say_json_line, tell
+from face_async.cli.progress import short_number
+from face_async.errors import CODES, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rich.progress import TaskID
-
     from face_async import ThrottleState
-    from face_async.ingest import Difference, Summary
+    from face_async.cli.progress import ProgressDisplay
+    from face_async.ingest import Difference, Summary, Unit
 
-_WINDOW = 10.0  # seconds over which the speed is averaged
-_LINE_EVERY = 60.0  # seconds between lines where there is no terminal
 _MOST_DIFFERENCES = 20
+_LONGEST_PATH = 1_000
+MOST_FAILURES = 10
+"""Pictures that are named at the end of a run."""
+
+UNIT_FIELDS = ("person_id", "source", "state", "face_id", "code", "reason")
+"""What a line of JSON says of a picture."""
 
 _WORDS = {
     "missing": "the file is not there",
@@ -45,35 +46,15 @@ _OTHER_ROWS = {
 }
 
 
-class Display(AbstractContextManager["Display"]):
-    """Shows the progress of a run: a live line on a terminal, a line a minute elsewhere, nothing if ``quiet``."""
+class Display:
+    """Shows how far a run has come, and tells when the service goes away and comes back; nothing if ``quiet``."""
 
-    def __init__(self, throttle: Callable[[], ThrottleState], *, quiet: bool) -> None:
+    def __init__(self, throttle: Callable[[], ThrottleState], progress: ProgressDisplay, *, quiet: bool) -> None:
         self._throttle = throttle
+        self._progress = progress
         self._quiet = quiet
-        self._progress = live_progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            DoneColumn(),
-            TextColumn("{task.fields[speed]}", style="dim"),
-            TextColumn("{task.fields[failed]}", style="red"),
-            TextColumn("{task.fields[at_once]}", style="dim"),
-            TimeRemainingColumn(compact=True),
-            quiet=quiet,
-        )
-        self._line: TaskID | None = None
-        self._phase = ""
+        self._work = ""
         self._away: str | None = None
-        self._samples: deque[tuple[float, int, int]] = deque()
-        self._said_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def show(self, summary: Summary) -> None:
         """Show the progress of a run."""
@@ -85,53 +66,39 @@ class Display(AbstractContextManager["Display"]):
                 tell(f"waiting for the service: {summary.away}")
             elif summary.phase in {"listing", "sending"}:  # a run that is stopped only ends its waiting
                 tell("the service is back")
-        total = summary.total if summary.phase != "listing" else None
-        completed = summary.done + summary.failed if total is not None else summary.listed
-        if self._line is None or (self._phase == "listing" and total is not None):
-            # A new one, or what was done before this run would be taken for speed.
-            if self._line is not None:
-                self._progress.remove_task(self._line)
-            self._line = self._progress.add_task("", total=total, completed=completed, speed="", failed="", at_once="")
-        self._phase = summary.phase
-        self._progress.update(
-            self._line,
-            description=summary.phase,
-            total=total,
-            completed=completed,
-            speed=self._speed(summary),
-            failed=f"{summary.failed:,} failed" if summary.failed else "",
-            at_once=self._under_way(),
+        work = "listing" if summary.phase == "listing" else "sending"
+        if work != self._work:
+            self._work = work
+            self._progress.begin(work)
+        if work == "listing":
+            self._progress.show(summary.listed)
+            return
+        self._progress.show(
+            summary.done + summary.failed,
+            total=summary.total,
+            failed=summary.failed,
+            size=summary.added_bytes,
+            note=summary.phase if summary.phase in {"waiting", "stopping"} else self._under_way(),
         )
-        if self._progress.disable and time.monotonic() - self._said_at >= _LINE_EVERY:
-            self._said_at = time.monotonic()
-            so_far = f"{completed:,}" if total is None else f"{completed:,} of {total:,}, {summary.failed:,} failed"
-            tell(f"{summary.phase}: {so_far} {self._speed(summary)}".rstrip())
-
-    def _speed(self, summary: Summary) -> str:
-        now = time.monotonic()
-        self._samples.append((now, summary.added, summary.added_bytes))
-        while now - self._samples[0][0] > _WINDOW:
-            self._samples.popleft()
-        then, added, size = self._samples[0]
-        if now - then < 1 or summary.phase == "listing":
-            return ""
-        faces, rate = (summary.added - added) / (now - then), (summary.added_bytes - size) / (now - then)
-        return f"{_count(faces)}/s {decimal(int(rate))}/s"
 
     def _under_way(self) -> str:
         state = self._throttle()
         slowed = f" of {state.concurrency}" if state.slowdowns else ""
-        return f"{state.in_flight}{slowed} at once"
+        return f"{state.in_flight}{slowed} at once" if state.in_flight else ""
 
 
-def say_summary(summary: Summary, *, dry_run: bool) -> None:
-    """Print the result of a run: counts, and why pictures were not enrolled."""
-    if dry_run:
+def say_summary(summary: Summary, *, person: str | None, dry_run: bool) -> None:
+    """Print the result of a run: counts, and why pictures were not enrolled; ``person`` if all are this one's."""
+    if person is not None and not dry_run:
+        say(f"pictures enrolled for {printable(person)}: {summary.done:,} of {summary.total:,}")
+    elif dry_run:
         say(f"{summary.pending:,} of {summary.total:,} pictures would be sent, {summary.done:,} are enrolled already")
     else:
         said = f"{summary.done:,} of {summary.total:,} pictures are enrolled"
         if summary.added:
-            rate = f"{_count(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
+            rate = (
+                f"{short_number(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
+            )
             said += f", {summary.added:,} by this run in {summary.seconds:.1f} s: {rate}"
         say(said)
     rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]
@@ -158,6 +125,29 @@ def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[
     return told
 
 
+def say_unit(unit: Unit) -> None:
+    """Print what became of a picture as a line of JSON."""
+    say_json_line({name: getattr(unit, name) for name in UNIT_FIELDS})
+
+
+def tell_failures(failures: Sequence[tuple[str, str, str, str]], count: int, *, listed: bool) -> None:
+    """Name pictures that were not enrolled, or are in doubt.
+
+    Args:
+        failures: The first of them: person id, source, code and reason of each.
+        count: How many there are.
+        listed: Whether all of them are in a file.
+    """
+    for _, source, code, reason in failures:
+        number = int(code) if code.lstrip("-").isdecimal() else 0
+        # The reason of a file names it.
+        why = f"{CODES[number].meaning} ({code})" if number in CODES else reason.replace(quoted(source), "the file")
+        why = why.replace("the image the file", "the file")
+        tell(f"failed: {printable(_short(source), _LONGEST_PATH)}: {printable(why, _LONGEST_PATH)}")
+    if failures and count > len(failures) and not listed:
+        tell(f"and {count - len(failures):,} more: --failures FILE.csv lists all")
+
+
 def tell_comparison(compared: tuple[int, int], *, repaired: int, differ: int) -> None:
     """Print what comparing the service with the journal has shown: persons and faces, and how many persons differ."""
     persons, faces = compared
@@ -174,8 +164,9 @@ def tell_differences(differences: Sequence[Difference]) -> None:
         tell(f"and {len(differences) - _MOST_DIFFERENCES:,} more people differ")
 
 
-def _count(number: float) -> str:
-    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"  # noqa: PLR2004 - two digits tell enough
+def _short(source: str) -> str:
+    """Return a path from the working folder if it is below it; anything else as it is."""
+    return source.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def _what_differs(difference: Difference) -> str:

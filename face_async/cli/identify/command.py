@@ -34,6 +34,7 @@ from face_async.cli.options import (
     BaseUrl,
     Db,
     FitOption,
+    ProgressOption,
     Quiet,
     RecognizerName,
     RecognizerOption,
@@ -43,7 +44,7 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import tell
 from face_async.cli.pictures import pictures_below
-from face_async.cli.progress import live_progress
+from face_async.cli.progress import ProgressDisplay
 from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, TransportError, quoted
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
@@ -61,11 +62,15 @@ _MAX_UNANSWERED = 10  # pictures in a row without an answer, after which the oth
 
 def identify(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Pictures' files or URLs; a folder means all below it.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Pictures' files or URLs; a folder means all pictures in it and in its sub-folders.",
+        ),
     ],
     *,
     group_ids: Annotated[
-        list[str], typer.Option("--group", "-g", metavar="GROUP", help="Where to search; may be repeated.")
+        list[str], typer.Option("--group", "-g", metavar="GROUP", help="A group to search in; may be repeated.")
     ],
     threshold: Threshold = SURELY_THE_SAME,
     report: Annotated[
@@ -79,13 +84,14 @@ def identify(
         typer.Option(
             "--enrolled",
             metavar="FOLDER",
-            help="Show candidates on the page with pictures from here: a sub-folder or a file a person, named by id.",
+            help="With --report: a folder with pictures of the candidates: a sub-folder or a file for each person, "
+            "named by the id.",
         ),
     ] = None,
     allow_outside: AllowOutside = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Where to write what is found, in Parquet; with --cluster."),
+        typer.Option("--out", metavar="FOLDER", help="With --cluster: the folder for what is found, in Parquet files."),
     ] = None,
     cluster: ClusterOption = None,
     shards: ShardsOption = 64,
@@ -95,11 +101,14 @@ def identify(
     at_once: AtOnce = 16,
     on_outage: Annotated[
         OnOutage,
-        typer.Option("--on-outage", help="Once the service has answered: wait while it is away, or fail."),
+        typer.Option(
+            "--on-outage", help="What to do when the service goes away during the run: wait until it is back, or fail."
+        ),
     ] = "wait",
     db: Db = None,
     base_url: BaseUrl = None,
     recognizer: RecognizerOption = RecognizerName.AUTO,
+    progress: ProgressOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +120,7 @@ def identify(
     if cluster is not None or out is not None:
         if cluster is None or out is None or report or csv or enrolled or db:
             raise ValueError("--cluster and --out go together, and with neither --report, --csv, --enrolled nor --db")
-        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json)
+        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json, progress)
         identify_on_cluster((name if is_url(name) else os.path.abspath(name) for name in probes), out, group_ids, fleet)  # noqa: PTH100 - links stay
         return
     search = Search(group_ids, threshold, at_once, fit, on_outage)
@@ -120,7 +129,7 @@ def identify(
     kept = [*probes.files(), *([] if database is None else [database])]
     with (
         Outputs(_on_the_terminal(probes, quiet=quiet, as_json=as_json)) as outputs,
-        live_progress(quiet=quiet) as progress,
+        ProgressDisplay(progress, quiet=quiet) as display,
     ):
         if csv is not None:
             outputs.include(Csv(csv, sources=kept))
@@ -135,12 +144,12 @@ def identify(
                 allow_outside=allow_outside,
             )
             outputs.include(page)
-        bar = progress.add_task("recognizing", total=probes.count(passed_over))
+        display.begin("recognizing", probes.count(passed_over))
 
         def take(identified: Identification) -> None:
             tally.add(identified)
             outputs.add(identified)
-            progress.advance(bar)
+            display.advance()
 
         run = partial(search.run, probes=probes, take=take)
         ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
