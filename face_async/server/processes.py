@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
+    from types import FrameType
 
     from face_async.server.background import Certificate
     from face_async.server.settings import ServerSettings
@@ -180,7 +181,7 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
         ready.send(None)
 
     for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)  # SIG_IGN would lose one that waits
+        signal.signal(number, _do_nothing)  # SIG_IGN would lose one that waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if on_start is not None:
         on_start()
@@ -191,6 +192,10 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
         ready.send(error)
         raise SystemExit(1) from None
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _end_with_parent() -> None:
