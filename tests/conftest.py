@@ -73,12 +73,6 @@ def pytest_configure(config: pytest.Config) -> None:
         hypothesis.settings.load_profile("full" if config.getoption("--full") else "short")
 
 
-def pytest_collection_finish() -> None:
-    """Let the collector leave thousands of collected tests alone: those that ask for a collection wait for it."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     counts = "full" if config.getoption("--full") else "short (--full for full counts)"
     return f"face_async: seed {config.getoption('--seed')} (--seed N), counts {counts}"
@@ -103,6 +97,13 @@ def pytest_runtest_makereport(item: pytest.Item):
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Each test marked ``anyio`` runs on both."""
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_collector_sees_what_is_new() -> None:
+    """Leave what was there before out of its work, thousands of collected tests: those that collect wait for it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

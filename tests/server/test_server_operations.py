@@ -146,7 +146,7 @@ class TestMetrics:
 
 @pytest.fixture(params=["serve", "uvicorn"])
 def workers(request, tmp_path):
-    """Four processes on one port, ours or uvicorn's; yields the address and the folder of their metrics."""
+    """Four processes on one port, or two of uvicorn's; yields the address and the folder of their metrics."""
     metrics = tmp_path / "metrics"
     account = {
         "APPID": APPID,
@@ -162,11 +162,11 @@ def workers(request, tmp_path):
         if request.param == "uvicorn":
             metrics.mkdir()
             environment["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-            command = [*theirs, "--fd", str(listener.fileno()), "--log-level", "warning"]
+            command = [*theirs, "--fd", str(listener.fileno()), "--log-level", "warning", "--workers", "2"]
         else:
-            command = [*ours, "--port", "0"]
+            command = [*ours, "--port", "0", "--workers", "4"]
         supervisor = subprocess.Popen(
-            [*command, "--workers", "4"],
+            command,
             cwd=tmp_path,
             env={**os.environ, **environment},
             pass_fds=[listener.fileno()],
