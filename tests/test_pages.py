@@ -50,9 +50,9 @@ def test_the_command_line_takes_every_command_that_a_page_shows(name):
 
 def test_a_command_that_is_not_there_would_be_noticed():
     """Guard of the guard."""
-    block = "A=1 face-async enrol p/ -g staff \\\n  --no-such=1\nface-async draw . # --x"
+    block = "A=1 face-async inroll p/ -g staff \\\n  --no-such=1\nface-async draw . # --x"
     text = f"`face-async serve --db x`\n\n```sh\n{block}\n```"
-    assert {("serve", "--db"), ("enrol", "-g", "--no-such"), ("draw",)} == commands_of(text)
+    assert {("serve", "--db"), ("inroll", "-g", "--no-such"), ("draw",)} == commands_of(text)
 
 
 @pytest.mark.skipif(not (PROJECT / ".ci").exists(), reason="the site is made in a checkout")
