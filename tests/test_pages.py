@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import ssl
 from pathlib import Path
@@ -16,6 +17,7 @@ from timing import PATIENCE
 
 import face_async
 from face_async.cli._app import app
+from face_async.endpoints import FaceApi
 from face_async.portraits import draw_portrait
 from face_async.testing import FaceServer
 
@@ -59,6 +61,45 @@ def test_a_command_that_is_not_there_would_be_noticed():
 def test_every_page_is_in_the_navigation_of_the_site_once():
     listed = re.findall(r"[\w-]+\.md", str(yaml.safe_load((PROJECT / ".ci" / "mkdocs.yml").read_text())["nav"]))
     assert sorted([*(name for name in PAGES if not name.startswith("README")), "index.md"]) == sorted(listed)
+
+
+def shown_signature(text: str) -> tuple[str, inspect.Signature]:
+    """The name and the signature of a function as a page writes it."""
+    names: dict = {}
+    exec(f"def {text}: ...", names)
+    (name,) = names.keys() - {"__builtins__"}
+    return name, inspect.signature(names[name])
+
+
+def parameters_of(function: object) -> dict[str, tuple]:
+    """The kind and the default of each parameter, by its name."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: (each.kind, each.default) for each in parameters if each.name != "self"}
+
+
+def test_the_table_of_verbs_has_their_signatures():
+    """All of a verb's parameters; of a bulk verb those that not all of them have."""
+    shown = dict(map(shown_signature, re.findall(r"^\| `(\w+\(.*?\))` \|", PAGES["verbs.md"], re.MULTILINE)))
+    everywhere = {"max_at_once", "fit", "on_outage", "options"}
+    for name, signature in shown.items():
+        told = {each.name: (each.kind, each.default) for each in signature.parameters.values()}
+        real = parameters_of(getattr(face_async.FaceSession, name))
+        assert told == {key: value for key, value in real.items() if key not in everywhere}, name
+    verbs = {name for name in vars(FaceApi) if not name.startswith("_")}
+    assert verbs <= shown.keys()
+
+
+@pytest.mark.filterwarnings("ignore")  # what the vendor's client imports is its own affair
+def test_the_table_of_migration_has_every_call_of_the_vendors_client():
+    """But those of other products."""
+    from qcloud_image import Client  # noqa: PLC0415 - it warns
+
+    shown = dict(map(shown_signature, re.findall(r"^\| `(face_\w+\(.*?\))` \|", PAGES["migration.md"], re.MULTILINE)))
+    other_products = re.compile(r"face_(idcard|live)")
+    real = {name for name in vars(Client) if name.startswith("face_") and not other_products.match(name)}
+    assert shown.keys() == real
+    for name, signature in shown.items():
+        assert list(signature.parameters) == list(parameters_of(getattr(Client, name))), name
 
 
 @pytest.mark.parametrize("name", PAGES)

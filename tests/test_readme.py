@@ -80,7 +80,7 @@ def test_the_first_program_finds_ada(folder, capsys):
     for _ in range(2):
         runpy.run_path(str(folder / "program.py"))
         assert "Candidate(person_id='ada'" in capsys.readouterr().out
-    assert (folder / "faces.db").exists()
+    assert (folder / "first.db").exists()
 
 
 @pytest.fixture
