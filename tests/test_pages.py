@@ -35,7 +35,7 @@ def commands_of(text: str) -> set[tuple[str, ...]]:
     found = set()
     for block, inline in CODE.findall(text):
         for line in (block or inline).replace("\\\n", " ").splitlines():
-            for command in re.findall(r"face-async ([a-z-]+(?: [^|&#;]*)?)", line):
+            for command in re.findall(r"face-async ([a-z][a-z-]*(?: [^|&#;]*)?)", line):
                 name, *arguments = command.split()
                 found.add((name, *(part.partition("=")[0] for part in arguments if re.match("--?[a-z]", part))))
     return found

@@ -265,6 +265,7 @@ async def test_a_program_without_async_finds_everybody(service, folder, capsys):
 
 @needs_docs
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_fleet_enrolls_every_picture(folder, monkeypatch):
     """With threads as its engine here, since worker processes have tests of their own."""
     monkeypatch.setattr(
@@ -296,6 +297,7 @@ async def test_data_are_taken_over_with_their_ids(folder):
 
 @needs_docs
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.filterwarnings("ignore")  # the vendor's client opens pictures and never closes them
 async def test_the_vendors_client_and_a_session_do_the_same_side_by_side(service, folder, monkeypatch):
     """The vendor's goes to the host that is gone; the environment's proxy is all that leads it here."""
