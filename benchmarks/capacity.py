@@ -2,7 +2,8 @@
 
 What a call costs, by verb and by connections, beside a server on the same stack that only says hello; identification
 in large groups; a crowd of sessions; and memory, and the time of honest calls, under attacks. ``--before CHECKOUT``
-measures an earlier version of this project in the same run, by the Python in its ``.venv`` if it has one.
+measures an earlier version of this project in the same run, by the Python in its ``.venv`` if it has one;
+``--postgres URL`` measures the same server over PostgreSQL, in new databases, which stay there.
 
 The servers take turns in short slices, so that whatever else the machine does falls on all of them alike.
 """
@@ -32,7 +33,7 @@ from crowd import measure_crowd
 from fill import spare_name
 from galleries import measure_gallery
 from processes import Child, script
-from report import number, percentile, table, tenth
+from report import MB, number, percentile, table, tenth
 from served import Checkout, Filling
 
 from face_async.portraits import draw_portrait
@@ -116,13 +117,12 @@ class Bench:
         self.picture.write_bytes(draw_portrait(1, size=PORTRAIT_SIZE))
         self.item = f"{PERSON} {self.picture}"
 
-    def filled(self, checkout: Checkout, recognizer: str, filling: Filling) -> Path:
-        """Return a new database with these persons; others of before are removed."""
+    def filled(self, checkout: Checkout, recognizer: str, filling: Filling) -> Path | str:
+        """Return a new database with these persons; files of before are removed."""
         home = self.folder / checkout.name
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
-        checkout.fill(home / "faces.db", recognizer, self.picture, filling)
-        return home / "faces.db"
+        return checkout.fill(home / "faces.db", recognizer, self.picture, filling)
 
     def served(self, checkout: Checkout, recognizer: str, filling: Filling) -> Server:
         """Return a new server over a new database."""
@@ -176,7 +176,9 @@ class Bench:
         for recognizer, filling in self.size.galleries:
             for checkout in self.checkouts:
                 faces = filling.groups * filling.persons * filling.faces
-                server = self.served(checkout, recognizer, filling)
+                database = self.filled(checkout, recognizer, filling)
+                size = served.disk(database)
+                server = checkout.serve(database, recognizer)
                 try:
                     measuring = measure_gallery(
                         server, filling, self.item, calls=self.size.calls, seconds=self.size.slices[1] * 10
@@ -186,7 +188,7 @@ class Bench:
                     server.child.close()
                 rows.append(
                     {"recognizer": recognizer, "faces": faces, "groups": filling.groups, "server": checkout.name}
-                    | found
+                    | {**found, "disk_mb": size / MB}
                 )
                 say(f"{recognizer}: {faces:,} faces in {filling.groups} groups, {checkout.name}")
         return rows
@@ -210,7 +212,9 @@ class Bench:
         rows: list[dict[str, Any]] = []
         for attack in self.size.attacks:
             for checkout in self.checkouts:
-                database = self.filled(checkout, FINGERPRINT, PEOPLE)
+                if checkout.postgres:
+                    continue  # an attack is on the server, whatever its database
+                database = Path(self.filled(checkout, FINGERPRINT, PEOPLE))
                 server = checkout.serve(database, FINGERPRINT)
                 target = Target(server, database, self.item, self.size.share, self.size.seconds)
                 try:
@@ -254,7 +258,7 @@ TABLES: Mapping[str, tuple[str, Sequence[str]]] = {
     "galleries": ("Identification in large groups", (
         "recognizer", "faces", "groups", "server", "cold_ms", "warm_ms", "warm_p99_ms", "after_write_ms",
         "beside_writers_ms", "newpersons_per_s", "resident_mb", "at_once_p99_ms", "at_once_refused",
-        "at_once_growth_mb",
+        "at_once_growth_mb", "disk_mb",
     )),
     "crowds": ("A crowd", ("recognizer", "server", "calls", "failed", "seconds", "next_s")),
     "attacks": ("Attacks", (
@@ -290,6 +294,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     checkouts = [Checkout("now", REPOSITORY, options.serve)]
     checkouts += [Checkout("before", options.before.resolve())] if options.before else []
+    checkouts += [Checkout("postgresql", REPOSITORY, options.serve, options.postgres)] if options.postgres else []
     wanted: list[str] = options.only or list(TABLES)
     results: dict[str, Any] = {
         "size": name, "python": platform.python_version(), "cores": os.cpu_count(), "load": os.getloadavg(),
@@ -314,6 +319,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two minutes instead of twenty")
     parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an earlier version of this project")
+    parser.add_argument(
+        "--postgres", default="", metavar="URL", help="a PostgreSQL server, as one who may create databases"
+    )
     parser.add_argument("--only", nargs="+", choices=list(TABLES), help="parts of it")
     parser.add_argument("--serve", default="", metavar="OPTIONS", help="further options of face-async serve")
     parser.add_argument("--out", metavar="DIR", help="where to save the results (default: a new temporary folder)")

@@ -1,8 +1,9 @@
 """Measure recognition on photographs of your own: ``python benchmarks/recognition.py FOLDER``.
 
 The folder has one sub-folder a person. Every picture is compared with every other: pairs of one person should be alike,
-pairs of strangers should not. Prints a table; ``--json`` writes all figures, ``--chart`` draws how far apart pairs are.
-``--before CHECKOUT`` measures an earlier version of this project, in a process of its own in the same run.
+pairs of strangers should not. Prints a table, and how often each threshold errs; ``--json`` writes all figures,
+``--chart`` draws how far apart pairs are. ``--before CHECKOUT`` measures an earlier version of this project, in a
+process of its own in the same run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from error_rates import error_rates, error_table
 from processes import family, resident
 
 if TYPE_CHECKING:
@@ -51,9 +53,13 @@ def main() -> None:
     engines = [("faces", Path(__file__).parents[1])] + ([("dlib", options.before)] if options.before else [])
     results = {name: in_a_process(name, checkout, options) for name, checkout in engines}
     rows = {name: figures(found, people) for name, found in results.items()}
+    errors = {name: error_rates(found["similarities"], people) for name, found in results.items()}
     print(table(rows))
+    for name, found in errors.items():
+        print(f"\n{name}: how often a threshold errs\n{error_table(found)}")
     if options.json:
-        options.json.write_text(json.dumps({"pictures": len(people), "engines": rows}, indent=2) + "\n")
+        told = {"pictures": len(people), "engines": rows, "error_rates": errors}
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
     if options.chart:
         chart(options.chart, {name: pairs(found["distances"], people) for name, found in results.items()})
 

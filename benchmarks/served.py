@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,9 @@ from processes import HERE, Child, computed, family, peak, resident, script
 
 FILES = 1_024
 """Files that a server may open, unless it asks for more: what Linux usually gives."""
+
+PROGRAM = "-c", "from face_async.cli import main; main()"
+_numbers = itertools.count(1)
 
 
 class Server:
@@ -68,24 +73,35 @@ class Checkout:
         name: What it is called in the tables.
         folder: Where it is.
         options: Further options of its ``face-async serve``.
+        postgres: The URL of a PostgreSQL server, as one who may create databases there; empty: faces are in files.
     """
 
     name: str
     folder: Path
     options: str = ""
+    postgres: str = ""
 
-    def serve(self, database: Path, recognizer: str) -> Server:
+    def serve(self, database: Path | str, recognizer: str) -> Server:
         """Start ``face-async serve``."""
-        program = [self._python(), "-c", "from face_async.cli import main; main()", "serve"]
+        program = [self._python(), *PROGRAM, "serve"]
         options = ["--db", str(database), "--port", "0", "--recognizer", recognizer, *shlex.split(self.options)]
         account = {"APPID": APPID, "BUCKET": BUCKET, "SECRET_ID": SECRET_ID, "SECRET_KEY": SECRET_KEY}
         return Server(program + options, {**self._path(), **{f"FACE_ASYNC_{name}": it for name, it in account.items()}})
 
-    def fill(self, database: Path, recognizer: str, picture: Path, filling: Filling) -> None:
-        """Make a database with these persons."""
+    def fill(self, database: Path, recognizer: str, picture: Path, filling: Filling) -> Path | str:
+        """Make a database with these persons, and return it: the file, or a new database of PostgreSQL."""
         counts = [str(count) for count in (filling.groups, filling.persons, filling.faces)]
         command = [self._python(), str(HERE / "fill.py"), str(database), recognizer, str(picture), *counts]
         subprocess.run(command, check=True, env={**os.environ, **self._path()})  # noqa: S603 - our own
+        return self._copied(database) if self.postgres else database
+
+    def _copied(self, database: Path) -> str:
+        name = f"face_async_bench_{os.getpid()}_{next(_numbers)}"
+        ask_postgres(self.postgres, f"CREATE DATABASE {name}")
+        url = urlsplit(self.postgres)._replace(path=f"/{name}").geturl()
+        command = [self._python(), *PROGRAM, "copy-db", str(database), url]
+        subprocess.run(command, check=True, env={**os.environ, **self._path()}, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+        return url
 
     def _python(self) -> str:
         own = self.folder / ".venv" / "bin" / "python"
@@ -93,6 +109,20 @@ class Checkout:
 
     def _path(self) -> dict[str, str]:
         return {"PYTHONPATH": str(self.folder)}
+
+
+def disk(database: Path | str) -> float:
+    """Return the bytes of a database."""
+    if isinstance(database, str):
+        return float(ask_postgres(database, "SELECT pg_database_size(current_database())"))
+    return float(sum(file.stat().st_size for file in database.parent.glob(f"{database.name}*")))
+
+
+def ask_postgres(url: str, statement: str) -> int:
+    """Execute a statement, and return its one number; 0 if it has none."""
+    with import_module("psycopg").connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return int(cursor.fetchone()[0]) if cursor.description else 0
 
 
 def hello() -> Server:

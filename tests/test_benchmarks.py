@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import serverkit
+from postgresql import PostgresServer
 from timing import PATIENCE
 
 from face_async import Credentials, FaceSession
@@ -193,7 +195,24 @@ def test_recognition_is_measured_on_a_folder_of_people(tmp_path):
     assert row["closest_strangers"] > 1
     assert all(row[f"ms_{step}"] > 0 for step in ("decode", "find", "embed", "describe"))
     assert all(f"| {name.replace('_', ' ')} |" in said for name in row)
+    errors = {(row["faces"], row["threshold"]): row for row in told["error_rates"]["faces"]}
+    assert {1} == {faces for faces, _ in errors}  # of more nobody has enough pictures
+    assert [0, 0, 0, 0] == [errors[1, 90][rate] for rate in ("FNMR", "FMR", "FNIR", "FPIR")]
+    assert "| 90 | 0 % | 0 % | 0 % | 0 % |" in said
     assert not has_charts or (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_error_rates_are_those_of_a_table_that_can_be_counted(benchmarks):
+    """Ada's pictures are 95 alike, Bob's 70, and one of each 80; Cy has one picture alone, and is a stranger."""
+    alike = np.full((6, 6), 10.0)
+    for one, other, similarity in ((0, 1, 95), (2, 3, 70), (0, 3, 80)):
+        alike[one, other] = alike[other, one] = similarity
+    alike[5] = alike[:, 5] = np.nan  # no face was found
+    rows = importlib.import_module("error_rates").error_rates(alike, ["ada", "ada", "bob", "bob", "cy", "ada"])
+    rates = {row["threshold"]: [row[name] for name in ("FNMR", "FMR", "FNIR", "FPIR")] for row in rows}
+    assert rates[60] == [0, 2 / 8, 1 / 4, 2 / 6]
+    assert rates[75] == [2 / 4, 2 / 8, 2 / 4, 2 / 6]
+    assert rates[85] == [2 / 4, 0, 2 / 4, 0]
 
 
 def measured_capacity(out, *options):
@@ -221,9 +240,22 @@ def test_galleries_crowds_and_attacks_are_measured(tmp_path):
     saved, page = measured_capacity(tmp_path, "--only", "galleries", "crowds", "attacks")
     (row,) = saved["galleries"]
     assert (row["faces"], row["server"]) == (100, "now")
-    assert min(row["warm_ms"], row["after_write_ms"], row["newpersons_per_s"], row["resident_mb"]) > 0
+    assert min(row["warm_ms"], row["after_write_ms"], row["newpersons_per_s"], row["resident_mb"], row["disk_mb"]) > 0
     assert [(400, 0)] == [(row["calls"], row["failed"]) for row in saved["crowds"]]
     for row in saved["attacks"]:
         assert row["calls"] > row["failed"] == 0
         assert row["attack"] in page
     assert {"pictures_in_one", "half_heads", "tiny_chunks"} == {row["attack"] for row in saved["attacks"]}
+
+
+@pytest.mark.external("postgres")
+def test_postgresql_is_measured_beside_a_file(tmp_path):
+    """In databases of its own."""
+    postgres = PostgresServer()
+    try:
+        saved, _ = measured_capacity(tmp_path, "--only", "galleries", "attacks", "--postgres", postgres.url_of(""))
+    finally:
+        postgres.close()
+    assert [row["server"] for row in saved["galleries"]] == ["now", "postgresql"]
+    assert all(min(row["warm_ms"], row["newpersons_per_s"], row["disk_mb"]) > 0 for row in saved["galleries"])
+    assert {"now"} == {row["server"] for row in saved["attacks"]}

@@ -1,12 +1,16 @@
-"""Every example of the README, of its pages and of the cookbook, run as it stands."""
+"""Every example of the README and of its pages, run as it stands."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import json
+import os
 import re
 import runpy
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +23,8 @@ from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.http import HttpRequest
 
-import face_async
+import face_async.fleet
+from face_async.ingest import Row
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server import serve_in_background
@@ -27,8 +32,7 @@ from face_async.testing import FaceServer
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 DOCS = Path(face_async.__file__).parent / "docs"  # which the wheel leaves out
-NAMES = ("programs.md", "cookbook.md", "observing.md")
-PAGES = [README, *((DOCS / name).read_text("utf-8") for name in NAMES if DOCS.exists())]
+PAGES = [README, *(page.read_text("utf-8") for page in sorted(DOCS.glob("[!R]*.md")))]  # no README in other languages
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", "".join(PAGES), re.MULTILINE | re.DOTALL)
 
 needs_docs = pytest.mark.skipif(not DOCS.exists(), reason="the wheel leaves the documentation out")
@@ -63,8 +67,9 @@ def test_there_is_no_example_without_a_test():
         "def ingest",
     ]
     if DOCS.exists():
-        beginnings += ["def enroll", "def look_at", "def test_patience", "from fastapi", "from django", "from celery"]
-        beginnings += ["session = await", "on_attempt=count"]
+        beginnings += ["from fastapi", "from django", "from celery", "session = await", "def test_patience"]
+        beginnings += ["from program", "def enroll_all", "def take_over", "def who_by_qcloud", "def who_by_session"]
+        beginnings += ["on_attempt=count", "def enroll(", "def look_at", "def name_of"]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
 
@@ -75,7 +80,7 @@ def test_the_first_program_finds_ada(folder, capsys):
     for _ in range(2):
         runpy.run_path(str(folder / "program.py"))
         assert "Candidate(person_id='ada'" in capsys.readouterr().out
-    assert (folder / "faces.db").exists()
+    assert (folder / "first.db").exists()
 
 
 @pytest.fixture
@@ -149,6 +154,17 @@ async def test_the_test_of_ones_own_passes():
 
 @needs_docs
 @pytest.mark.anyio
+async def test_the_test_of_a_program_that_reads_the_environment_passes(monkeypatch):
+    """The program is the page's own, saved under the name that the test imports."""
+    program = types.ModuleType("program")
+    vars(program).update(names_of(example("from fastapi")))
+    monkeypatch.setitem(sys.modules, "program", program)
+    with FaceServer() as server:
+        await names_of(example("from program"))["test_the_door_knows_ada"](server, monkeypatch)
+
+
+@needs_docs
+@pytest.mark.anyio
 async def test_the_counter_counts_retries(monkeypatch):
     """By endpoint and error, in the session that the environment describes."""
     names = names_of(example("on_attempt=count"))
@@ -165,7 +181,7 @@ async def test_the_counter_counts_retries(monkeypatch):
 @pytest.mark.anyio
 async def test_the_enrollment_enrolls_every_picture_once(folder):
     """Run twice, it does nothing more the second time."""
-    enroll = names_of(example("def enroll"))["enroll"]
+    enroll = names_of(example("def enroll("))["enroll"]
 
     async with local_session(recognizer="fingerprint") as session:
         added = []
@@ -247,12 +263,82 @@ async def test_a_program_without_async_finds_everybody(service, folder, capsys):
     assert 2 == capsys.readouterr().out.count("Candidate(person_id='ada'")
 
 
+@needs_docs
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_fleet_enrolls_every_picture(folder, monkeypatch):
+    """With threads as its engine here, since worker processes have tests of their own."""
+    monkeypatch.setattr(
+        face_async.fleet, "open_engine", lambda _: face_async.fleet.FleetEngine(ThreadPoolExecutor(4), 4)
+    )
+    enroll_all = names_of(example("def enroll_all"))["enroll_all"]
+    with FaceServer() as server:
+        async with server.serve() as base_url:
+            for name, value in server.environment(base_url).items():
+                monkeypatch.setenv(name, value)
+            summary = await anyio.to_thread.run_sync(enroll_all, str(folder / "people"), str(folder / "run"))
+        assert (2, True) == (summary.done, summary.complete)
+        assert 2 == len(await server.session().get_face_ids("ada"))
+
+
+@needs_docs
+@pytest.mark.anyio
+async def test_data_are_taken_over_with_their_ids(folder):
+    """Of persons; each picture's new face id is told."""
+    take_over = names_of(example("def take_over"))["take_over"]
+    pictures = [str(folder / "people" / "ada" / name) for name in ("1.jpg", "2.jpg")]
+    rows = [Row("4711", picture, ["staff"], "Ada Lovelace", "badge 17") for picture in pictures]
+    async with local_session(recognizer="fingerprint") as session:
+        faces = await take_over(session, rows, str(folder / "taken.journal"))
+        info = await session.get_info("4711")
+    assert ("Ada Lovelace", "badge 17", ("staff",)) == (info.person_name, info.tag, info.group_ids)
+    assert dict(zip(pictures, info.face_ids, strict=True)) == faces
+
+
+@needs_docs
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.filterwarnings("ignore")  # the vendor's client opens pictures and never closes them
+async def test_the_vendors_client_and_a_session_do_the_same_side_by_side(service, folder, monkeypatch):
+    """The vendor's goes to the host that is gone; the environment's proxy is all that leads it here."""
+    from qcloud_image import Client  # noqa: PLC0415 - what it imports warns
+
+    for name in ("HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", os.environ["FACE_ASYNC_BASE_URL"])
+    before = names_of(example("def who_by_qcloud"))["who_by_qcloud"]
+    after = names_of(example("def who_by_session"))["who_by_session"]
+    pictures, probes = [], []
+    for person in (1, 2):
+        for shot in range(3):
+            (folder / f"{person}-{shot}.jpg").write_bytes(draw_portrait(person, shot=shot))
+        pictures.append([str(folder / f"{person}-{shot}.jpg") for shot in range(2)])
+        probes.append(str(folder / f"{person}-2.jpg"))
+    client = Client(service.appid, service.credentials.secret_id, service.credentials.secret_key, service.bucket)
+    assert "old" == await anyio.to_thread.run_sync(before, client, "old", pictures[0], probes[0])
+    assert "new" == await after(service.session(), "new", pictures[1], probes[1])
+    assert "old" == (await service.session().identify("staff", probes[0])).best.person_id
+    assert [2, 2] == [len(await service.session().get_face_ids(person)) for person in ("old", "new")]
+
+
+@needs_docs
+@pytest.mark.anyio
+async def test_a_stranger_is_nobody(folder):
+    name_of = names_of(example("def name_of"))["name_of"]
+    async with local_session(recognizer="fingerprint") as session:
+        await session.new_person("nobody-yet", ["staff"])
+        assert None is await name_of(session, draw_portrait(0))
+        await session.new_person("ada", ["staff"], draw_portrait(0))
+        assert "ada" == await name_of(session, draw_portrait(0, shot=1))
+        assert None is await name_of(session, draw_portrait(34))
+
+
 def test_every_example_satisfies_a_strict_type_checker(tmp_path):
     """Each by itself, as it is pasted: what it returns, takes and reads from an outcome's item is known."""
     programs = [text for text in EXAMPLES if "session = await" not in text]  # a notebook's cells are no module
     for number, text in enumerate(programs):
         (tmp_path / f"example_{number}.py").write_text(text)
-    # Neither Django nor Celery is typed.
+    # Neither Django nor Celery is typed, nor the vendor's client.
     options = ["--strict", "--config-file=", "--ignore-missing-imports", "--allow-untyped-decorators"]
     report, problems, status = mypy.api.run([*options, f"--cache-dir={tmp_path / 'cache'}", str(tmp_path)])
     assert (f"Success: no issues found in {len(programs)} source files\n", "", 0) == (report, problems, status)
