@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 
 import httpx
 import pytest
 from pagekit import ACCOUNT, served_page
 from serverkit import APPID, BUCKET, CREDENTIALS
 
-from face_async.server.page.access import MAX_SESSIONS
+from face_async.server.page.access import MAX_SESSIONS, SESSION_SECONDS
 
 VIEWS = ["identify", "people", "enroll", "compare", "status"]
 
@@ -168,6 +169,36 @@ def test_the_newest_sessions_are_kept(served, browser):
     for _ in range(MAX_SESSIONS):
         httpx.get(served.url + served.links[-1])
     assert browser.get("/ui/identify").status_code == 401
+
+
+def test_a_session_ends_when_its_time_is_over(browser, monkeypatch):
+    assert browser.get("/ui/identify").status_code == 200
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + SESSION_SECONDS + 1)
+    assert browser.get("/ui/identify").status_code == 401
+    monkeypatch.undo()
+    assert browser.get("/ui/identify").status_code == 200
+
+
+def test_a_cookie_is_only_what_the_server_has_made(served, browser):
+    """No other number, end or proof of one's own, and no text of any other kind."""
+    name, cookie = served.access.cookie, browser.cookies[served.access.cookie]
+    number, end, proof = cookie.split(".")
+    link = html.unescape(served.links[-1]).partition("=")[2]
+    forged = [
+        f"{int(number) + 1}.{end}.{proof}",
+        f"{number}.{int(end) + 1}.{proof}",
+        f"{number}.{end}.{link}",
+        f"{number}.{end}.",
+        f"{number}.{end}",
+        proof,
+        "",
+        "..",
+        "\xff",
+    ]
+    for value in forged:
+        shown = httpx.get(f"{served.url}/ui/identify", headers=[(b"cookie", f"{name}={value}".encode("latin-1"))])
+        assert shown.status_code == 401, value
 
 
 def test_a_page_shows_one_account_s_faces(browser):

@@ -16,21 +16,18 @@ from starlette.routing import Route
 
 from face_async.errors import ReturnCode
 from face_async.limits import SAME_PERSON, ServiceLimits
-from face_async.server.page.access import FORGERY_HEADER, PageAccess
+from face_async.server.page.access import FORGERY_HEADER, PAGE_ROOT, PageAccess
 from face_async.server.page.calls import signed_scope
 from face_async.server.refusal import Refusal
 from face_async.server.storage.workers import reads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from face_async.server.guard import Account
     from face_async.server.storage.storage import Storage
-
-PAGE_ROOT = "/ui"
-"""Where the page is: all that is below is its own, and all else the application's."""
 
 VIEWS: Mapping[str, str] = {
     "identify": "Identify",
@@ -67,8 +64,8 @@ class Page:
             not for the page.
         storage: Has the faces' thumbnails, if any were kept.
         account: Returns the account whose faces the page shows. Its key stays on this side.
+        access: Who may use the page.
         limits: The service's limits, for what the page makes of pictures before it sends them.
-        hosts: Names by which browsers may ask for the page; addresses and ``localhost`` always may.
     """
 
     def __init__(
@@ -76,25 +73,13 @@ class Page:
         app: ASGIApp,
         storage: Storage,
         account: Callable[[], Account],
+        access: PageAccess,
         *,
         limits: ServiceLimits = ServiceLimits(),
-        hosts: Iterable[str] = (),
     ) -> None:
         self._app = app
-        self._access = PageAccess(hosts)
-        self._announce: Callable[[str], object] = lambda _: None
-        views = _Views(app, storage, account, limits, self._access, lambda: self._announce(self.link))
-        self._page = Starlette(routes=views.routes())
-
-    @property
-    def link(self) -> str:
-        """The path that opens the page; it is good once, and then another one is."""
-        return f"{PAGE_ROOT}/?token={self._access.token}"
-
-    def announce(self, tell: Callable[[str], object]) -> None:
-        """Tell the link, and each that follows when one has been used."""
-        self._announce = tell
-        tell(self.link)
+        self._access = access
+        self._page = Starlette(routes=_Views(app, storage, account, limits, access).routes())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of ASGI."""
@@ -132,7 +117,6 @@ class _Views:
     account: Callable[[], Account]
     limits: ServiceLimits
     access: PageAccess
-    on_link_used: Callable[[], object]
     templates: Environment = field(
         factory=lambda: Environment(
             loader=PackageLoader("face_async.server.page"),
@@ -163,7 +147,6 @@ class _Views:
         session = self.access.open(request.query_params["token"])
         if session is None:
             return self._closed()
-        self.on_link_used()
         # No redirect: were the link opened from another site, browsers would not send the cookie after one.
         answer = HTMLResponse(self._text("opened.html", first=first), headers={"Refresh": f"0; url={first}"})
         answer.set_cookie(
