@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -62,3 +63,22 @@ def served_page(**options: object) -> Iterator[ServedPage]:
             served = ServedPage(server.base_url, access, portal)
             access.announce(served.links.append)
             yield served
+
+
+def expect(found):
+    """Wait until something in a tab is as it should be."""
+    from playwright import sync_api  # noqa: PLC0415 - of an extra
+
+    return sync_api.expect(found)
+
+
+def verdict_in(tab):
+    return tab.locator("#faces .verdict")
+
+
+def open_person(tab, group: str, title: str | re.Pattern[str]):
+    """Open the dialog of a person, and return it."""
+    tab.goto("/ui/people")
+    tab.get_by_role("button", name=re.compile(f"^{group}")).click()
+    tab.get_by_role("button", name=title).click()
+    return tab.get_by_role("dialog")

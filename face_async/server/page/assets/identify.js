@@ -81,6 +81,7 @@ function card(face, index) {
 function ask(face) {
   toAdd = face.box;
   byId("add-person").value = best(face)?.person_id ?? "";
+  byId("add-name").value = "";
   byId("add-group").value = group.value || groups[0] || "people";
   byId("add").showModal();
 }
@@ -89,7 +90,6 @@ async function add() {
   const personId = byId("add-person").value.trim();
   const image = found.length > 1 ? await cropped(place.picture, toAdd) : place.picture;
   await addToPerson(personId, image, { name: byId("add-name").value.trim(), groups: [byId("add-group").value.trim()] });
-  byId("add-name").value = "";
   await listGroups();
   await look(place.picture);
   say(`The face was added to ${personId}.`);
