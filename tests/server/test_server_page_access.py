@@ -158,6 +158,15 @@ def test_what_is_not_the_page_s_is_the_application_s(served):
     assert served.ask("get_group_ids") == []
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/health/live"])
+@pytest.mark.parametrize("host", ["face-server.internal:8600", "127.0.0.1"])
+def test_operators_programs_need_no_session(served, path, host):
+    """Prometheus and a balancer's probe ask by whatever name they know, which need not be one of the page's."""
+    answer = httpx.get(f"{served.url}{path}", headers={"Host": host})
+    assert answer.status_code == 200
+    assert ("face_async_faces" in answer.text) == (path == "/metrics")
+
+
 def test_an_endpoint_that_is_none_is_refused_as_ever(browser):
     own = {"Origin": str(browser.base_url).rstrip("/"), "X-CSRF-Token": settings(browser)["token"]}
     for name in ("other", "..%2fhealth", "getgroupids%3fa"):
