@@ -21,7 +21,7 @@ from face_async.sync import FaceSession, Outcomes
 from face_async.testing import FaceServer
 
 ASYNCHRONOUS = face_async.FaceSession
-ENGINE = {"add_face_knowing", "ledger", "probe", "request_size", "room_for_image", "taken"}  # what bulk verbs stand on
+ENGINE = {"ledger", "probe"}  # what bulk verbs stand on
 PORTRAITS = [draw_portrait(person) for person in range(3)]
 
 
