@@ -166,7 +166,8 @@ class BulkApi(LimitedApi):
         """Create many persons (Spec: 2.1): one outcome per :class:`NewPerson`.
 
         No group gets more persons, and the appid no more groups, than there is room for: they are counted first, and
-        a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``.
+        a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``. So is a person who
+        exists, ``AlreadyExistsError``, which says what ``exist_ok`` of :meth:`new_person` would.
         """
         outages = BulkOutages(self.probe, on_outage)
 
