@@ -12,7 +12,7 @@ from serverkit import APPID, calling, part
 
 from face_async.images import decoding
 from face_async.portraits import draw_portrait
-from face_async.server import open_storage
+from face_async.server import Store, StoreError, open_storage
 from face_async.server.recognition import recognizer
 from face_async.server.recognition.thumbnails import keeping_thumbnails
 from face_async.server.refusal import Refusal
@@ -73,6 +73,19 @@ async def test_copies_have_the_thumbnails(store, tmp_path):
     with open_storage(str(tmp_path / "copy.db")) as copy:
         assert copy_storage(store, copy)["thumbnails"] == 1
         assert copy.thumbnail(APPID, face_id) == store.thumbnail(APPID, face_id)
+
+
+def test_a_database_that_is_away_is_logged_once_for_all_thumbnails(monkeypatch, caplog):
+    """As for calls; a list of people asks for many."""
+
+    def away(*_):
+        raise StoreError("the database is locked")
+
+    with served_page() as served, httpx.Client(base_url=served.url) as browser:
+        browser.get(served.links[-1])
+        monkeypatch.setattr(Store, "thumbnail", away)
+        assert [503] * 5 == [browser.get(f"/ui/thumbnails/{number}").status_code for number in range(5)]
+    assert ["a thumbnail could not be read: the database is locked"] == caplog.messages
 
 
 def test_the_page_alone_shows_them():

@@ -19,6 +19,8 @@ from face_async.limits import SAME_PERSON, ServiceLimits
 from face_async.server.page.access import FORGERY_HEADER, PAGE_ROOT, PageAccess
 from face_async.server.page.calls import signed_scope
 from face_async.server.refusal import Refusal
+from face_async.server.storage.base import StoreError
+from face_async.server.storage.failures import FailureLog
 from face_async.server.storage.workers import reads
 
 if TYPE_CHECKING:
@@ -127,6 +129,7 @@ class _Views:
         )
     )
     assets: Mapping[str, bytes] = field(factory=_assets)
+    failures: FailureLog = field(factory=FailureLog)
 
     def routes(self) -> list[Route]:
         call = _Calls(self.app, self.account, self.access)
@@ -176,6 +179,9 @@ class _Views:
             )
         except Refusal:
             return Response(status_code=204)  # none was kept, which is no fault
+        except StoreError as error:
+            self.failures.log(str(error), f"a thumbnail could not be read: {error}")
+            return Response(status_code=503)
 
     async def view(self, request: Request) -> Response:
         name, token = request.path_params["view"], self.access.second_token(request)
