@@ -51,6 +51,7 @@ def test_a_link_opens_the_page_once(served):
     """Its cookie is sent to the page alone, shown to no script, and with no request of another site."""
     link = served.links[-1]
     with httpx.Client(base_url=served.url) as first, httpx.Client(base_url=served.url) as second:
+        assert "set-cookie" not in first.head(link).headers  # which only looks, and uses nothing up
         cookie = first.get(link).headers["set-cookie"]
         assert {"HttpOnly", "Path=/ui", "SameSite=strict"} <= set(cookie.split("; "))
         assert [first.get(f"/ui/{view}").status_code for view in VIEWS] == [200] * len(VIEWS)

@@ -145,7 +145,7 @@ class _Views:
 
     async def start(self, request: Request) -> Response:
         first = f"{PAGE_ROOT}/{next(iter(VIEWS))}"
-        if "token" not in request.query_params:
+        if "token" not in request.query_params or request.method == "HEAD":  # which only looks, as mail filters do
             return RedirectResponse(first)
         session = self.access.open(request.query_params["token"])
         if session is None:
