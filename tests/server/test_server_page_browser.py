@@ -36,6 +36,22 @@ def test_a_picture_is_identified_with_its_box_and_bars(tab, portrait):
     assert box["x"] >= image["x"] - 4
 
 
+def test_a_picture_that_comes_before_the_groups_is_compared_with_all_of_them(tab, portrait):
+    held, let_go = [], []
+
+    def hold(route):
+        route.continue_() if let_go else held.append(route)
+
+    tab.route("**/getgroupids", hold)
+    tab.goto("/ui/identify")
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(1))
+    expect(tab.locator("#faces")).to_have_text("Looking…")
+    let_go.append(True)
+    for route in held:
+        route.continue_()
+    expect(verdict_in(tab)).to_have_text("Ada (ada)")
+
+
 def test_nobody_is_said_where_nobody_reaches_the_threshold(tab, portrait):
     """And the threshold is remembered."""
     tab.get_by_label("Group", exact=True).select_option("guests")

@@ -31,6 +31,7 @@ async function look(picture) {
   faces.setAttribute("aria-busy", "true");
   faces.replaceChildren(h("p", { class: "soft" }, "Looking…"));
   try {
+    if (!groups.length) await listGroups(); // a picture may come before they do
     const searched = group.value === ALL ? groups : [group.value];
     found = searched.length ? await candidates(picture, searched) : await withoutGroups(picture);
     place.mark(found.map((face) => face.box));
