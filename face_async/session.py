@@ -295,10 +295,6 @@ class FaceSession(BulkApi):
             throttle=self._throttle.state,
         )
 
-    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
-        """As :meth:`BulkApi.request_size`, with the parameters that this session adds to every request."""
-        return super().request_size(endpoint, self._signed_for(fields), images)
-
     async def probe(self) -> None:
         """As :meth:`BulkApi.probe`, without trying again."""
         await self.with_options(retry=SINGLE_ATTEMPT).get_group_ids()
@@ -367,6 +363,9 @@ class FaceSession(BulkApi):
             if answer is None:
                 raise  # an answer that must not be read
             return answer
+
+    def _request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
+        return super()._request_size(endpoint, self._signed_for(fields), images)
 
     async def _add_face(
         self,

@@ -20,7 +20,7 @@ import face_async
 from face_async import ImageFile, ImageRefusedError, ImageUrl, RequestTooLargeError, ServiceLimits
 from face_async.bulk import fitting
 from face_async.bulk.fitting import FITTING_BYTES, FORM_BYTES, fit_image, fitted
-from face_async.bulk.limited import fit_into
+from face_async.bulk.limited import fit_into, room_for_image
 from face_async.endpoints import ADD_FACE, IDENTIFY
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
@@ -110,7 +110,7 @@ async def test_the_room_for_a_picture_is_exact(endpoint, fields):
     async with local_session(recognizer="fingerprint") as session:
         await session.new_person("ada", ["staff"], draw_portrait(2))
         named = ImageFile(b"", name='Zo\u00eb\'s "best".png', media_type="image/png")
-        room = session.room_for_image(endpoint, fields, named)
+        room = room_for_image(session, endpoint, fields, named)
         picture = ImageFile(PNG + bytes(room - len(PNG)), name=named.name, media_type=named.media_type)
         before = session.stats.bytes_sent
         if endpoint is ADD_FACE:

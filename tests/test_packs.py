@@ -31,6 +31,7 @@ from face_async import (
     TransportError,
     images,
 )
+from face_async.bulk.limited import request_size
 from face_async.bulk.packs import AddRequest
 from face_async.endpoints import ADD_FACE
 from face_async.local import local_session
@@ -199,7 +200,7 @@ async def test_a_request_is_filled_to_the_last_byte(more, packs):
     answers = [envelope({"added": n, "face_ids": list("a" * n), "ret_codes": [0] * n}) for n in packs]
     session, network = session_on(envelope({"face_ids": []}), *answers)
     fields, photo = {"person_id": "ada", "tag": "hq"}, JPEG + bytes(400_000)
-    rest = 1_500_000 - session.request_size(ADD_FACE, fields, {"images": [photo, photo, JPEG]})
+    rest = 1_500_000 - request_size(session, ADD_FACE, fields, {"images": [photo, photo, JPEG]})
     sources = [photo, photo, JPEG + bytes(rest + more), JPEG]
     found = await added(session, [("ada", source) for source in sources], tag="hq")
     assert [None] * 4 == [outcome.error for outcome in found]

@@ -21,7 +21,7 @@ from face_async.sync import FaceSession, Outcomes
 from face_async.testing import FaceServer
 
 ASYNCHRONOUS = face_async.FaceSession
-ENGINE = {"add_face_knowing", "ledger", "probe", "request_size", "room_for_image", "taken"}  # what bulk verbs stand on
+ENGINE = {"ledger", "probe"}  # what bulk verbs stand on
 PORTRAITS = [draw_portrait(person) for person in range(3)]
 
 
@@ -228,6 +228,36 @@ with FaceServer() as server:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_interrupted_run_goes_on_where_it_was():
+    """Ctrl-C costs no outcome, and the input is pulled further. In a process that a signal cannot miss."""
+    code = """
+import os, signal, threading
+from face_async.portraits import draw_portrait
+from face_async.sync import FaceSession
+from face_async.testing import FaceServer
+with FaceServer() as server:
+    options = {"transport": server.transport, "base_url": "http://localhost"}
+    with FaceSession(server.appid, server.bucket, server.credentials, **options) as session:
+        session.new_person("p0", ["staff"], draw_portrait(0))
+
+        def pictures():
+            yield draw_portrait(0)
+            server.faults.add("identify", delay=1, times=1)
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            for _ in range(3):
+                yield draw_portrait(0)
+
+        with session.identify_many(pictures(), "staff", max_at_once=1) as outcomes:
+            taken = [next(outcomes).index]
+            try:
+                taken += [outcome.index for outcome in outcomes]
+            except KeyboardInterrupt:
+                print(taken, [outcome.index for outcome in outcomes], flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout == "[0] [1, 2, 3]\n"
 
 
 def loops():

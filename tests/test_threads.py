@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -115,6 +117,34 @@ async def test_handlers_in_all_threads_enroll_folders(session, files):
     assert sum(await from_all_threads(enroll)) >= 1
 
 
+@pytest.fixture(params=["httpx", "asyncio"])
+async def unconnected(request, anyio_backend):
+    """A session that has to look up a name first."""
+    with FaceServer() as server:
+        async with serve_in_background(server.app) as running:
+            url = running.base_url.replace("127.0.0.1", "localhost")
+            http = request.param if anyio_backend == "asyncio" else "httpx"
+            async with server.session(deadline=PATIENCE / 4, base_url=url, http=http) as session:
+                yield session
+
+
+async def test_handlers_in_all_threads_call_a_service_by_name(unconnected):
+    """Names are looked up in threads of the session's own: trio's own look-up takes those that the handlers hold."""
+    assert [[]] * 40 == await from_all_threads(unconnected.get_group_ids)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_handlers_in_all_threads_of_asyncio_call_a_service_by_name(unconnected):
+    """As ``asyncio.to_thread`` starts them; asyncio's own look-up takes the same threads."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(2))
+
+    def handler():
+        return asyncio.run_coroutine_threadsafe(unconnected.get_group_ids(), loop).result(PATIENCE)
+
+    assert [[], []] == await asyncio.gather(asyncio.to_thread(handler), asyncio.to_thread(handler))
+
+
 def test_nothing_runs_in_threads_that_anybody_may_hold():
     """All work in threads goes through limiters of its own; only commands have all threads to themselves."""
     package = Path(face_async.__file__).parent
@@ -123,7 +153,8 @@ def test_nothing_runs_in_threads_that_anybody_may_hold():
     assert [] == [
         line for line in calls if "to_thread.run_sync(" in line and "limiter=" not in line and "``" not in line
     ]
-    assert [] == [line for line in calls if "asyncio.to_thread(" in line or "run_in_executor(" in line]
+    others = ("asyncio.to_thread(", "run_in_executor(", "anyio.getaddrinfo(")
+    assert [] == [line for line in calls if any(other in line for other in others)]
 
 
 async def test_handlers_in_all_threads_start_servers():

@@ -25,7 +25,7 @@ from face_async._transports.given import HttpxTransport
 from face_async._transports.idle import IdleStack
 from face_async._transports.libraries import MODULES, httpcore_of, httpx_named
 from face_async._transports.link import on_asyncio
-from face_async._transports.network import AsyncioNetwork, SocketStream
+from face_async._transports.network import AsyncioNetwork, SocketStream, TrioNetwork
 from face_async.errors import FaceError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class _Lane:
         if self._stream is not None:
             network: httpcore.AsyncNetworkBackend = AsyncioNetwork(self._stream)
         else:
-            network = cast("httpcore.AsyncNetworkBackend", self.core.TrioBackend())  # a stub where trio is missing
+            network = TrioNetwork(self.core)
         stream = await network.connect_tcp(host, self._origin.port, timeout)
         if self._origin.scheme != b"https":
             return stream

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import socket
 import time
-from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from face_async._transports.names import addresses_of, first_connected, is_address
+
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable
 
-L = TypeVar("L", bound="Link")
+    from face_async._transports.names import SocketAddress
 
-_HAPPY_EYEBALLS_SECONDS = 0.25
+L = TypeVar("L", bound="Link")
 
 
 class Link(asyncio.Protocol):
@@ -107,18 +107,23 @@ async def connect(link: Link, host: str, port: int, *, tls: ssl.SSLContext | Non
         UnicodeError: The host cannot be looked up.
     """
     loop = asyncio.get_running_loop()
-    make = partial(loop.create_connection, lambda: link, host, port, ssl=tls)
-    if isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host):
-        await make(happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS)
-    else:  # uvloop tries one address after another
-        await make()
+    if is_address(host):
+        await loop.create_connection(lambda: link, host, port, ssl=tls)
+    else:
+        sock = await first_connected(await addresses_of(host, port), _connected, socket.socket.close)
+        await loop.create_connection(lambda: link, sock=sock, ssl=tls, server_hostname=host if tls else None)
 
 
-def _is_address(host: str) -> bool:
+async def _connected(address: SocketAddress) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        return bool(ip_address(host))
-    except ValueError:
-        return False
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address.value)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _poll(sock: socket.socket) -> Callable[[float], object]:

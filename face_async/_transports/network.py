@@ -1,4 +1,4 @@
-"""The network under httpcore on asyncio: a protocol of asyncio's own, without anyio's layers around every read."""
+"""The network under httpcore: on asyncio a protocol of asyncio's own, without anyio's layers around every read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import httpcore
 
 from face_async._transports.base import TransportFailure
 from face_async._transports.link import Link, connect
+from face_async._transports.names import addresses_of, first_connected, is_address
 from face_async.errors import innermost
 
 if TYPE_CHECKING:
@@ -46,6 +47,41 @@ class AsyncioNetwork(httpcore.AsyncNetworkBackend):
     ) -> SocketStream:
         await self._stream.make(connect(self._stream, host, port), timeout)
         return self._stream
+
+
+class TrioNetwork(httpcore.AsyncNetworkBackend):
+    """Opens connections on trio as httpcore does, or httpcore2, but for the look-up of names."""
+
+    def __init__(self, core: Httpcore) -> None:
+        self._core = core
+        # A stub where trio is missing.
+        self._backend = cast("httpcore.AsyncNetworkBackend", core.TrioBackend())
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
+    ) -> httpcore.AsyncNetworkStream:
+        if is_address(host):
+            return await self._backend.connect_tcp(host, port, timeout)
+        try:
+            with anyio.fail_after(timeout):
+                addresses = await addresses_of(host, port)
+                return await first_connected(
+                    addresses, lambda address: self._backend.connect_tcp(address.host, port, timeout), _close
+                )
+        except TimeoutError:
+            kind, said = self._core.ConnectTimeout, ""
+        except (OSError, UnicodeError) as error:
+            kind, said = self._core.ConnectError, innermost(error)
+        raise kind(said)
+
+
+def _close(stream: httpcore.AsyncNetworkStream) -> None:
+    stream.get_extra_info("socket").close()
 
 
 class SocketStream(Link, httpcore.AsyncNetworkStream):

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack, cast
 
 from face_async.bulk.ledger import Key, Reservation
-from face_async.bulk.limited import ImageT, LimitedApi, fit_into, sendable
+from face_async.bulk.limited import ImageT, LimitedApi, fit_into, sendable, taken
 from face_async.bulk.lines import PairT, PersonLines, check_pair, take_pair
 from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
@@ -166,7 +166,8 @@ class BulkApi(LimitedApi):
         """Create many persons (Spec: 2.1): one outcome per :class:`NewPerson`.
 
         No group gets more persons, and the appid no more groups, than there is room for: they are counted first, and
-        a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``.
+        a person too many is an error of its outcome, ``PersonLimitError`` or ``GroupLimitError``. So is a person who
+        exists, ``AlreadyExistsError``, which says what ``exist_ok`` of :meth:`new_person` would.
         """
         outages = BulkOutages(self.probe, on_outage)
 
@@ -194,7 +195,7 @@ class BulkApi(LimitedApi):
             picture = await sendable(self, image, IDENTIFY, searched(group_id), fit=fit)
             return await outages.call(lambda: self.identify(group_id, picture))
 
-        take = partial(self.taken, fit=fit)
+        take = partial(taken, self, fit=fit)
         return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, take=take, **options)
 
     def verify_many(
@@ -232,7 +233,7 @@ class BulkApi(LimitedApi):
             picture = await sendable(self, image, DETECT, {"mode": 1}, fit=fit)
             return await outages.call(lambda: self.detect(picture, largest_only=largest_only))
 
-        take = partial(self.taken, fit=fit)
+        take = partial(taken, self, fit=fit)
         return Outcomes(detect, images, endpoint=DETECT, outages=outages, take=take, **options)
 
     async def identify_in_groups(

@@ -48,43 +48,55 @@ class LimitedApi(FaceApi):
         """What keeps persons, groups and the appid within their limits, for all bulk verbs together."""
         return LimitLedger(self, self.limits)
 
-    async def add_face_knowing(
-        self, person_id: str, images: Sequence[ImageSource], *, tag: str | None, before: Collection[str] | None
-    ) -> AddFaceResult:
-        """As :meth:`FaceApi.add_face`, for whoever keeps the ledger and knows the ids of the person's faces before."""
-        return await self._add_face(person_id, images, tag=tag, before=before)
-
-    def request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
-        """Return the bytes of a request's body: exact, and no file is read for it, if the pictures' sizes are known.
-
-        Args:
-            endpoint: What is to be called.
-            fields: The text parameters.
-            images: The picture parameters.
-        """
+    def _request_size(self, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
         return encode(endpoint, fields, images, self.limits).body.size
 
-    def room_for_image(self, endpoint: Endpoint[object], fields: Fields, like: ImageFile = _NAMELESS) -> int:
-        """Return how many bytes a picture may have, so that the request with it alone has the planned size.
 
-        Args:
-            endpoint: What is to be called.
-            fields: The text parameters.
-            like: A picture of the same name and media type, if it has its own.
-        """
-        empty = evolve(like, source=b"")
-        images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
-        return self.planned_request_bytes - self.request_size(endpoint, fields, images)
+# What bulk verbs ask of a session beside its verbs; of no use to whoever calls the verbs.
 
-    async def taken(self, image: ImageT, *, fit: bool) -> ImageT:
-        """Return an image of an input that may go on: a file object is read, as far as a request can carry it."""
-        return cast("ImageT", await detached(image, MAX_SOURCE_BYTES if fit else self.limits.max_request_bytes))
+
+async def add_face_knowing(
+    api: LimitedApi, person_id: str, images: Sequence[ImageSource], *, tag: str | None, before: Collection[str] | None
+) -> AddFaceResult:
+    """As :meth:`FaceApi.add_face`, for whoever keeps the ledger and knows the ids of the person's faces before."""
+    return await api._add_face(person_id, images, tag=tag, before=before)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def request_size(api: LimitedApi, endpoint: Endpoint[object], fields: Fields, images: Images) -> int:
+    """Return the bytes of a request's body: exact, and no file is read for it, if the pictures' sizes are known.
+
+    Args:
+        api: What the request is for.
+        endpoint: What is to be called.
+        fields: The text parameters.
+        images: The picture parameters.
+    """
+    return api._request_size(endpoint, fields, images)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def room_for_image(api: LimitedApi, endpoint: Endpoint[object], fields: Fields, like: ImageFile = _NAMELESS) -> int:
+    """Return how many bytes a picture may have, so that the request with it alone has the planned size.
+
+    Args:
+        api: What the request is for.
+        endpoint: What is to be called.
+        fields: The text parameters.
+        like: A picture of the same name and media type, if it has its own.
+    """
+    empty = evolve(like, source=b"")
+    images: Images = {"images": [empty]} if endpoint is ADD_FACE else {"image": empty}
+    return api.planned_request_bytes - request_size(api, endpoint, fields, images)
+
+
+async def taken(api: LimitedApi, image: ImageT, *, fit: bool) -> ImageT:
+    """Return an image of an input that may go on: a file object is read, as far as a request can carry it."""
+    return cast("ImageT", await detached(image, MAX_SOURCE_BYTES if fit else api.limits.max_request_bytes))
 
 
 async def fit_into(api: LimitedApi, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:
     """Return an image that fits into a request: as it is, or as :func:`fit_image` makes it."""
     like = image if isinstance(image, ImageFile) else _NAMELESS
-    return await fitted(image, max_bytes=api.room_for_image(endpoint, fields, like))
+    return await fitted(image, max_bytes=room_for_image(api, endpoint, fields, like))
 
 
 async def sendable(

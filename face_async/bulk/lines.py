@@ -16,7 +16,7 @@ import anyio.lowlevel
 from attrs import define, evolve, field
 
 from face_async._call.multipart import WHOLE_BYTES
-from face_async.bulk.limited import fit_into
+from face_async.bulk.limited import fit_into, taken
 from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
 from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
 from face_async.endpoints import ADD_FACE
@@ -47,9 +47,9 @@ def check_pair(pair: object) -> PersonImage:
 
 
 async def take_pair(api: LimitedApi, pair: PairT, *, fit: bool) -> PairT:
-    """Return a pair whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
+    """Return a pair whose picture was read if it is a file object; see :func:`taken`."""
     person_id, image = check_pair(pair)
-    return cast("PairT", (person_id, await api.taken(image, fit=fit)))
+    return cast("PairT", (person_id, await taken(api, image, fit=fit)))
 
 
 @define(eq=False)

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from face_async._call.settle import Doubt, settle
 from face_async.bulk.ledger import Key
+from face_async.bulk.limited import add_face_knowing, request_size
 from face_async.endpoints import ADD_FACE, subject_of
 from face_async.errors import (
     CallError,
@@ -151,7 +152,7 @@ class Packer(Generic[PhotoT]):
 
     def _size(self, person_id: str, pack: Sequence[PhotoT]) -> int:
         fields = {"person_id": person_id, "tag": pack[0].tag}
-        return self._api.request_size(ADD_FACE, fields, {"images": images_of(pack)})
+        return request_size(self._api, ADD_FACE, fields, {"images": images_of(pack)})
 
 
 def images_of(pack: Sequence[Photo]) -> list[ImageSource]:
@@ -190,7 +191,7 @@ class AddRequest:
             FaceError, ValueError: Otherwise as ``add_face``.
         """
         try:
-            ended = await self.api.add_face_knowing(self.person_id, self.images, tag=self.tag, before=self.before)
+            ended = await add_face_knowing(self.api, self.person_id, self.images, tag=self.tag, before=self.before)
         except (FaceLimitError, DuplicateFaceError, ImageError, InvalidParameterError, NotFoundError) as error:
             if not self.in_doubt:
                 raise

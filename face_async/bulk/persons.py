@@ -9,7 +9,7 @@ from attrs import define, evolve, field, frozen
 from face_async._call.judgement import Phase, judge_error
 from face_async._call.settle import Doubt, settle
 from face_async.bulk.ledger import Reservation
-from face_async.bulk.limited import sendable
+from face_async.bulk.limited import sendable, taken
 from face_async.endpoints import NEW_PERSON
 from face_async.errors import CallError
 from face_async.models import Meta, NewPersonResult, with_meta
@@ -55,9 +55,9 @@ def check_new_person(person: object) -> None:
 
 
 async def take_person(api: LimitedApi, person: PersonT, *, fit: bool) -> PersonT:
-    """Return an item of ``new_persons`` whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
+    """Return an item of ``new_persons`` whose picture was read if it is a file object; see :func:`taken`."""
     check_new_person(person)
-    return person if person.image is None else evolve(person, image=await api.taken(person.image, fit=fit))
+    return person if person.image is None else evolve(person, image=await taken(api, person.image, fit=fit))
 
 
 async def sendable_person(api: LimitedApi, person: NewPerson, *, fit: bool, shard: str = "") -> NewPerson:

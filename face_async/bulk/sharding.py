@@ -11,6 +11,7 @@ import anyio
 from face_async._call.home import Home
 from face_async.bulk.api import search_groups
 from face_async.bulk.ledger import Key
+from face_async.bulk.limited import taken
 from face_async.bulk.outage import BulkOutages
 from face_async.bulk.outcomes import MAX_AT_ONCE, MapOptions, Outcomes
 from face_async.bulk.persons import NewPerson, NewPersonRequest, check_new_person, sendable_person, take_person
@@ -243,7 +244,7 @@ class ShardedGroup:
         async def identify(image: ImageT) -> GroupsResult:
             return await self._identify(image, outages, top=top, fit=fit, max_at_once=MAX_AT_ONCE, errors=errors)
 
-        take = partial(self._session.taken, fit=fit)
+        take = partial(taken, self._session, fit=fit)
         return Outcomes(identify, images, endpoint=IDENTIFY, outages=outages, take=take, **options)
 
     def __repr__(self) -> str:

@@ -156,12 +156,10 @@ def serve_command(
     from face_async.server import Certificate, ConnectionLimits, ServerSettings, serve_workers  # noqa: PLC0415 - slow
     from face_async.server import serve as run  # noqa: PLC0415
     from face_async.server.operations.logs import configure_logs  # noqa: PLC0415
-    from face_async.server.page import Page  # noqa: PLC0415
+    from face_async.server.page import PageAccess  # noqa: PLC0415
     from face_async.server.storage.names import without_password  # noqa: PLC0415
 
     check_argument(db)
-    if ui and workers > 1:
-        raise ValueError("one process serves the page, which knows who has opened it: leave out --workers or --ui")
     if (cert is None) != (key is None):
         raise ValueError("--cert and --key go together: name both files")
     certificate = Certificate(cert, key) if cert and key else None
@@ -183,13 +181,14 @@ def serve_command(
         allow_origins=tuple(allow_origin or ()),
         url_allow_list=tuple(allow_url or ()),
         keep_thumbnails=keep_thumbnails,
+        page=PageAccess(ui_host or (), shared=workers > 1) if ui else None,
     )
     _check_start(settings, host, port, certificate)
     settings = evolve(settings, accounts=_accounts(accounts, db))
     limits = ConnectionLimits(max_connections=max_connections, max_per_address=max_per_address)
 
     def announce(base_url: str) -> None:
-        shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(settings.accounts, base_url)
+        shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(settings.first_account(), base_url)
         for name, value in shown.items():
             say(f"export {name}={shlex.quote(value)}")
         where = base_url if is_loopback(host) else f"{host}, on this machine {base_url}"
@@ -206,18 +205,17 @@ def serve_command(
             certificate=certificate,
             on_ready=announce,
             on_start=log,
+            on_link=_tell_link,
         )
     else:
-        with settings.open() as storage:
-            app = settings.create(storage)
-            page = Page(app, storage, lambda: _first(settings.accounts), hosts=ui_host or ()) if ui else None
 
-            def announce_page(base_url: str) -> None:
-                announce(base_url)
-                if page:
-                    page.announce(lambda path: tell(f"the page, by a link that is good once: {base_url}{path}"))
+        def announce_page(base_url: str) -> None:
+            announce(base_url)
+            if settings.page:
+                settings.page.announce(lambda path: _tell_link(f"{base_url}{path}"))
 
-            run(page or app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page)
+        with settings.serving() as app:
+            run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page)
     tell("stopped")
 
 
@@ -257,11 +255,10 @@ def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:
     return AccountsFile(file or kept_accounts(Path(db), made_up))
 
 
-def _first(accounts: AccountsFile | tuple[Account, ...]) -> Account:
-    return (accounts if isinstance(accounts, tuple) else accounts.current())[0]
+def _tell_link(link: str) -> None:
+    tell(f"the page, by a link that is good once: {link}")
 
 
-def _environment(accounts: AccountsFile | tuple[Account, ...], base_url: str) -> dict[str, str]:
-    """Return the environment that leads to the first of the accounts."""
-    first = _first(accounts)
-    return ProjectAccess(first.appid, first.buckets[0], first.credentials).environment(base_url)
+def _environment(account: Account, base_url: str) -> dict[str, str]:
+    """Return the environment that leads to an account."""
+    return ProjectAccess(account.appid, account.buckets[0], account.credentials).environment(base_url)

@@ -11,6 +11,7 @@ import anyio
 from attrs import define, evolve, field
 
 from face_async.bulk.ledger import Key, LimitLedger, Reservation
+from face_async.bulk.limited import room_for_image
 from face_async.bulk.packs import AddRequest, ItemError, Packer, images_of
 from face_async.bulk.persons import NewPerson, create_person
 from face_async.endpoints import ADD_FACE
@@ -269,7 +270,7 @@ class Enroller:
             queue.ended += await self._record(unread) if unread else []
 
     def _room(self, unit: Unit) -> int:
-        return self._session.room_for_image(ADD_FACE, {"person_id": unit.person_id, "tag": unit.tag})
+        return room_for_image(self._session, ADD_FACE, {"person_id": unit.person_id, "tag": unit.tag})
 
     # The requests
 

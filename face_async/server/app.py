@@ -101,8 +101,7 @@ def create_app(
         url_allow_list: Hosts from which pictures may be fetched, such as ``"example.com"``,
             ``"*.example.com:8080"`` or ``"127.0.0.1:9000"``; the scheme's own port unless one is named. A name must
             lead to public addresses; a private address must itself be listed. Empty: every URL gets code -1308.
-        keep_thumbnails: Whether a small picture of each face that is added is stored with it, until it is deleted;
-            then every picture is decoded twice.
+        keep_thumbnails: Whether a small picture of each face that is added is stored with it, until it is deleted.
         strict: Whether requests must be as the specification and the official clients have them; otherwise those of
             hand-written programs are taken, too. :mod:`face_async.server.handlers` says what that concerns.
         allow_origins: Origins whose web pages may call the server, such as ``"https://example.com"``; ``"*"`` is all.

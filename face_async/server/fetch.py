@@ -11,6 +11,7 @@ import anyio
 from attrs import frozen
 
 from face_async.errors import ReturnCode, quoted
+from face_async.images.threads import Workers
 from face_async.server.operations.calls import note_reason
 from face_async.server.refusal import Refusal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _OK = 200
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_names = Workers("server.names", 40, abandon=True)
 
 
 class _Refused(Exception):  # noqa: N818 - becomes a Refusal; its message is for the log
@@ -112,7 +114,7 @@ class Fetcher:
         host = _host(target)
         if _address(host) is not None:
             return host  # listed itself: no other entry matches an address
-        infos = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        infos = await _names.run(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
         addresses = [str(info[4][0]) for info in infos]
         for text in addresses:
             address = _address(text)

@@ -62,6 +62,20 @@ class Account:
     credentials: Credentials
 
 
+def keys_of(accounts: Iterable[Account]) -> dict[tuple[str, str], Credentials]:
+    """Return the key for each appid and SecretID.
+
+    Raises:
+        ValueError: There are two for one SecretID of an appid.
+    """
+    keys: dict[tuple[str, str], Credentials] = {}
+    for account in accounts:
+        appid, secret_id = account.appid, account.credentials.secret_id
+        if keys.setdefault((appid, secret_id), account.credentials) != account.credentials:
+            raise ValueError(f"appid {appid} has two keys for the SecretID {secret_id}: name one")
+    return keys
+
+
 class Guard:
     """Admits requests, or refuses them.
 
@@ -87,13 +101,10 @@ class Guard:
         accounts = () if isinstance(credentials, Credentials) else tuple(credentials)
         self._appids = {account.appid for account in accounts}
         self._secret_ids = {account.credentials.secret_id for account in accounts}
-        self._keys: dict[tuple[str, str], Credentials] = {}
+        self._keys = keys_of(accounts)
         self._buckets: dict[tuple[str, str], set[str]] = {}
         for account in accounts:
-            key = account.appid, account.credentials.secret_id
-            if self._keys.setdefault(key, account.credentials) != account.credentials:
-                raise ValueError(f"appid {key[0]} has two keys for the SecretID {key[1]}: name one")
-            self._buckets.setdefault(key, set()).update(account.buckets)
+            self._buckets.setdefault((account.appid, account.credentials.secret_id), set()).update(account.buckets)
         self._used = used
         self._strict = strict
         self._clock = clock

@@ -13,9 +13,9 @@ import socket
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from face_async.server.background import describe, listen, serve_on
 from face_async.server.bounds.connections import ConnectionLimits, raise_file_limit
@@ -50,6 +50,7 @@ def serve_workers(
     certificate: Certificate | None = None,
     on_ready: Callable[[str], object] | None = None,
     on_start: Callable[[], object] | None = None,
+    on_link: Callable[[str], object] | None = None,
 ) -> None:
     """Serve in several processes until SIGINT or SIGTERM, then return; to be called in the main thread.
 
@@ -66,6 +67,8 @@ def serve_workers(
         certificate: What to speak https with; None for http.
         on_ready: Called with the base URL once all workers accept requests.
         on_start: Called first of all in every worker, such as to configure logging.
+        on_link: Called with each link that opens the page of the settings: with the first one after ``on_ready``, with
+            the others in the worker where the one before was used.
 
     Raises:
         OSError: The address cannot be listened on, or the certificate or its key cannot be used.
@@ -74,7 +77,7 @@ def serve_workers(
     """
     memory = default_memory() if settings.gallery_memory is None else settings.gallery_memory
     settings = evolve(settings, gallery_memory=memory // workers)
-    served = settings, limits, certificate, on_start
+    served = _Served(settings, limits, certificate, on_start, on_link)
     with (
         _listeners(host, port, workers) as listeners,
         _shared_metrics(),
@@ -87,8 +90,11 @@ def serve_workers(
                 worker.start()
             for worker in crew:
                 worker.wait_until_ready()
+            base_url = describe(listeners[0], certificate).base_url
             if on_ready is not None:
-                on_ready(describe(listeners[0], certificate).base_url)
+                on_ready(base_url)
+            if settings.page and on_link:
+                on_link(f"{base_url}{settings.page.link}")
             while True:
                 _replace_dead(crew)
         finally:
@@ -96,7 +102,21 @@ def serve_workers(
                 _stop(crew)
 
 
-_Served: TypeAlias = "tuple[ServerSettings, ConnectionLimits, Certificate | None, Callable[[], object] | None]"
+@frozen
+class _Served:
+    """What every worker is given; the attributes are arguments of :func:`serve_workers`."""
+
+    settings: ServerSettings
+    limits: ConnectionLimits
+    certificate: Certificate | None
+    on_start: Callable[[], object] | None
+    on_link: Callable[[str], object] | None
+
+    def follow_links(self, base_url: str) -> None:
+        """Tell every link of the page that follows one which is used in this process."""
+        page, tell = self.settings.page, self.on_link
+        if page and tell:
+            page.on_link = lambda path: tell(f"{base_url}{path}")
 
 
 @define(eq=False)
@@ -174,7 +194,6 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     Signals to stop reach it only while it serves: it begins with them blocked, so that those that come early wait until
     uvicorn listens for them, and whatever comes later does not keep it from closing what it opened.
     """
-    settings, limits, certificate, on_start = served
 
     def tell_ready() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
@@ -183,12 +202,13 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     for number in _STOP_SIGNALS:
         signal.signal(number, _do_nothing)  # SIG_IGN would lose one that waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if on_start is not None:
-        on_start()
+    if served.on_start is not None:
+        served.on_start()
     raise_file_limit()
+    served.follow_links(describe(listener, served.certificate).base_url)
     try:
-        with settings.serving() as app, listener:
-            serve_on(app, listener, limits, certificate, tell_ready)
+        with served.settings.serving() as app, listener:
+            serve_on(app, listener, served.limits, served.certificate, tell_ready)
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
         ready.send(error)
         raise SystemExit(1) from None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
+    from face_async.server.page import PageAccess
     from face_async.server.storage.storage import Storage
 
 
@@ -44,6 +46,7 @@ class ServerSettings:
         allow_origins: Origins whose web pages may call the server.
         url_allow_list: Hosts from which pictures may be fetched.
         keep_thumbnails: Whether small pictures of faces are stored with them.
+        page: Who may use the page for people, of the first account; None for no page.
     """
 
     database: str
@@ -56,6 +59,7 @@ class ServerSettings:
     allow_origins: tuple[str, ...] = ()
     url_allow_list: tuple[str, ...] = ()
     keep_thumbnails: bool = False
+    page: PageAccess | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -79,15 +83,16 @@ class ServerSettings:
         )
 
     @contextlib.contextmanager
-    def serving(self) -> Generator[Starlette]:
-        """Return the application over its storage, which is closed at the end.
+    def serving(self) -> Generator[ASGIApp]:
+        """Return the application over its storage, which is closed at the end; before it is the page, if there is one.
 
         Raises:
             StoreError: The storage cannot be used.
             ValueError: There is no such recognizer, or an entry of a list cannot be read.
         """
         with self.open() as storage:
-            yield self.create(storage)
+            app = self.create(storage)
+            yield app if self.page is None else self._with_page(self.page, app, storage)
 
     def open(self) -> Storage:
         """Open the storage."""
@@ -107,6 +112,15 @@ class ServerSettings:
             metrics=True,
             keep_thumbnails=self.keep_thumbnails,
         )
+
+    def first_account(self) -> Account:
+        """Return the first of the accounts that there are now."""
+        return (self.accounts.current() if isinstance(self.accounts, AccountsFile) else self.accounts)[0]
+
+    def _with_page(self, access: PageAccess, app: ASGIApp, storage: Storage) -> ASGIApp:
+        from face_async.server.page import Page  # noqa: PLC0415 - slow to import
+
+        return Page(app, storage, self.first_account, access)
 
 
 def create_app_from_env() -> Starlette:

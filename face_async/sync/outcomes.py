@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import AsyncIterator, Generator, Iterable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import anyio
 from attrs import define, field
@@ -39,7 +40,7 @@ class _Pull(Generic[ItemT]):
 class _Input(AsyncIterator[ItemT]):
     """An input that is iterated by the thread that takes the outcomes: it may hold what belongs to that thread."""
 
-    def __init__(self, items: Iterable[ItemT], wishes: queue.SimpleQueue[_Pull[ItemT] | None]) -> None:
+    def __init__(self, items: Iterable[ItemT], wishes: queue.SimpleQueue[_Pull[ItemT] | Future[Any]]) -> None:
         self._items = items
         self._iterator = iter(items)
         self._wishes = wishes
@@ -81,8 +82,9 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         begin: Callable[[Iterable[ItemT] | _Input[ItemT]], face_async.Outcomes[ItemT, ResultT]],
     ) -> None:
         self._loop = loop
-        self._wishes = queue.SimpleQueue[_Pull[ItemT] | None]()
-        self._input = _Input(items, self._wishes) if _may_run_code(items) else None
+        self._news = queue.SimpleQueue[_Pull[ItemT] | Future[Any]]()  # wishes for items, and calls that are over
+        self._waiting = set[Future[Any]]()  # the calls for which a thread waits
+        self._input = _Input(items, self._news) if _may_run_code(items) else None
         self._outcomes = self.hold(begin(self._input or items))
         self._block = ExitStack()
         super().__init__("a bulk run", "with session.identify_many(...) as outcomes:")
@@ -124,15 +126,26 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         """Await something in the loop, and pull the input meanwhile."""
         self.check_entered()
         future = self._loop.start(make)
-        future.add_done_callback(lambda _: self._wishes.put(None))
+        self._waiting.add(future)
+        future.add_done_callback(self._news.put)
         try:
-            while (pull := self._wishes.get()) is not None and self._input is not None:
-                self._input.fulfill(pull)
-                self._loop.start(partial(_set, pull.fulfilled))
+            while not future.done():
+                news = self._news.get()
+                if isinstance(news, _Pull):
+                    self._fulfill(news)
+                elif news is not future and news in self._waiting:
+                    self._news.put(news)  # it is another thread's
             return future.result()
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._waiting.discard(future)
+
+    def _fulfill(self, pull: _Pull[ItemT]) -> None:
+        if self._input is not None:
+            self._input.fulfill(pull)
+            self._loop.start(partial(_set, pull.fulfilled))
 
 
 def _may_run_code(items: object) -> bool:

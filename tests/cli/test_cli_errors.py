@@ -285,11 +285,3 @@ def test_errors_are_one_harmless_line_whatever_they_hold():
     assert one_line(ValueError("a\nb\x1b[31m")) == r"a\nb\x1b[31m"
     assert one_line(FileNotFoundError(2, "No such file", "x\n.jpg")) == r"x\n.jpg: No such file"
     assert one_line(ValueError()) == "ValueError"
-
-
-def test_the_page_is_served_by_one_process(say):
-    """Another one would not know who has opened it."""
-    said = say("serve", "--ui", "--workers", "2")
-    assert (said.code, said.out) == (Exit.USAGE, "")
-    assert _is_one_line(said.err)
-    assert "--workers" in said.err

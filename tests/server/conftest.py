@@ -1,13 +1,16 @@
-"""A storage of each kind, and a caller of the application over it on the test's own event loop."""
+"""A storage of each kind, a caller of the application over it on the test's own event loop, and a browser."""
 
 from __future__ import annotations
 
 import functools
+import shutil
 
 import pytest
+from pagekit import MOST_SECONDS, served_page
 from postgresql import PostgresServer
 from serverkit import calling
 
+from face_async.portraits import draw_portrait
 from face_async.server import open_storage
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.external("postgres"))]
@@ -50,3 +53,52 @@ def store(kind, request):
 async def caller(store, anyio_backend):
     async with calling(store) as ready:
         yield ready
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
+    sync_api.expect.set_options(timeout=1_000 * MOST_SECONDS)
+    with sync_api.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served():
+    """The page, and three people."""
+    with served_page() as page:
+        page.enroll("ada", 1, name="Ada")
+        page.enroll("grace", 2, name="Grace")
+        page.enroll("alan", 3, group="guests")
+        yield page
+
+
+@pytest.fixture
+def tab(chromium, served):
+    """A tab that has opened the page; what its console complains of fails the test."""
+    with chromium.new_context(base_url=served.url, accept_downloads=True) as context:
+        page = context.new_page()
+        page.set_default_timeout(1_000 * MOST_SECONDS)
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(served.links[-1])
+        page.wait_for_url("**/ui/identify")
+        yield page
+        assert [each for each in complaints if "status of 40" not in each] == []
+
+
+@pytest.fixture
+def portrait(tmp_path):
+    """Write somebody's picture, and return its path."""
+
+    def write(number, name="probe.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(draw_portrait(number))
+        return tmp_path / name
+
+    return write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from serverkit import APPID, BUCKET, CREDENTIALS
 from face_async import FaceSession
 from face_async.portraits import draw_portrait
 from face_async.server import Account, Store, create_app, serve_in_background
-from face_async.server.page import Page
+from face_async.server.page import Page, PageAccess
 
 ACCOUNT = Account(APPID, (BUCKET,), CREDENTIALS)
 MOST_SECONDS = 20.0
@@ -23,7 +24,7 @@ class ServedPage:
     """A page that is served, and the faces behind it, from synchronous code."""
 
     url: str
-    page: Page
+    access: PageAccess
     portal: anyio.from_thread.BlockingPortal
     links: list[str] = field(default_factory=list)
 
@@ -56,8 +57,28 @@ def served_page(**options: object) -> Iterator[ServedPage]:
     """Serve the page before an application that is made with these options."""
     with Store() as store, anyio.from_thread.start_blocking_portal() as portal:
         app = create_app(store, **({"credentials": [ACCOUNT], "recognizer": "fingerprint", "metrics": True} | options))
-        page = Page(app, store, lambda: ACCOUNT)
+        access = PageAccess()
+        page = Page(app, store, lambda: ACCOUNT, access)
         with portal.wrap_async_context_manager(serve_in_background(page)) as server:
-            served = ServedPage(server.base_url, page, portal)
-            page.announce(served.links.append)
+            served = ServedPage(server.base_url, access, portal)
+            access.announce(served.links.append)
             yield served
+
+
+def expect(found):
+    """Wait until something in a tab is as it should be."""
+    from playwright import sync_api  # noqa: PLC0415 - of an extra
+
+    return sync_api.expect(found)
+
+
+def verdict_in(tab):
+    return tab.locator("#faces .verdict")
+
+
+def open_person(tab, group: str, title: str | re.Pattern[str]):
+    """Open the dialog of a person, and return it."""
+    tab.goto("/ui/people")
+    tab.get_by_role("button", name=re.compile(f"^{group}")).click()
+    tab.get_by_role("button", name=title).click()
+    return tab.get_by_role("dialog")

@@ -110,6 +110,21 @@ def test_a_backup_is_a_private_file_that_can_be_served(filled, tmp_path):
         back_up_storage(filled, path)
 
 
+def test_of_two_backups_into_one_file_the_first_one_that_is_whole_is_kept(filled, tmp_path):
+    """Neither takes the other's part, which is not whole yet, for its own."""
+    path, others = tmp_path / "backup.db", []
+
+    def another(*_):
+        if not others:
+            others.append(back_up_storage(filled, path))
+
+    with pytest.raises(StoreError, match="there already"):
+        back_up_storage(filled, path, progress=another)
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("backup")] == ["backup.db"]
+    with Store(path) as backup:
+        assert content(backup) == content(filled)
+
+
 def test_a_backup_that_fails_leaves_no_file(filled, tmp_path):
     """One that is cut short is not taken for a whole one."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import ssl
 import threading
@@ -66,13 +67,17 @@ def allowing(*entries: str, max_bytes: int = 1_000, timeout: float = 5.0) -> Fet
 def names(monkeypatch):
     """What every name leads to; tests fill in addresses."""
     addresses: list[str] = []
+    look_up = socket.getaddrinfo
 
-    async def getaddrinfo(host, port, **_):
+    def getaddrinfo(host, port, *args, **options):
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host)  # which event loops parse by it
+            return look_up(host, port, *args, **options)
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return addresses
 
 

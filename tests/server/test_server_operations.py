@@ -309,7 +309,14 @@ class TestAccounts:
             accounts.write_text(json.dumps([entry(SECOND_KEY)]))
             assert [await code(CREDENTIALS), await code(SECOND_KEY)] == [11, 0]
 
-    @pytest.mark.parametrize("broken", ["", "{", "[]", '[{"appid": "1"}]', None])
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            "", "{", "[]", '[{"appid": "1"}]', pytest.param("[" * 100_000, id="deep"), None,
+            json.dumps([entry(CREDENTIALS), entry(CREDENTIALS, secret_key="another")]),
+            json.dumps([entry(CREDENTIALS, secret_id="with a space")]),
+        ],
+    )  # fmt: skip
     def test_a_file_that_cannot_be_read_changes_nothing_until_it_can(self, accounts, broken, caplog):
         file = AccountsFile(accounts)
         before = file.current()
@@ -317,6 +324,7 @@ class TestAccounts:
         assert file.current() is file.current() is before
         (line,) = caplog.records
         assert "the accounts stay as they were" in line.getMessage()
+        assert "accounts.json" in line.getMessage()
         accounts.write_text(json.dumps([entry(SECOND_KEY)]))
         assert file.current() == (Account(APPID, (BUCKET,), SECOND_KEY),)
 

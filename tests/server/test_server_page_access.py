@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 
 import httpx
 import pytest
 from pagekit import ACCOUNT, served_page
 from serverkit import APPID, BUCKET, CREDENTIALS
 
-from face_async.server.page.access import MAX_SESSIONS
+from face_async.server.page.access import MAX_SESSIONS, SESSION_SECONDS
 
 VIEWS = ["identify", "people", "enroll", "compare", "status"]
 
@@ -50,6 +51,7 @@ def test_a_link_opens_the_page_once(served):
     """Its cookie is sent to the page alone, shown to no script, and with no request of another site."""
     link = served.links[-1]
     with httpx.Client(base_url=served.url) as first, httpx.Client(base_url=served.url) as second:
+        assert "set-cookie" not in first.head(link).headers  # which only looks, and uses nothing up
         cookie = first.get(link).headers["set-cookie"]
         assert {"HttpOnly", "Path=/ui", "SameSite=strict"} <= set(cookie.split("; "))
         assert [first.get(f"/ui/{view}").status_code for view in VIEWS] == [200] * len(VIEWS)
@@ -157,6 +159,15 @@ def test_what_is_not_the_page_s_is_the_application_s(served):
     assert served.ask("get_group_ids") == []
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/health/live"])
+@pytest.mark.parametrize("host", ["face-server.internal:8600", "127.0.0.1"])
+def test_operators_programs_need_no_session(served, path, host):
+    """Prometheus and a balancer's probe ask by whatever name they know, which need not be one of the page's."""
+    answer = httpx.get(f"{served.url}{path}", headers={"Host": host})
+    assert answer.status_code == 200
+    assert ("face_async_faces" in answer.text) == (path == "/metrics")
+
+
 def test_an_endpoint_that_is_none_is_refused_as_ever(browser):
     own = {"Origin": str(browser.base_url).rstrip("/"), "X-CSRF-Token": settings(browser)["token"]}
     for name in ("other", "..%2fhealth", "getgroupids%3fa"):
@@ -168,6 +179,36 @@ def test_the_newest_sessions_are_kept(served, browser):
     for _ in range(MAX_SESSIONS):
         httpx.get(served.url + served.links[-1])
     assert browser.get("/ui/identify").status_code == 401
+
+
+def test_a_session_ends_when_its_time_is_over(browser, monkeypatch):
+    assert browser.get("/ui/identify").status_code == 200
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + SESSION_SECONDS + 1)
+    assert browser.get("/ui/identify").status_code == 401
+    monkeypatch.undo()
+    assert browser.get("/ui/identify").status_code == 200
+
+
+def test_a_cookie_is_only_what_the_server_has_made(served, browser):
+    """No other number, end or proof of one's own, and no text of any other kind."""
+    name, cookie = served.access.cookie, browser.cookies[served.access.cookie]
+    number, end, proof = cookie.split(".")
+    link = html.unescape(served.links[-1]).partition("=")[2]
+    forged = [
+        f"{int(number) + 1}.{end}.{proof}",
+        f"{number}.{int(end) + 1}.{proof}",
+        f"{number}.{end}.{link}",
+        f"{number}.{end}.",
+        f"{number}.{end}",
+        proof,
+        "",
+        "..",
+        "\xff",
+    ]
+    for value in forged:
+        shown = httpx.get(f"{served.url}/ui/identify", headers=[(b"cookie", f"{name}={value}".encode("latin-1"))])
+        assert shown.status_code == 401, value
 
 
 def test_a_page_shows_one_account_s_faces(browser):

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -227,6 +228,27 @@ async def test_workers_are_killed_while_people_are_enrolled(database, tmp_path, 
         status, _, log = server.stop(signal.SIGTERM)
         assert status == 0
         assert log.count("ended: by exit code -9; starting another") >= 1
+
+
+def test_the_page_s_link_is_good_once_and_its_session_at_every_process(tmp_path):
+    """Each request is on a connection of its own, so that all processes get some, also one that was started later."""
+    with Server(str(tmp_path / "faces.db"), 2, "--ui") as server:
+
+        def told_link():
+            return next(line.split()[-1] for line in server.process.stderr if "/ui/?token=" in line)
+
+        def statuses(url, count=16, **options):
+            with ThreadPoolExecutor(count) as threads:
+                answers = list(threads.map(lambda _: httpx.get(url, trust_env=False, **options), range(count)))
+            return sorted(answer.status_code for answer in answers)
+
+        first, page = told_link(), f"{server.base_url}/ui/identify"
+        assert statuses(first) == [200] + [401] * 15
+        cookies = httpx.get(told_link(), trust_env=False).cookies
+        os.kill(server.workers()[0], signal.SIGKILL)
+        wait_until(lambda: len(server.workers()) == 2)
+        assert statuses(page, cookies=cookies) == [200] * 16
+        assert statuses(page) == [401] * 16
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

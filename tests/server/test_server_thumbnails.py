@@ -10,8 +10,9 @@ from pagekit import served_page
 from PIL import Image
 from serverkit import APPID, calling, part
 
+from face_async.images import decoding
 from face_async.portraits import draw_portrait
-from face_async.server import open_storage
+from face_async.server import Store, StoreError, open_storage
 from face_async.server.recognition import recognizer
 from face_async.server.recognition.thumbnails import keeping_thumbnails
 from face_async.server.refusal import Refusal
@@ -74,6 +75,19 @@ async def test_copies_have_the_thumbnails(store, tmp_path):
         assert copy.thumbnail(APPID, face_id) == store.thumbnail(APPID, face_id)
 
 
+def test_a_database_that_is_away_is_logged_once_for_all_thumbnails(monkeypatch, caplog):
+    """As for calls; a list of people asks for many."""
+
+    def away(*_):
+        raise StoreError("the database is locked")
+
+    with served_page() as served, httpx.Client(base_url=served.url) as browser:
+        browser.get(served.links[-1])
+        monkeypatch.setattr(Store, "thumbnail", away)
+        assert [503] * 5 == [browser.get(f"/ui/thumbnails/{number}").status_code for number in range(5)]
+    assert ["a thumbnail could not be read: the database is locked"] == caplog.messages
+
+
 def test_the_page_alone_shows_them():
     """They are no part of the API: only whoever has opened the page gets them."""
     with served_page(keep_thumbnails=True) as served, httpx.Client(base_url=served.url) as browser:
@@ -85,6 +99,25 @@ def test_the_page_alone_shows_them():
         assert (shown.status_code, shown.headers["content-type"]) == (200, "image/jpeg")
         assert shown.headers["cache-control"] == "no-store"
         assert browser.get("/ui/thumbnails/1").status_code == 204
+
+
+@pytest.mark.parametrize(("name", "count"), [("faces", 1), ("fingerprint", 1), ("one's own", 2)])
+def test_a_picture_is_decoded_once_for_its_face_and_its_thumbnail(monkeypatch, name, count):
+    """A recognizer of one's own does not tell what it has decoded."""
+    if name == "faces":
+        pytest.importorskip("onnxruntime")
+    decode, decoded = decoding.decode, []
+    monkeypatch.setattr(decoding, "decode", lambda *args, **options: decoded.append(1) or decode(*args, **options))
+    chosen = FindFaceAlone() if name == "one's own" else recognizer(name)
+    face = keeping_thumbnails(chosen).find_face(draw_portrait(1, size=640))
+    assert len(decoded) == count
+    with Image.open(io.BytesIO(face.thumbnail)) as image:
+        assert max(image.size) == 160
+
+
+class FindFaceAlone:
+    def find_face(self, picture):
+        return recognizer("fingerprint").find_face(picture)
 
 
 def test_a_thumbnail_is_cut_around_the_face_as_it_is_seen():

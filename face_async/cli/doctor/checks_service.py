@@ -14,6 +14,7 @@ import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from face_async import RetryPolicy
+from face_async.bulk.limited import request_size
 from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
@@ -107,7 +108,7 @@ async def _check_request_size(session: FaceSession) -> CheckResult:
 
 async def _arrives(session: FaceSession, size: int) -> bool:
     """Send two pictures that are none, for a comparison, which changes nothing: the service says so if it gets them."""
-    form = session.request_size(COMPARE, {}, {"imageA": b"", "imageB": b"-"})
+    form = request_size(session, COMPARE, {}, {"imageA": b"", "imageB": b"-"})
     try:
         await session.compare(bytes(max(1, size - form)), b"-")
     except (RequestTooLargeError, TransportError):

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from face_async.server.guard import Account, Guard
+from face_async.server.guard import Account, Guard, keys_of
 from face_async.signature import Credentials
 
 if TYPE_CHECKING:
@@ -114,13 +114,18 @@ def read_accounts(path: Path) -> tuple[Account, ...]:
         content = file.read()
     try:
         found = cast("object", json.loads(content))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is no JSON: it must be a list of accounts") from None
     if not isinstance(found, list) or not found:
         raise ValueError(f"{path} must be a list of at least one account")
-    return tuple(
+    accounts = tuple(
         _account(each, f"account {number} of {path}") for number, each in enumerate(cast("list[object]", found), 1)
     )
+    try:
+        keys_of(accounts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return accounts
 
 
 def kept_accounts(database: Path, first: Account) -> Path:
@@ -164,7 +169,10 @@ def _account(value: object, where: str) -> Account:
     names = cast("list[object]", buckets) if isinstance(buckets, list) else []
     if names and all(isinstance(each, str) and each for each in (*texts, *names)):
         appid, secret_id, secret_key = map(str, texts)
-        return Account(appid, tuple(map(str, names)), Credentials(secret_id, secret_key))
+        try:
+            return Account(appid, tuple(map(str, names)), Credentials(secret_id, secret_key))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
     raise ValueError(
         f"{where} must have appid, secret_id and secret_key, which are texts, and buckets, a list of texts"
     )

@@ -16,21 +16,20 @@ from starlette.routing import Route
 
 from face_async.errors import ReturnCode
 from face_async.limits import SAME_PERSON, ServiceLimits
-from face_async.server.page.access import FORGERY_HEADER, PageAccess
+from face_async.server.page.access import FORGERY_HEADER, PAGE_ROOT, PageAccess
 from face_async.server.page.calls import signed_scope
 from face_async.server.refusal import Refusal
+from face_async.server.storage.base import StoreError
+from face_async.server.storage.failures import FailureLog
 from face_async.server.storage.workers import reads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from face_async.server.guard import Account
     from face_async.server.storage.storage import Storage
-
-PAGE_ROOT = "/ui"
-"""Where the page is: all that is below is its own, and all else the application's."""
 
 VIEWS: Mapping[str, str] = {
     "identify": "Identify",
@@ -67,8 +66,8 @@ class Page:
             not for the page.
         storage: Has the faces' thumbnails, if any were kept.
         account: Returns the account whose faces the page shows. Its key stays on this side.
+        access: Who may use the page.
         limits: The service's limits, for what the page makes of pictures before it sends them.
-        hosts: Names by which browsers may ask for the page; addresses and ``localhost`` always may.
     """
 
     def __init__(
@@ -76,25 +75,13 @@ class Page:
         app: ASGIApp,
         storage: Storage,
         account: Callable[[], Account],
+        access: PageAccess,
         *,
         limits: ServiceLimits = ServiceLimits(),
-        hosts: Iterable[str] = (),
     ) -> None:
         self._app = app
-        self._access = PageAccess(hosts)
-        self._announce: Callable[[str], object] = lambda _: None
-        views = _Views(app, storage, account, limits, self._access, lambda: self._announce(self.link))
-        self._page = Starlette(routes=views.routes())
-
-    @property
-    def link(self) -> str:
-        """The path that opens the page; it is good once, and then another one is."""
-        return f"{PAGE_ROOT}/?token={self._access.token}"
-
-    def announce(self, tell: Callable[[str], object]) -> None:
-        """Tell the link, and each that follows when one has been used."""
-        self._announce = tell
-        tell(self.link)
+        self._access = access
+        self._page = Starlette(routes=_Views(app, storage, account, limits, access).routes())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of ASGI."""
@@ -132,7 +119,6 @@ class _Views:
     account: Callable[[], Account]
     limits: ServiceLimits
     access: PageAccess
-    on_link_used: Callable[[], object]
     templates: Environment = field(
         factory=lambda: Environment(
             loader=PackageLoader("face_async.server.page"),
@@ -143,6 +129,7 @@ class _Views:
         )
     )
     assets: Mapping[str, bytes] = field(factory=_assets)
+    failures: FailureLog = field(factory=FailureLog)
 
     def routes(self) -> list[Route]:
         call = _Calls(self.app, self.account, self.access)
@@ -158,12 +145,11 @@ class _Views:
 
     async def start(self, request: Request) -> Response:
         first = f"{PAGE_ROOT}/{next(iter(VIEWS))}"
-        if "token" not in request.query_params:
+        if "token" not in request.query_params or request.method == "HEAD":  # which only looks, as mail filters do
             return RedirectResponse(first)
         session = self.access.open(request.query_params["token"])
         if session is None:
             return self._closed()
-        self.on_link_used()
         # No redirect: were the link opened from another site, browsers would not send the cookie after one.
         answer = HTMLResponse(self._text("opened.html", first=first), headers={"Refresh": f"0; url={first}"})
         answer.set_cookie(
@@ -193,6 +179,9 @@ class _Views:
             )
         except Refusal:
             return Response(status_code=204)  # none was kept, which is no fault
+        except StoreError as error:
+            self.failures.log(str(error), f"a thumbnail could not be read: {error}")
+            return Response(status_code=503)
 
     async def view(self, request: Request) -> Response:
         name, token = request.path_params["view"], self.access.second_token(request)

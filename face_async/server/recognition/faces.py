@@ -45,12 +45,16 @@ class FacesRecognizer:
         Raises:
             Refusal: -1101 when there is none, or as :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
+        return self.find_decoded_face(picture)[0]
+
+    def find_decoded_face(self, picture: bytes) -> tuple[Face, DecodedPicture]:
+        """Return what :meth:`find_face` returns, and the picture that it was found in."""
         decoded = decode_or_refuse(picture, area=_AREA)
         eyes = self._opened()
         mesh = eyes.finder.largest(decoded.image)
         if mesh is None:
             raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
-        return eyes.face(decoded, mesh)
+        return eyes.face(decoded, mesh), decoded
 
     def find_faces(self, picture: bytes, *, most: int = MOST_FACES) -> list[Face]:
         """Return all faces, the largest first, at most ``most``; none when there are none.

@@ -9,6 +9,8 @@ alone is no structure: it does not survive compression.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -16,6 +18,9 @@ from PIL import Image
 from face_async.errors import ReturnCode
 from face_async.server.recognition.base import MOST_FACES, Face, decode_or_refuse, distances
 from face_async.server.refusal import Refusal
+
+if TYPE_CHECKING:
+    from face_async.images.decoding import DecodedPicture
 
 _GRID = 32  # cells each way
 _LIGHT, _COLOR = 10, 4  # frequencies each way that are kept; the eye, and so JPEG, sees color more coarsely
@@ -43,10 +48,15 @@ class FingerprintRecognizer:
             Refusal: -1101 when the picture is uniform, or as
                 :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
-        face = _face(picture)
+        return self.find_decoded_face(picture)[0]
+
+    def find_decoded_face(self, picture: bytes) -> tuple[Face, DecodedPicture]:
+        """Return what :meth:`find_face` returns, and the decoded picture."""
+        decoded = _decoded(picture)
+        face = _face(decoded)
         if face is None:
             raise Refusal(ReturnCode.SDK_IMAGE_FACEDETECT_FAILED)
-        return face
+        return face, decoded
 
     def find_faces(self, picture: bytes, *, most: int = MOST_FACES) -> list[Face]:
         """Return the picture as its only face; [] when it is uniform, or ``most`` is 0.
@@ -54,7 +64,7 @@ class FingerprintRecognizer:
         Raises:
             Refusal: As :func:`~face_async.server.recognition.base.decode_or_refuse`.
         """
-        face = _face(picture)
+        face = _face(_decoded(picture))
         return [] if face is None else [face][:most]
 
     def similarities(self, probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -65,8 +75,11 @@ class FingerprintRecognizer:
         """Do nothing: nothing is held."""
 
 
-def _face(picture: bytes) -> Face | None:
-    decoded = decode_or_refuse(picture, longest_side=8 * _GRID)
+def _decoded(picture: bytes) -> DecodedPicture:
+    return decode_or_refuse(picture, longest_side=8 * _GRID)
+
+
+def _face(decoded: DecodedPicture) -> Face | None:
     # Bilinear resizing weighs all pixels of a cell and some of its neighbors, so borders of cells do not matter.
     cells = np.asarray(decoded.image.resize((_GRID, _GRID), Image.Resampling.BILINEAR), np.float64)
     if cells.std(axis=(0, 1)).max() < _LEAST_CONTRAST:

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 from face_async.server.recognition.base import decode_or_refuse
 
 if TYPE_CHECKING:
+    from face_async.images.decoding import DecodedPicture
     from face_async.server.recognition.base import Face, Recognizer
 
 _SIDE = 160  # pixels of a thumbnail
@@ -20,7 +21,8 @@ _MARGIN = 0.3  # of the box, on each side
 def keeping_thumbnails(recognizer: Recognizer) -> Recognizer:
     """Return a recognizer whose :meth:`~Recognizer.find_face` gives faces thumbnails; in all else it is the same one.
 
-    Each picture is decoded once more for it.
+    They are cut from the picture as it was decoded for recognition, which recognizers of your own do not hand over: for
+    those each picture is decoded once more.
     """
     return cast("Recognizer", _ThumbnailRecognizer(recognizer))
 
@@ -30,15 +32,18 @@ class _ThumbnailRecognizer:
     recognizer: Recognizer
 
     def find_face(self, picture: bytes) -> Face:
-        face = self.recognizer.find_face(picture)
-        return evolve(face, thumbnail=_thumbnail(picture, face))
+        find_decoded_face = getattr(self.recognizer, "find_decoded_face", None)
+        if find_decoded_face is None:
+            face, decoded = self.recognizer.find_face(picture), decode_or_refuse(picture, longest_side=_LONGEST_SIDE)
+        else:
+            face, decoded = find_decoded_face(picture)
+        return evolve(face, thumbnail=_thumbnail(decoded, face))
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.recognizer, name)
 
 
-def _thumbnail(picture: bytes, face: Face) -> bytes:
-    decoded = decode_or_refuse(picture, longest_side=_LONGEST_SIDE)
+def _thumbnail(decoded: DecodedPicture, face: Face) -> bytes:
     image = decoded.image
     scale = image.width / decoded.width
     half = scale * (0.5 + _MARGIN) * max(face.width, face.height)

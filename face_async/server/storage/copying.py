@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,6 @@ from face_async.server.storage.rows import FACE_COLUMNS
 from face_async.server.storage.sqlite.store import Store
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from face_async.server.storage.base import Transaction
@@ -74,6 +75,8 @@ def back_up_storage(
 ) -> dict[str, int]:
     """Copy a storage into a new SQLite file of mode 0600, which is there when it is whole.
 
+    Until then it is beside its place, with ``.part`` at its end; a process that is killed leaves that.
+
     Args:
         source: What is copied; it may be in use.
         path: The file.
@@ -83,15 +86,25 @@ def back_up_storage(
         StoreError: The file is there already, cannot be written, or the source cannot be read.
     """
     path = Path(path)
-    if path.exists():
-        raise StoreError(f"{path} is there already: name a new file")
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)  # of a backup that was interrupted
+    _require_new(path)
+    # A name of its own: of two backups into one file, each would else take the other's part for its own.
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+    os.close(handle)
+    part = Path(name)
     try:
         with Store(part) as target:
             counts = copy_storage(source, target, progress=progress)
+        _require_new(path)
         part.rename(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     return counts
+
+
+def _require_new(path: Path) -> None:
+    if path.exists():
+        raise StoreError(f"{path} is there already: name a new file")

@@ -77,9 +77,11 @@ export function onSubmit(dialog, work) {
       dialog.close();
     } catch (error) {
       complaint.textContent = error.message;
+      complaint.scrollIntoView({ block: "nearest" });
     } finally {
       for (const button of buttons) button.disabled = false;
     }
   });
   form.querySelector(".cancel").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => (complaint.textContent = ""));
 }

@@ -31,6 +31,7 @@ async function look(picture) {
   faces.setAttribute("aria-busy", "true");
   faces.replaceChildren(h("p", { class: "soft" }, "Looking…"));
   try {
+    if (!groups.length) await listGroups(); // a picture may come before they do
     const searched = group.value === ALL ? groups : [group.value];
     found = searched.length ? await candidates(picture, searched) : await withoutGroups(picture);
     place.mark(found.map((face) => face.box));
@@ -81,6 +82,7 @@ function card(face, index) {
 function ask(face) {
   toAdd = face.box;
   byId("add-person").value = best(face)?.person_id ?? "";
+  byId("add-name").value = "";
   byId("add-group").value = group.value || groups[0] || "people";
   byId("add").showModal();
 }
@@ -89,7 +91,6 @@ async function add() {
   const personId = byId("add-person").value.trim();
   const image = found.length > 1 ? await cropped(place.picture, toAdd) : place.picture;
   await addToPerson(personId, image, { name: byId("add-name").value.trim(), groups: [byId("add-group").value.trim()] });
-  byId("add-name").value = "";
   await listGroups();
   await look(place.picture);
   say(`The face was added to ${personId}.`);

@@ -94,7 +94,6 @@ async function open(personId) {
   byId("delete").hidden = true;
   byId("person-groups").replaceChildren(...edited.group_ids.map((name) => checkbox(name, name)));
   byId("person-faces").replaceChildren(...edited.face_ids.map((id) => h("li", {}, checkbox(id, thumbnail(settings.thumbnails, id), h("code", {}, id)))));
-  dialog.querySelector("[role=alert]").textContent = "";
   dialog.showModal();
 }
 
