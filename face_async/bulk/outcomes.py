@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Sized
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Generic, Self, TypedDict, TypeVar, cast
 
 import anyio
@@ -156,14 +157,50 @@ class JobRunner(ABC, Generic[ItemT, ResultT]):
         """Called before an item is pulled: one more may be alive again."""
 
 
+@define(eq=False)
+class _IdleTask(Generic[ItemT]):
+    """A task that waits for its next job; woken without one, it ends."""
+
+    context: Context
+    woken: anyio.Event = field(factory=anyio.Event)
+    job: Job[ItemT] | None = None
+
+    def is_new_in(self, context: Context) -> bool:
+        """Return whether a new task in a context would see what this one sees, the very same objects."""
+        mine = self.context
+        return len(mine) == len(context) and all(mine.get(name, mine) is value for name, value in context.items())
+
+
 class _OneByOne(JobRunner[ItemT, ResultT]):
-    """Runs every job by a call of its own."""
+    """Runs every job by a call of its own.
+
+    Tasks stay for the next job, as a new one costs more than everything else about a job. To its call a task looks new:
+    the context variables are those of the moment when its item was pulled; none is as another call has left it.
+    """
 
     def __init__(self, call: Callable[[ItemT], Awaitable[ResultT]]) -> None:
         self._call = call
+        self._idle: list[_IdleTask[ItemT]] = []
 
     def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
-        tasks.start_soon(self._run, board, job)
+        context = copy_context()
+        while self._idle:
+            task = self._idle.pop()
+            task.woken.set()
+            if task.is_new_in(context):
+                task.job = job
+                return
+        tasks.start_soon(self._work, board, job)
+
+    async def _work(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT] | None) -> None:
+        while job is not None:
+            await self._run(board, job)
+            job = None  # while there is nothing to do, nothing is kept
+            idle = _IdleTask[ItemT](copy_context())
+            self._idle.append(idle)
+            await idle.woken.wait()
+            job = idle.job
+            del idle
 
     async def _run(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT]) -> None:
         try:
@@ -300,7 +337,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
                 board.full = not self._places.value
                 await self._places.acquire()
                 board.full = False
-                if self._outages is not None:
+                if self._outages is not None and self._outages.away is not None:
                     await self._outages.wait_until_back()
                 self._runner.item_wanted()
                 job = self._job(await source.next())
