@@ -49,7 +49,8 @@ def check_pair(pair: object) -> PersonImage:
 async def take_pair(api: LimitedApi, pair: PairT, *, fit: bool) -> PairT:
     """Return a pair whose picture was read if it is a file object; see :meth:`LimitedApi.taken`."""
     person_id, image = check_pair(pair)
-    return cast("PairT", (person_id, await api.taken(image, fit=fit)))
+    taking = api.taken(image, fit=fit)
+    return cast("PairT", (person_id, image if taking is None else await taking))
 
 
 @define(eq=False)

@@ -196,9 +196,7 @@ class FaceFinder:
             return looks
 
 
-async def _look(
-    queue: RecognitionQueue, content: bytes, look: Callable[[bytes], T], *, waits: bool
-) -> T | ReturnCode:
+async def _look(queue: RecognitionQueue, content: bytes, look: Callable[[bytes], T], *, waits: bool) -> T | ReturnCode:
     try:
         return await queue.run(look, content, pixels=pixels_of(content), waits=waits)
     except Refusal as refusal:
