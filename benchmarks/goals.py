@@ -139,6 +139,7 @@ GOALS = [
     Goal("P1", "asyncio: the same", _small(ASYNCIO), 1.4, 1.0),
     Goal("P1", "asyncio with speed: the same", _small(SPEED), 0.8, 0.5),
     Goal("P2", "default: CPU of a small call at 4000 in flight / at 16", _flat(DEFAULT), 1.4, 1.2),
+    Goal("P2", "httpcore alone, the floor of the default: the same", _flat("httpcore alone"), None, None),
     Goal("P2", "asyncio: the same", _flat(ASYNCIO), 1.4, 1.2),
     Goal("P2", "asyncio with speed: the same", _flat(SPEED), 1.4, 1.2),
     # As many connections kept as calls in flight, which httpx's default does not: it gives up those unused for 5 s.
