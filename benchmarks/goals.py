@@ -139,9 +139,9 @@ GOALS = [
     Goal("P1", "asyncio: the same", _small(ASYNCIO), 1.4, 1.0),
     Goal("P1", "asyncio with speed: the same", _small(SPEED), 0.8, 0.5),
     Goal("P2", "default: CPU of a small call at 4000 in flight / at 16", _flat(DEFAULT), 1.4, 1.2),
-    Goal("P2", "httpcore alone, the floor of the default: the same", _flat("httpcore alone"), None, None),
     Goal("P2", "asyncio: the same", _flat(ASYNCIO), 1.4, 1.2),
     Goal("P2", "asyncio with speed: the same", _flat(SPEED), 1.4, 1.2),
+    Goal("P2", "httpcore alone, the floor of the default: the same", _flat("httpcore alone"), None, None),
     # As many connections kept as calls in flight, which httpx's default does not: it gives up those unused for 5 s.
     Goal("P3", "plain httpx, connections kept / default, 16 in flight", _cheaper(16), 5, None, at_least=True),
     Goal("P3", "64 in flight: the same", _cheaper(64), 30, None, at_least=True),

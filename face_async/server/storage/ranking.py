@@ -95,8 +95,8 @@ def _nearest(gallery: Gallery, probe: NDArray[np.float32], recognizer: Recognize
 def _best_of_rows(
     gallery: Gallery, rows: NDArray[np.intp], probe: NDArray[np.float32], recognizer: Recognizer, top: int
 ) -> list[RankedFace]:
-    numbers, places = np.divmod(rows, BLOCK_ROWS)
-    parts = [(gallery.blocks[number], places[numbers == number]) for number in np.unique(numbers)]
+    numbers, places = rows // BLOCK_ROWS, rows % BLOCK_ROWS
+    parts = [(gallery.blocks[number], places[numbers == number]) for number in {int(number) for number in numbers}]
     faces = np.concatenate([block.faces[places] for block, places in parts])
     persons = np.concatenate([block.persons[places] for block, places in parts])
     embeddings = np.concatenate([block.embeddings[places] for block, places in parts])
