@@ -141,6 +141,7 @@ GOALS = [
     Goal("P2", "default: CPU of a small call at 4000 in flight / at 16", _flat(DEFAULT), 1.4, 1.2),
     Goal("P2", "asyncio: the same", _flat(ASYNCIO), 1.4, 1.2),
     Goal("P2", "asyncio with speed: the same", _flat(SPEED), 1.4, 1.2),
+    Goal("P2", "httpcore alone, the floor of the default: the same", _flat("httpcore alone"), None, None),
     # As many connections kept as calls in flight, which httpx's default does not: it gives up those unused for 5 s.
     Goal("P3", "plain httpx, connections kept / default, 16 in flight", _cheaper(16), 5, None, at_least=True),
     Goal("P3", "64 in flight: the same", _cheaper(64), 30, None, at_least=True),
@@ -164,6 +165,9 @@ GOALS = [
     Goal("P9", "CPU of opening and closing a session with TLS", _overhead("session_ms"), 2, None, unit=" ms"),
     Goal("P10", "persons enrolled a second with a picture each, over a server that costs nothing",
          _overhead("enrolled_a_second"), 1500, 3000, at_least=True, unit=""),
+    Goal("P10", "what the disk allows if all else costs nothing: fdatasyncs a second / 4 a commit x persons a commit",
+         _overhead("disk_allows"), None, None, unit=""),
+    Goal("P10", "the same, the journal in memory", _overhead("enrolled_in_memory"), None, None, unit=""),
 ]  # fmt: skip
 
 

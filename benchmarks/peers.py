@@ -33,7 +33,7 @@ from clients import (
     json_body,
     signature,
 )
-from floor import RawAsyncio
+from floor import HttpcoreLanes, RawAsyncio
 
 if TYPE_CHECKING:
     from clients import Done, Failed, Next
@@ -258,7 +258,7 @@ class Vendor(Client):
 def all_clients() -> dict[str, type[Client]]:
     """Return all clients by their names, ours first."""
     kinds: list[type[Client]] = [
-        FaceAsync, FaceAsyncAsyncio, FaceAsyncSpeed, RawAsyncio, Aiohttp, AiohttpUvloop, Ry, Wreq, Httpx2, PlainHttpx,
-        Vendor,
+        FaceAsync, FaceAsyncAsyncio, FaceAsyncSpeed, RawAsyncio, HttpcoreLanes, Aiohttp, AiohttpUvloop, Ry, Wreq,
+        Httpx2, PlainHttpx, Vendor,
     ]  # fmt: skip
     return {kind.name: kind for kind in kinds}

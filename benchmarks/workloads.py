@@ -12,7 +12,7 @@ KB = 1000
 ADDED_BYTES = 60 * KB
 """The size of the pictures that are added; the server tells by it how many are in a request."""
 OURS = "face_async", "asyncio", "asyncio+speed"
-NEAR = (*OURS, "aiohttp", "raw asyncio")
+NEAR = (*OURS, "aiohttp", "raw asyncio", "httpcore alone")
 PEERS = (*NEAR, "aiohttp on uvloop", "ry", "wreq", "httpx2", "qcloud_image")
 
 
@@ -51,7 +51,7 @@ BULK, PACKS, SLOW = "bulk add, 60 KB", "bulk add in packs, 60 KB", "slow server,
 
 _SMALL = Workload(SMALL, "ask", (16, 64, 256), NEAR)
 _MANY = replace(_SMALL, in_flight=(1000,), slices=4)
-_CROWD = replace(_SMALL, in_flight=(4000,), clients=OURS, slices=2)
+_CROWD = replace(_SMALL, in_flight=(4000,), clients=(*OURS, "aiohttp", "httpcore alone"), slices=2)
 _KEPT = replace(_SMALL, in_flight=(16,), clients=("face_async", "plain httpx"), slices=3, seconds=0.1)
 _UPLOAD = Workload(UPLOAD, "upload", (16, 64), NEAR, bytes=100 * KB)
 _BULK = Workload(BULK, "add", (64,), (*OURS, "qcloud_image"), slices=4, seconds=0.3, bytes=ADDED_BYTES)

@@ -23,8 +23,8 @@ from face_async.server import Store, create_app, serve_in_background
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MODULES = "workloads", "clients", "floor", "peers", "goals", "report"
 CLIENTS = [
-    "face_async", "asyncio", "asyncio+speed", "raw asyncio", "aiohttp", "aiohttp on uvloop", "ry", "wreq", "httpx2",
-    "plain httpx", "qcloud_image",
+    "face_async", "asyncio", "asyncio+speed", "raw asyncio", "httpcore alone", "aiohttp", "aiohttp on uvloop", "ry",
+    "wreq", "httpx2", "plain httpx", "qcloud_image",
 ]  # fmt: skip
 
 # The peers' warnings are their own affair; the vendor's client opens pictures and never closes them.

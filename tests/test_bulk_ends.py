@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -144,3 +146,63 @@ async def test_a_picture_too_large_is_made_to_fit_for_many_groups_as_well():
 
     assert outcome.unwrap().suc_face == 1
     assert found.best.person_id == "ada"
+
+
+_VARIABLE: ContextVar[list[object]] = ContextVar("_VARIABLE")
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+async def test_a_call_sees_the_context_variables_of_its_item(lazy):
+    """As they were when the input yielded it: what tells one request from the other in logs and traces."""
+    numbers = [index // 4 for index in range(40)]  # some items share theirs with the one before
+    values = [[number] for number in numbers]
+
+    def items():
+        for number in numbers:
+            _VARIABLE.set(values[number])
+            yield number
+
+    async def slow_items():
+        for number in items():
+            await anyio.lowlevel.checkpoint()
+            yield number
+
+    async def call(_):
+        await anyio.lowlevel.checkpoint()
+        return _VARIABLE.get()
+
+    async with Outcomes(call, slow_items() if lazy else items(), max_at_once=3, ordered=True) as outcomes:
+        seen = [outcome.unwrap() for outcome in await outcomes.collect()]
+    assert all(mine is values[number] for mine, number in zip(seen, numbers, strict=True))
+
+
+async def test_what_a_call_does_to_context_variables_is_its_own():
+    """The next one sees neither what another has set, nor an object that is only equal to that of its own context."""
+    mine: list[object] = []
+    _VARIABLE.set(mine)
+    seen = []
+
+    async def call(item):
+        seen.append(_VARIABLE.get())
+        if item % 3 == 0:
+            _VARIABLE.set([])  # equal to that of the run, and another list
+        if item % 3 == 1:
+            ContextVar[int](f"of {item}").set(item)
+
+    async with Outcomes(call, range(12), max_at_once=2) as outcomes:
+        await outcomes.collect()
+    assert [mine] * 12 == seen
+    assert all(each is mine for each in seen)
+
+
+async def test_a_run_has_no_more_tasks_than_calls_under_way():
+    """However many items there are: a task takes one after the other."""
+    tasks = set()
+
+    async def call(_):
+        tasks.add(anyio.get_current_task().id)
+        await anyio.lowlevel.checkpoint()
+
+    async with Outcomes(call, range(100), max_at_once=4) as outcomes:
+        await outcomes.collect()
+    assert len(tasks) <= 4

@@ -240,13 +240,18 @@ class CallRunner:
         if self.closed:
             raise RuntimeError("the session is closed; make calls inside its 'async with' block")
         while True:
-            ended = await self._run_in_turn(call, read)
+            await self._enter(call)
+            try:
+                ended = await self._try(call, read)
+            finally:
+                call.throttle.bytes.release(call.request.body.length)
+                call.throttle.places.release(1)
             if not isinstance(ended, _PutOff):
                 return ended
             await anyio.sleep(ended.seconds)
 
-    async def _run_in_turn(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T | _PutOff:
-        """Wait for the throttle and make attempts; returns no result when the call is to come again, in a new turn."""
+    async def _enter(self, call: CallInFlight[object]) -> None:
+        """Wait for the call's place and for room for its bytes, in a new turn each time that it is to come again."""
         throttle, body = call.throttle, call.request.body
         if not throttle.places.acquire_now(1):
             await self._acquire(throttle.places, 1, call)
@@ -257,12 +262,9 @@ class CallRunner:
                 body.prepare(self._limits)
             if not throttle.bytes.acquire_now(body.length):
                 await self._acquire(throttle.bytes, body.length, call)
-            try:
-                return await self._try(call, read)
-            finally:
-                throttle.bytes.release(body.length)
-        finally:
+        except BaseException:
             throttle.places.release(1)
+            raise
 
     async def _acquire(self, limiter: WeightedLimiter, amount: int, call: CallInFlight[object]) -> None:
         """Wait for a part of the throttle, no longer than the deadline."""

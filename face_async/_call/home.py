@@ -31,8 +31,8 @@ class Home:
         Raises:
             RuntimeError: It belongs to another process or event loop.
         """
-        pid = os.getpid()
-        if any(home != pid for home, _ in self._first.values()):  # before its loop is asked for, which may be none
+        pid, first = os.getpid(), self._first.get(None)
+        if first is not None and first[0] != pid:  # before its loop is asked for, which may be none
             raise RuntimeError(
                 f"the {self._owner} belongs to the process that this one was forked from: "
                 "open one in each process, after the fork"

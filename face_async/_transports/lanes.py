@@ -108,21 +108,25 @@ class HttpxLanes(Transport):
 
 
 class _Lane:
-    """A connection of httpcore's or httpcore2's, before and after it is open; on asyncio over a stream of ours."""
+    """A connection of httpcore's or httpcore2's, before and after it is open; on asyncio over a stream of ours.
+
+    Attributes:
+        core: The library.
+        http: The connection, None before it is open.
+    """
 
     def __init__(self, core: Httpcore, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
         self.core = core
         self._origin = origin
         self._tls = tls
         self._stream = SocketStream(core) if on_asyncio() else None
-        self._http: httpcore.AsyncHTTP11Connection | None = None
+        self.http: httpcore.AsyncHTTP11Connection | None = None
 
-    async def send(self, request: httpcore.Request, timeout: float) -> httpcore.Response:
-        """Send a request, and connect before if it is the first one."""
-        if self._http is None:
-            stream = await self._connect(self._origin.host.decode("ascii"), timeout)
-            self._http = self.core.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
-        return await self._http.handle_async_request(request)
+    async def open(self, timeout: float) -> httpcore.AsyncHTTP11Connection:
+        """Connect, and return the connection."""
+        stream = await self._connect(self._origin.host.decode("ascii"), timeout)
+        self.http = self.core.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
+        return self.http
 
     async def _connect(self, host: str, timeout: float) -> httpcore.AsyncNetworkStream:
         if self._stream is not None:
@@ -142,7 +146,7 @@ class _Lane:
 
     def serves(self, origin: httpcore.Origin) -> bool:
         """Return whether it is open, idle and leads there."""
-        http = self._http
+        http = self.http
         return http is not None and http.is_available() and not http.has_expired() and http.can_handle_request(origin)
 
     def is_clean(self) -> bool:
@@ -152,16 +156,16 @@ class _Lane:
         name for that; should the private ones change, connections are not reused, and the log says so once.
         """
         try:
-            return self._http is not None and self._http.is_available() and not _trailing_data(self._http)[0]
+            return self.http is not None and self.http.is_available() and not _trailing_data(self.http)[0]
         except (AttributeError, LookupError, TypeError):
             _warn_of_other_httpcore()
             return False
 
     async def aclose(self) -> None:
         """Close it, if it is open."""
-        if self._http is not None:
+        if self.http is not None:
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                await self._http.aclose()
+                await self.http.aclose()
 
 
 async def _exchange(
@@ -169,7 +173,7 @@ async def _exchange(
 ) -> Answer:
     try:
         request = lane.core.Request("POST", url, headers=[*headers.items()], content=body, extensions=_steps(timeout))
-        response = await lane.send(request, timeout)
+        response = await (lane.http or await lane.open(timeout)).handle_async_request(request)
         stream = cast("AsyncIterable[bytes]", response.stream)
         return await read_answer(response.status, merged(response.headers), stream, response.aclose)
     except (FaceError, BadResponse):

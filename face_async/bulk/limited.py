@@ -13,10 +13,10 @@ from face_async.bulk.fitting import MAX_SOURCE_BYTES, fitted
 from face_async.bulk.ledger import LimitLedger
 from face_async.endpoints import ADD_FACE, Endpoint, FaceApi, Fields, Images
 from face_async.images import ImageFile, ImageSource, as_image
-from face_async.images.inputs import detached
+from face_async.images.inputs import depends_on_input, detached
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
 
     from face_async.limits import ServiceLimits
     from face_async.models import AddFaceResult
@@ -88,9 +88,15 @@ def room_for_image(api: LimitedApi, endpoint: Endpoint[object], fields: Fields, 
     return api.planned_request_bytes - request_size(api, endpoint, fields, images)
 
 
-async def taken(api: LimitedApi, image: ImageT, *, fit: bool) -> ImageT:
-    """Return an image of an input that may go on: a file object is read, as far as a request can carry it."""
-    return cast("ImageT", await detached(image, MAX_SOURCE_BYTES if fit else api.limits.max_request_bytes))
+def taken(api: LimitedApi, image: ImageT, *, fit: bool) -> Awaitable[ImageT] | None:
+    """Return what makes an image independent of its input, None where it is: a file object is read.
+
+    It is read as far as a request can carry it.
+    """
+    if not depends_on_input(image):
+        return None
+    most = MAX_SOURCE_BYTES if fit else api.limits.max_request_bytes
+    return cast("Awaitable[ImageT]", detached(image, most))
 
 
 async def fit_into(api: LimitedApi, image: ImageSource, endpoint: Endpoint[object], fields: Fields) -> ImageSource:

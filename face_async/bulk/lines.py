@@ -49,7 +49,8 @@ def check_pair(pair: object) -> PersonImage:
 async def take_pair(api: LimitedApi, pair: PairT, *, fit: bool) -> PairT:
     """Return a pair whose picture was read if it is a file object; see :func:`taken`."""
     person_id, image = check_pair(pair)
-    return cast("PairT", (person_id, await taken(api, image, fit=fit)))
+    taking = taken(api, image, fit=fit)
+    return cast("PairT", (person_id, image if taking is None else await taking))
 
 
 @define(eq=False)

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Sized
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Generic, Self, TypedDict, TypeVar, cast
 
 import anyio
@@ -156,14 +157,50 @@ class JobRunner(ABC, Generic[ItemT, ResultT]):
         """Called before an item is pulled: one more may be alive again."""
 
 
+@define(eq=False)
+class _IdleTask(Generic[ItemT]):
+    """A task that waits for its next job; woken without one, it ends."""
+
+    context: Context
+    woken: anyio.Event = field(factory=anyio.Event)
+    job: Job[ItemT] | None = None
+
+    def is_new_in(self, context: Context) -> bool:
+        """Return whether a new task in a context would see what this one sees, the very same objects."""
+        mine = self.context
+        return len(mine) == len(context) and all(mine.get(name, mine) is value for name, value in context.items())
+
+
 class _OneByOne(JobRunner[ItemT, ResultT]):
-    """Runs every job by a call of its own."""
+    """Runs every job by a call of its own.
+
+    Tasks stay for the next job, as a new one costs more than everything else about a job. To its call a task looks new:
+    the context variables are those of the moment when its item was pulled; none is as another call has left it.
+    """
 
     def __init__(self, call: Callable[[ItemT], Awaitable[ResultT]]) -> None:
         self._call = call
+        self._idle: list[_IdleTask[ItemT]] = []
 
     def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
-        tasks.start_soon(self._run, board, job)
+        context = copy_context()
+        while self._idle:
+            task = self._idle.pop()
+            task.woken.set()
+            if task.is_new_in(context):
+                task.job = job
+                return
+        tasks.start_soon(self._work, board, job)
+
+    async def _work(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT] | None) -> None:
+        while job is not None:
+            await self._run(board, job)
+            job = None  # while there is nothing to do, nothing is kept
+            idle = _IdleTask[ItemT](copy_context())
+            self._idle.append(idle)
+            await idle.woken.wait()
+            job = idle.job
+            del idle
 
     async def _run(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT]) -> None:
         try:
@@ -206,7 +243,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         progress: Callable[[int, int | None, Outcome[ItemT, ResultT]], object] | None = None,
         endpoint: Endpoint[object] = _SOME_CALL,
         outages: BulkOutages | None = None,
-        take: Callable[[ItemT], Awaitable[ItemT]] | None = None,
+        take: Callable[[ItemT], Awaitable[ItemT] | None] | None = None,
     ) -> None:
         if max_at_once < 1:
             raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
@@ -214,11 +251,12 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         self._runner = cast("JobRunner[ItemT, ResultT]", call if isinstance(call, JobRunner) else _OneByOne(call))
         self._items = items
         self._endpoint = endpoint
-        self._take = take  # makes an item independent of the input, before the next one is pulled
+        self._take = take  # makes an item independent of the input, before the next one is pulled; None: it is already
         size = len(items) if isinstance(items, Sized) else None
         self._board = JobBoard[ItemT, ResultT](size=size, ordered=ordered, progress=progress, outages=outages)
         self._outages = outages
-        self._places = anyio.Semaphore(max_at_once, fast_acquire=True)
+        self._free = max_at_once  # how many more items may be alive
+        self._freed = anyio.Event()
         self._collected: list[Outcome[ItemT, ResultT]] = []
         self._untaken: tuple[Outcome[ItemT, ResultT], ...] = ()
         self._pulled = 0
@@ -254,7 +292,8 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         board = self._board
         if self._held:
             self._held -= 1
-            self._places.release()
+            self._free += 1
+            self._freed.set()
         while board.failure is None and not board.ready and board.taken != self._end:
             if board.news.is_set():  # else another taker waits for it already
                 board.news = anyio.Event()
@@ -296,15 +335,19 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         source: _Source[ItemT] | None = None
         try:
             source = _Source(self._items)
-            while board.failure is None:
-                board.full = not self._places.value
-                await self._places.acquire()
+            while board.failure is None and not tasks.cancel_scope.cancel_called:
+                while not self._free:
+                    board.full = True
+                    self._freed = anyio.Event()
+                    await self._freed.wait()
                 board.full = False
-                if self._outages is not None:
+                self._free -= 1
+                if self._outages is not None and self._outages.away is not None:
                     await self._outages.wait_until_back()
                 self._runner.item_wanted()
                 job = self._job(await source.next())
-                if self._take is None or await self._taken(job, self._take):
+                taking = None if self._take is None else self._take(job.item)
+                if taking is None or await self._taken(job, taking):
                     self._runner.begin(board, tasks, job)
         except StopAsyncIteration:
             self._end = self._pulled
@@ -324,11 +367,11 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         self._pulled += 1
         return job
 
-    async def _taken(self, job: Job[ItemT], take: Callable[[ItemT], Awaitable[ItemT]]) -> bool:
+    async def _taken(self, job: Job[ItemT], taking: Awaitable[ItemT]) -> bool:
         """Take an item out of its input; return whether it can go on, or has its outcome already."""
         self._board.taking = True
         try:
-            job.taken = await take(job.item)
+            job.taken = await taking
         except (FaceError, ValueError) as error:
             self._board.put(Outcome(job.index, job.item, error=error))
             return False

@@ -57,7 +57,8 @@ def check_new_person(person: object) -> None:
 async def take_person(api: LimitedApi, person: PersonT, *, fit: bool) -> PersonT:
     """Return an item of ``new_persons`` whose picture was read if it is a file object; see :func:`taken`."""
     check_new_person(person)
-    return person if person.image is None else evolve(person, image=await taken(api, person.image, fit=fit))
+    taking = None if person.image is None else taken(api, person.image, fit=fit)
+    return person if taking is None else evolve(person, image=await taking)
 
 
 async def sendable_person(api: LimitedApi, person: NewPerson, *, fit: bool, shard: str = "") -> NewPerson:

@@ -14,18 +14,22 @@ if TYPE_CHECKING:
     from face_async.images import ImageSource
 
 
-async def detached(source: ImageSource, max_bytes: int) -> ImageSource:
-    """Return an image that stays as it is whatever its input does next: a file object is read, all others stay.
+def depends_on_input(source: ImageSource) -> bool:
+    """Return whether an image may change with what its input does next: a file object does.
 
     Files in an archive share its position, and a file in a ``with`` block is closed when the next one is asked for.
-    Only pipes and sockets of their own stay unread: they depend on no other file, and may let everybody wait.
+    Only pipes and sockets of their own do not: they depend on no other file, and may let everybody wait.
+    """
+    file = source.source if isinstance(source, ImageFile) else source
+    return hasattr(file, "read") and not _is_stream(file)
+
+
+async def detached(source: ImageSource, max_bytes: int) -> ImageSource:
+    """Return an image that depends on its input as one that does not any more: it is read.
 
     Raises:
         ImageRefusedError: As :meth:`Picture.read_file_object`.
     """
-    file = source.source if isinstance(source, ImageFile) else source
-    if not hasattr(file, "read") or _is_stream(file):
-        return source
     picture = as_image(source)
     if isinstance(picture, ImageUrl):
         return source

@@ -185,6 +185,8 @@ def _prepare(db: sqlite3.Connection, path: str, project: Project | None) -> None
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("BEGIN EXCLUSIVE")  # takes the lock; rolls back what a killed run left half written
     db.execute("COMMIT")
+    # Four syncs a commit where a write-ahead log needs one: but that is a second file with the newest commits, which
+    # whoever copies the journal after a kill would leave behind, and SQLite promises nothing for it on network drives.
     db.execute("PRAGMA journal_mode = DELETE")
     db.execute("PRAGMA synchronous = FULL")
     if project is not None and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

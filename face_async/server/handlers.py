@@ -223,26 +223,33 @@ async def identify(call: Call) -> dict[str, object]:
     for group_id in group_ids:
         await reads.run(call.store.require_group, call.appid, group_id)
     face = await call.finder.find(picture)
-    return {"candidates": await candidates(call, group_ids, face), **await effort(call, group_ids, begun)}
+    [candidates], effort = await search(call, group_ids, [face], begun)
+    return {"candidates": candidates, **effort}
 
 
-async def candidates(call: Call, group_ids: Sequence[str], face: Face) -> list[dict[str, object]]:
-    """Return the persons of some groups whom a face is most like."""
-    recognizer = call.finder.recognizer
-    matches = await rankings.run(call.store.identify, call.appid, group_ids, face.embedding, recognizer, TOP_CANDIDATES)
-    return [asdict(match) for match in matches]
+async def search(
+    call: Call, group_ids: Sequence[str], faces: Sequence[Face], begun: float
+) -> tuple[list[list[dict[str, object]]], dict[str, object]]:
+    """Return the persons of some groups whom each of some faces is most like, and what that has cost.
 
-
-async def effort(call: Call, group_ids: Sequence[str], begun: float) -> dict[str, object]:
-    """Return how many faces of some groups a face was compared with, and how long that took, in milliseconds.
+    The latter is with how many faces of the groups each was compared, and the milliseconds since the call began.
 
     Args:
         call: The call.
         group_ids: The groups.
+        faces: The faces.
         begun: The performance counter when the call began.
     """
-    size = await rankings.run(call.store.group_size, call.appid, group_ids, call.finder.recognizer)
-    return {"group_size": size, "time_ms": round(1_000 * (time.perf_counter() - begun))}
+    store, recognizer = call.store, call.finder.recognizer
+
+    def rank() -> tuple[list[list[dict[str, object]]], int]:
+        found = [store.identify(call.appid, group_ids, face.embedding, recognizer, TOP_CANDIDATES) for face in faces]
+        return [[asdict(match) for match in matches] for matches in found], store.group_size(
+            call.appid, group_ids, recognizer
+        )
+
+    candidates, size = await rankings.run(rank)  # all in one thread: handing over costs about as much as a small group
+    return candidates, {"group_size": size, "time_ms": round(1_000 * (time.perf_counter() - begun))}
 
 
 async def compare(call: Call) -> dict[str, object]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from face_async.errors import ReturnCode
-from face_async.server.handlers import HANDLERS, candidates, effort
+from face_async.server.handlers import HANDLERS, search
 from face_async.server.storage.workers import reads, writes
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ async def multi_identify(call: Call) -> dict[str, object]:
     for group_id in group_ids:
         await reads.run(call.store.require_group, call.appid, group_id)
     found = await call.finder.find_faces(picture, MOST_FACES)
-    results = [{"candidates": await candidates(call, group_ids, face), "face_rect": _box(face)} for face in found.faces]
-    return {"results": results, **await effort(call, group_ids, begun)}
+    candidates, effort = await search(call, group_ids, found.faces, begun)
+    results = [
+        {"candidates": each, "face_rect": _box(face)} for each, face in zip(candidates, found.faces, strict=True)
+    ]
+    return {"results": results, **effort}
 
 
 async def detect(call: Call) -> dict[str, object]:

@@ -128,13 +128,14 @@ class FaceFinder:
             Refusal: 15 when too many wait.
             ClientDisconnect: The caller has gone.
         """
-        self._loop_looks().queue.require_room(len(pictures))
+        looks = self._loop_looks()
+        looks.queue.require_room(len(pictures))
         outcomes: dict[int, Face | Refusal] = {}
 
         async def find_one(index: int) -> None:
             try:
                 content = await self._content(pictures[index])
-                outcomes[index] = await self._see("face", content, self.recognizer.find_face, waits=True)
+                outcomes[index] = await self._see(looks, "face", content, self.recognizer.find_face, waits=True)
             except Refusal as refusal:
                 outcomes[index] = refusal
 
@@ -150,11 +151,15 @@ class FaceFinder:
         return [outcomes[index] for index in range(len(pictures))]
 
     async def _find(self, what: str, picture: bytes | PictureUrl | None, look: Callable[[bytes], T]) -> T:
+        looks = self._loop_looks()
+
         async def find() -> T:
             content = await self._content(picture)
-            self._loop_looks().queue.require_room(1)
-            return await self._see(what, content, look)
+            looks.queue.require_room(1)
+            return await self._see(looks, what, content, look)
 
+        if looks.queue.is_free and not isinstance(picture, PictureUrl):
+            return await find()  # there is hardly a wait that the caller could end by going
         return await while_connected(self.request, find)
 
     async def _content(self, picture: bytes | PictureUrl | None) -> bytes:
@@ -165,8 +170,9 @@ class FaceFinder:
             raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
         return content
 
-    async def _see(self, what: str, content: bytes, look: Callable[[bytes], T], *, waits: bool = False) -> T:
-        looks = self._loop_looks()
+    async def _see(
+        self, looks: _RecentFaces, what: str, content: bytes, look: Callable[[bytes], T], *, waits: bool = False
+    ) -> T:
         key = (self.account, what, hashlib.sha256(content).digest())
         while key in looks.under_way:
             await looks.under_way[key].wait()  # and look oneself if the other one's caller has gone
@@ -174,20 +180,12 @@ class FaceFinder:
         if seen is None:
             looks.under_way[key] = anyio.Event()
             try:
-                seen = looks.seen[key] = await self._look(content, look, waits=waits)
+                seen = looks.seen[key] = await _look(looks.queue, content, look, waits=waits)
             finally:
                 looks.under_way.pop(key).set()
         if isinstance(seen, ReturnCode):
             raise Refusal(seen)
         return cast("T", seen)
-
-    async def _look(self, content: bytes, look: Callable[[bytes], T], *, waits: bool) -> T | ReturnCode:
-        try:
-            return await self._loop_looks().queue.run(look, content, pixels=pixels_of(content), waits=waits)
-        except Refusal as refusal:
-            if refusal.code == ReturnCode.RATE_LIMITED:
-                raise
-            return refusal.code
 
     def _loop_looks(self) -> _RecentFaces:
         try:
@@ -196,6 +194,15 @@ class FaceFinder:
             looks = _RecentFaces(self.limits, self.on_waiting)
             self._looks.set(looks)
             return looks
+
+
+async def _look(queue: RecognitionQueue, content: bytes, look: Callable[[bytes], T], *, waits: bool) -> T | ReturnCode:
+    try:
+        return await queue.run(look, content, pixels=pixels_of(content), waits=waits)
+    except Refusal as refusal:
+        if refusal.code == ReturnCode.RATE_LIMITED:
+            raise
+        return refusal.code
 
 
 def _several(find: Callable[[bytes], list[T]]) -> Callable[[bytes], Found[T]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 
 import anyio
+import anyio.lowlevel
 import pytest
 from serverkit import (
     APPID,
@@ -92,6 +94,27 @@ async def test_who_would_wait_too_long_is_told_when_there_is_room(one_processor)
         assert refused.value.code == 15
         go.set()
     queue.require_room(1)
+
+
+async def test_a_busy_event_loop_is_not_taken_for_slow_recognition(one_processor):
+    """What reading many requests takes at a moment says nothing about the time that a picture has to wait."""
+    queue = RecognitionQueue(RequestLimits(max_wait=0.5))
+    over = anyio.Event()
+
+    async def be_busy():
+        while not over.is_set():
+            time.sleep(0.05)  # noqa: ASYNC251 - as many small steps of other requests would
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(be_busy)
+        for _ in range(4):
+            await queue.run(len, b"", pixels=0)
+        for _ in range(20):
+            tasks.start_soon(functools.partial(queue.run, len, b"", pixels=0))
+        await until(lambda: queue._waiting)
+        queue.require_room(1)
+        over.set()
 
 
 async def test_pictures_are_looked_at_together_as_far_as_their_pixels_allow(monkeypatch):

@@ -23,7 +23,7 @@ from face_async.server.recognition import MAX_PIXELS
 from face_async.server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -74,6 +74,11 @@ class RecognitionQueue:
         self._pixels = 0  # of pictures that are being looked at
         self._pace = _FIRST_PACE / _FIXED_PIXELS  # seconds a pixel
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a picture that comes now can be looked at at once, or as soon as one of those under way has been."""
+        return not self._waiting and self._running < self._threads.total_tokens
+
     def require_room(self, count: int) -> None:
         """Refuse a request that would have to wait for too long.
 
@@ -102,11 +107,19 @@ class RecognitionQueue:
             Refusal: 15 when its turn does not come in time, or what ``look`` raises.
         """
         await self._enter(pixels, waits=waits)
-        began = time.perf_counter()
+        seconds: list[float] = []
+
+        def timed() -> T:
+            began = time.perf_counter()
+            try:
+                return look(content)
+            finally:
+                seconds.append(time.perf_counter() - began)  # here: a busy event loop comes late to either end of it
+
         try:
-            return await anyio.to_thread.run_sync(look, content, limiter=self._threads)
+            return await anyio.to_thread.run_sync(timed, limiter=self._threads)
         finally:
-            self._leave(pixels, time.perf_counter() - began)
+            self._leave(pixels, seconds)
 
     async def _enter(self, pixels: int, *, waits: bool) -> None:
         if not self._waiting and self._fits(pixels):
@@ -129,8 +142,9 @@ class RecognitionQueue:
         if not turn.is_set():
             raise self._refusal(self._expected_wait())
 
-    def _leave(self, pixels: int, seconds: float) -> None:
-        self._pace += _ADAPTION * (seconds / (_FIXED_PIXELS + pixels) - self._pace)
+    def _leave(self, pixels: int, seconds: Sequence[float]) -> None:
+        for each in seconds:  # none if it was not begun
+            self._pace += _ADAPTION * (each / (_FIXED_PIXELS + pixels) - self._pace)
         self._end(pixels)
         self._call_next()
 

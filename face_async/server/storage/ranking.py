@@ -83,7 +83,7 @@ def _nearest(gallery: Gallery, probe: NDArray[np.float32], recognizer: Recognize
     wanted = max(_SHORT_LIST, top)
     while True:
         rows, others = _short_list(gallery, probe, wanted)
-        best = best_of_persons(_compared(gallery, rows, probe, recognizer), top)
+        best = _best_of_rows(gallery, rows, probe, recognizer, top) if len(rows) else []
         farthest = max((face.distance for face in best), default=0.0)
         # A recognizer may compute in 32-bit floats too, which is the second factor.
         is_certain = len(best) == top and farthest * (1 + 8 * _HALF_STEP) < others
@@ -92,20 +92,25 @@ def _nearest(gallery: Gallery, probe: NDArray[np.float32], recognizer: Recognize
         wanted *= _WIDER
 
 
-def _compared(
-    gallery: Gallery, rows: NDArray[np.intp], probe: NDArray[np.float32], recognizer: Recognizer
+def _best_of_rows(
+    gallery: Gallery, rows: NDArray[np.intp], probe: NDArray[np.float32], recognizer: Recognizer, top: int
 ) -> list[RankedFace]:
-    if not len(rows):
-        return []
-    places = [(gallery.blocks[row // BLOCK_ROWS], row % BLOCK_ROWS) for row in map(int, rows)]
-    embeddings = np.stack([block.embeddings[row] for block, row in places])
+    numbers, places = rows // BLOCK_ROWS, rows % BLOCK_ROWS
+    parts = [(gallery.blocks[number], places[numbers == number]) for number in {int(number) for number in numbers}]
+    faces = np.concatenate([block.faces[places] for block, places in parts])
+    persons = np.concatenate([block.persons[places] for block, places in parts])
+    embeddings = np.concatenate([block.embeddings[places] for block, places in parts])
     similarities = recognizer.similarities(probe, embeddings)
     apart = embeddings.astype(np.float64) - probe
     distances = np.einsum("ij,ij->i", apart, apart)
-    return [
-        RankedFace(-float(similarity), float(distance), int(block.faces[row]), int(block.persons[row]))
-        for similarity, distance, (block, row) in zip(similarities, distances, places, strict=True)
-    ]
+    best: dict[int, RankedFace] = {}
+    for row in np.lexsort((faces, distances, -similarities)).tolist():
+        person = int(persons[row])
+        if person not in best:
+            best[person] = RankedFace(-float(similarities[row]), float(distances[row]), int(faces[row]), person)
+            if len(best) == top:
+                break
+    return list(best.values())
 
 
 def _short_list(gallery: Gallery, probe: NDArray[np.float32], wanted: int) -> tuple[NDArray[np.intp], float]:
