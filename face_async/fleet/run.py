@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import field, frozen
 
 from face_async import Throttle
+from face_async.fleet.layout import StateError
 from face_async.fleet.plan import MOST_SHARDS, MOST_SPREAD, Plan, plan_enrollment, plan_identification, read_plan
 from face_async.fleet.search import identify_part
 from face_async.fleet.shard import PartResult, PartTask, attempt, enroll_part, read_progress, read_result
-from face_async.fleet.state import StateError, StateFolder, open_state
+from face_async.fleet.state import open_state
+from face_async.ingest.objects import is_object_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
     from face_async.fleet.connection import ServiceConnection
+    from face_async.fleet.layout import RunState
     from face_async.ingest import Source, Summary
 
 _LOOK_EVERY = 1.0  # seconds between two looks at what is under way
@@ -93,8 +96,9 @@ def enroll_source(
 
     Args:
         source: As in :func:`face_async.ingest.ingest`; or a Parquet file, or a folder of them, with the columns of a
-            manifest (extra ``fleet``).
-        state: The run's folder, which the workers see under the same name; made when there is none.
+            manifest (extra ``fleet``). It may be in object storage, and so may the pictures that it names.
+        state: The run's folder, which the workers see under the same name, made when there is none; or a URL of object
+            storage, below which the state is kept (extra ``fleet``). One driver at a time may have it.
         connection: How workers reach the service.
         executor: The engine, such as :func:`open_engine` gives. It must pass on functions of installed modules.
         group_ids: The groups for rows that name none, and so for folders.
@@ -110,14 +114,17 @@ def enroll_source(
 
     Raises:
         TypeError, ValueError: An argument is wrong.
-        StateError: The state is another run's, or a part has killed twenty workers.
+        StateError: The state is another run's, another driver has it, or a part has killed twenty workers.
+        ObjectStorageError: Object storage is out of reach, refuses access, or has no such bucket.
         OSError: The source or the state cannot be read or written.
         FaceError: Whatever ends a part; the other parts that are under way are finished before.
     """
-    opened, plan = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside, spread=spread)
-    return _Run(opened, plan, enroll_part, on_progress).drive(
-        executor, at_once, lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit), budget
-    )
+    opened = open_state(state)
+    with opened.driving() as check:
+        plan = _planned_enrollment(source, opened, group_ids, shards, allow_outside=allow_outside, spread=spread)
+        return _Run(opened, plan, enroll_part, on_progress, check).drive(
+            executor, at_once, lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit), budget
+        )
 
 
 def enroll_one_part(
@@ -155,11 +162,12 @@ def enroll_one_part(
     if not 0 <= rank < shards:
         raise ValueError(f"the part's number must be 0 to {shards - 1}, not {rank}")
     began = time.monotonic()
-    while rank and read_plan(open_state(state)) is None:
+    opened = open_state(state)
+    while rank and read_plan(opened) is None:
         if time.monotonic() - began > _PLAN_PATIENCE:
             raise StateError(f"{os.fspath(state)} has no plan yet; the part with rank 0 makes it: begin that one, too")
         time.sleep(_PLAN_EVERY)
-    opened, _ = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside, spread=spread)
+    _planned_enrollment(source, opened, group_ids, shards, allow_outside=allow_outside, spread=spread)
     result = enroll_part(PartTask(opened.location, rank, connection, budget, fit=fit))
     return _sum(1, [result], {}, rows=result.rows)
 
@@ -184,9 +192,10 @@ def identify_probes(
     person for a picture that has none, with the code or the message of what went wrong, if anything did.
 
     Args:
-        probes: The pictures' paths or URLs, as the workers see them; read once, and not again when the run goes on.
-        out: The folder for the result, which the workers see under the same name; the state of the run is in its
-            sub-folder ``_run``.
+        probes: The pictures' paths or URLs, as the workers see them; read once, and not again when the run goes on. A
+            URL of object storage that ends in ``/`` stands for all pictures below it.
+        out: The folder for the result, which the workers see under the same name, or a URL of object storage; the
+            state of the run is in its sub-folder ``_run``.
         group_ids: The groups to search, 1 or more; their candidates are merged.
         connection: As in :func:`enroll_source`.
         executor: As in :func:`enroll_source`.
@@ -205,39 +214,35 @@ def identify_probes(
     target = open_state(out)
     opened = open_state(os.path.join(target.location, "_run"))  # noqa: PTH118 - which may be no path
     wanted = Plan("identify", "probes", _checked(shards), tuple(group_ids))
-    plan = read_plan(opened)
-    if plan is None:
-        plan = plan_identification(opened, probes, wanted)
-    plan.check_same(wanted)
-    return _Run(opened, plan, identify_part, on_progress).drive(
-        executor,
-        at_once,
-        lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit, out=target.location),
-        budget,
-    )
+    with opened.driving() as check:
+        plan = read_plan(opened) or plan_identification(opened, probes, wanted)
+        plan.check_same(wanted)
+        return _Run(opened, plan, identify_part, on_progress, check).drive(
+            executor,
+            at_once,
+            lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit, out=target.location),
+            budget,
+        )
 
 
 def _planned_enrollment(
     source: Source,
-    state: str | os.PathLike[str],
+    state: RunState,
     group_ids: Sequence[str],
     shards: int,
     *,
     allow_outside: bool,
     spread: int,
-) -> tuple[StateFolder, Plan]:
-    opened = open_state(state)
-    name = os.path.abspath(source) if isinstance(source, str | os.PathLike) else "rows"  # noqa: PTH100 - links stay
+) -> Plan:
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "rows"
+    if name != "rows" and not is_object_url(name):
+        name = os.path.abspath(name)  # noqa: PTH100 - links stay
     if not 0 <= spread <= MOST_SPREAD:
         raise ValueError(f"spread must be 0 to {MOST_SPREAD:,}, not {spread}")
-    wanted = Plan(
-        "enroll", os.fspath(name), _checked(shards), tuple(group_ids), allow_outside=allow_outside, spread=spread
-    )
-    plan = read_plan(opened)
-    if plan is None:
-        plan = plan_enrollment(opened, source, wanted)
+    wanted = Plan("enroll", name, _checked(shards), tuple(group_ids), allow_outside=allow_outside, spread=spread)
+    plan = read_plan(state) or plan_enrollment(state, source, wanted)
     plan.check_same(wanted)
-    return opened, plan
+    return plan
 
 
 def _checked(shards: int) -> int:
@@ -249,7 +254,10 @@ def _checked(shards: int) -> int:
 class _Run:
     """A run of parts."""
 
-    def __init__(self, state: StateFolder, plan: Plan, work: _Work, on_progress: OnProgress) -> None:
+    def __init__(
+        self, state: RunState, plan: Plan, work: _Work, on_progress: OnProgress, check: Callable[[], None]
+    ) -> None:
+        self._check = check
         self._state = state
         self._plan = plan
         self._work = work
@@ -270,6 +278,7 @@ class _Run:
             while True:
                 while failure is None and len(self._under_way) < at_once and (rank := next(left, None)) is not None:
                     self._submit(executor, task(rank, share))
+                self._check()
                 summary = self._tell()
                 if not self._under_way:
                     break

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
-from face_async import ServiceError
+from face_async import ImageRefusedError, ServiceError
 from face_async.bulk.outage import OutageHandler, RunEndedError
 from face_async.bulk.outcomes import Outcomes
+from face_async.errors import quoted
 from face_async.fleet.plan import planned, probes_of
 from face_async.fleet.shard import PartResult, publish_result, read_result
 from face_async.fleet.state import open_state
+from face_async.ingest.objects import ObjectStorageError, is_object_url, read_picture
 
 if TYPE_CHECKING:
+    from face_async import GroupsResult
     from face_async.fleet.shard import PartTask
 
 _Found: TypeAlias = "tuple[str, int, str | None, str | None, float | None, str | None]"
@@ -29,7 +32,7 @@ def identify_part(task: PartTask) -> PartResult:
     Raises:
         StateError: The state has no plan.
         ModuleNotFoundError: pyarrow is missing.
-        FaceError: An error that all other probes would meet, too.
+        FaceError: An error that all other probes would meet, too, such as ObjectStorageError.
     """
     state = open_state(task.state)
     done = read_result(state, task.rank)
@@ -41,8 +44,7 @@ def identify_part(task: PartTask) -> PartResult:
     _publish_found(task, found)
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
     result = PartResult(task.rank, len(probes), None, seconds, cpu_seconds, os.getpid())
-    publish_result(state, result)
-    return result
+    return publish_result(state, result)
 
 
 async def _search(task: PartTask, group_ids: tuple[str, ...], probes: list[str]) -> list[_Found]:
@@ -51,15 +53,18 @@ async def _search(task: PartTask, group_ids: tuple[str, ...], probes: list[str])
     async with task.connection.open(task.throttle) as session:
         outages = OutageHandler(session.probe, probe_delay=1.0, on_change=lambda: None)
         search = partial(session.identify_in_groups, group_ids=group_ids, fit=task.fit, errors="raise")
-        outcomes = Outcomes(
-            lambda image: outages.call(partial(search, image), proves=True),
-            probes,
-            max_at_once=task.throttle.max_concurrency,
-        )
+
+        async def look(image: str) -> GroupsResult:
+            content = await anyio.to_thread.run_sync(_content, image) if is_object_url(image) else image
+            return await outages.call(partial(search, content), proves=True)
+
+        outcomes = Outcomes(look, probes, max_at_once=task.throttle.max_concurrency)
         try:
             async with outcomes:
                 async for outcome in outcomes:
                     error = outcome.error
+                    if isinstance(error, ObjectStorageError):
+                        raise error
                     candidates = () if error is not None else outcome.unwrap().candidates
                     for rank, one in enumerate(candidates):
                         found.append((outcome.item, rank, one.person_id, one.face_id, one.confidence, None))
@@ -69,6 +74,13 @@ async def _search(task: PartTask, group_ids: tuple[str, ...], probes: list[str])
         except RunEndedError as ended:
             raise ended.error or ended from None
     return found
+
+
+def _content(url: str) -> bytes:
+    try:
+        return read_picture(url)
+    except FileNotFoundError:
+        raise ImageRefusedError(f"the image {quoted(url)} cannot be read: it is not there") from None
 
 
 def _publish_found(task: PartTask, found: list[_Found]) -> None:

@@ -11,8 +11,9 @@ import anyio
 import attrs
 from attrs import frozen
 
+from face_async.fleet.layout import StateError, part_name
 from face_async.fleet.plan import planned, rows_of
-from face_async.fleet.state import StateError, open_state, part_name
+from face_async.fleet.state import open_state
 from face_async.ingest import (
     JournalInUseError,
     Shard,
@@ -24,11 +25,12 @@ from face_async.ingest import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from pathlib import Path
 
     from face_async import FaceSession, Throttle
     from face_async.fleet.connection import ServiceConnection
-    from face_async.fleet.state import StateFolder
-    from face_async.ingest import Row
+    from face_async.fleet.layout import RunState
+    from face_async.ingest import Ingestion, Row
 
 _PROGRESS_EVERY = 2.0
 _LOCK_EVERY = 0.5
@@ -97,13 +99,14 @@ def enroll_part(task: PartTask) -> PartResult:
     Raises:
         StateError: The state has no plan, or another run has had the part's journal in use for ten minutes.
         JournalError, OSError: The journal or a picture cannot be read or written.
+        ObjectStorageError: The object storage cannot be used that the state or a picture is in.
         FaceError: Whatever ends an enrollment.
     """
     state = open_state(task.state)
     return read_result(state, task.rank) or _Enrollment(state, task).run()
 
 
-def read_result(state: StateFolder, rank: int) -> PartResult | None:
+def read_result(state: RunState, rank: int) -> PartResult | None:
     """Return the result of a part, None while it is not done."""
     content = state.read(part_name("done", rank, ".json"))
     if content is None:
@@ -113,7 +116,7 @@ def read_result(state: StateFolder, rank: int) -> PartResult | None:
     return PartResult(summary=None if summary is None else Summary(**summary), **fields)
 
 
-def read_progress(state: StateFolder, rank: int) -> Summary | None:
+def read_progress(state: RunState, rank: int) -> Summary | None:
     """Return the summary of a part that is under way, some seconds old; None if nothing is known of it."""
     content = state.read(part_name("progress", rank, ".json"))
     return None if content is None else Summary(**json.loads(content))
@@ -122,7 +125,7 @@ def read_progress(state: StateFolder, rank: int) -> Summary | None:
 class _Enrollment:
     """The enrollment of one part."""
 
-    def __init__(self, state: StateFolder, task: PartTask) -> None:
+    def __init__(self, state: RunState, task: PartTask) -> None:
         self._state = state
         self._task = task
         self._journal = state.journal(task.rank)
@@ -133,59 +136,72 @@ class _Enrollment:
     def run(self) -> PartResult:
         """Enroll it as soon as nobody else does."""
         began, cpu_began = time.monotonic(), time.process_time()
-        self._begin()
         while True:
             try:
-                summary = anyio.run(self._ingest)
-                self._publish_units()
-                break
+                with self._journal.holding() as journal:
+                    self._restore(journal)
+                    summary = anyio.run(self._ingest, journal)
+                    self._check_held()
+                    self._publish_units(journal)
+                    result = PartResult(
+                        self._task.rank,
+                        summary.total,
+                        summary,
+                        time.monotonic() - began,
+                        time.process_time() - cpu_began,
+                        os.getpid(),
+                    )
+                    return publish_result(self._state, result)
             except JournalInUseError as error:
                 # Whoever has it may only seem to be dead: there is never more than one who sends a part's pictures.
                 if time.monotonic() - began > _LOCK_PATIENCE:
                     raise StateError(f"part {self._task.rank} is still being enrolled by another worker") from error
                 time.sleep(_LOCK_EVERY)
-            if (result := read_result(self._state, self._task.rank)) is not None:
-                return result
-        result = PartResult(
-            self._task.rank,
-            summary.total,
-            summary,
-            time.monotonic() - began,
-            time.process_time() - cpu_began,
-            os.getpid(),
-        )
-        publish_result(self._state, result)
-        return result
+            if (done := read_result(self._state, self._task.rank)) is not None:
+                return done
 
-    def _begin(self) -> None:
-        """Note that the part was begun; if that was noted before and there is no journal, then it was lost."""
-        begun = part_name("begun", self._task.rank)
-        if not self._state.exists(begun):
-            self._state.publish(begun, b"")
-        elif not self._journal.exists():
+    def _restore(self, journal: Path) -> None:
+        lost, copy = self._journal.lost()
+        if lost:
             connection = self._task.connection
             rebuild_journal(
-                self._journal,
+                journal,
                 rows_of(self._state, self._task.rank),
                 appid=connection.appid,
                 bucket=connection.bucket,
                 shard=self._shard,
+                copy=copy,
             )
 
-    async def _ingest(self) -> Summary:
+    def _check_held(self) -> None:
+        if not self._journal.is_held:
+            raise JournalInUseError(f"part {self._task.rank} may have been taken over by another worker")
+
+    async def _ingest(self, journal: Path) -> Summary:
         task = self._task
         async with task.connection.open(task.throttle) as session:
             run = ingest(
                 session,
                 self._rows(),
-                journal=self._journal,
+                journal=journal,
                 max_at_once=task.throttle.max_concurrency,
                 fit=task.fit,
                 shard=(self._shard.rank, self._shard.world),
                 on_progress=self._teller(session),
             )
+            copied = time.monotonic()
             async with run:
-                return await run.finish()
+                async for _ in run:
+                    if not self._journal.is_held:
+                        run.stop()
+                    elif self._journal.copy_every is not None and time.monotonic() - copied > self._journal.copy_every:
+                        await self._copy(run, journal.with_name("copied"))
+                        copied = time.monotonic()
+                return run.summary
+
+    async def _copy(self, run: Ingestion, copy: Path) -> None:
+        await run.copy_journal(copy)
+        await anyio.to_thread.run_sync(self._journal.publish_copy, copy)
 
     def _rows(self) -> Generator[Row]:
         for row in rows_of(self._state, self._task.rank):
@@ -203,18 +219,19 @@ class _Enrollment:
 
         return tell
 
-    def _publish_units(self) -> None:
+    def _publish_units(self, journal: Path) -> None:
         """Publish what became of each picture, for whoever reads it without a journal."""
         name = part_name("units", self._task.rank, ".jsonl")
         with self._state.writing(name) as path, path.open("w", encoding="utf-8") as file:
-            for unit in read_units(self._journal):
+            for unit in read_units(journal):
                 line = {name: getattr(unit, name) for name in _UNIT_FIELDS}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def publish_result(state: StateFolder, result: PartResult) -> None:
-    """Note that a part is done."""
-    state.publish(part_name("done", result.rank, ".json"), _json(result))
+def publish_result(state: RunState, result: PartResult) -> PartResult:
+    """Note that a part is done, and return the result that counts: of several workers' it is the first."""
+    state.publish_once(part_name("done", result.rank, ".json"), _json(result))
+    return read_result(state, result.rank) or result
 
 
 def _json(value: Summary | PartResult) -> bytes:

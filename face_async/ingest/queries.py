@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from attrs import evolve
 
 from face_async.images import is_url
 from face_async.ingest.journal import ListedPerson, State, Unit
+from face_async.ingest.objects import is_object_url
 from face_async.ingest.rows import BadRow, Row
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Iterator
 
 _UNFINISHED = "state IN ('pending', 'intent', 'ambiguous')"  # word for word as in the index, or it is not used
@@ -32,8 +34,11 @@ def look_at(row: Row | BadRow) -> Listed:
 
 
 def stamp_of(source: str) -> tuple[int, str]:
-    """Return a file's size in bytes and what tells a changed one; 0 and ``""`` for a URL or a missing file."""
-    if is_url(source):
+    """Return a file's size in bytes and what tells a changed one; 0 and ``""`` for a URL or a missing file.
+
+    What is in object storage is asked for once, when it is read: a request for each before that takes too long.
+    """
+    if is_url(source) or is_object_url(source):
         return 0, ""
     try:
         status = os.stat(source)  # noqa: PTH116 - for each of millions
@@ -101,6 +106,12 @@ def reopen_failed(db: sqlite3.Connection) -> None:
         for number, source in found:
             if not db.execute(change, (*stamp_of(source), number)).rowcount:
                 db.execute("DELETE FROM units WHERE id = ?", (number,))  # the file as it is now is there already
+
+
+def copy_into(db: sqlite3.Connection, path: str) -> None:
+    """Copy all of the journal into a file."""
+    with contextlib.closing(sqlite3.connect(path)) as copy:
+        db.backup(copy)
 
 
 # Sending
