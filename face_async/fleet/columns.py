@@ -10,34 +10,58 @@ from __future__ import annotations
 import contextlib
 import os
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from face_async import ImageUrl
 from face_async.ingest import Row
 from face_async.ingest.enclosure import Enclosure
+from face_async.ingest.objects import is_object_url, open_object, split_url
+from face_async.ingest.objects.listing import object_names
 from face_async.ingest.schema import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
 SUFFIX = ".parquet"
+_FIRST_OBJECTS = 1_000
 _COLUMNS = ("person_id", "path", "url", "group_ids", "person_name", "tag")
 _ROWS_AT_ONCE = 32_768
 _ROWS_IN_MEMORY = 200_000
 
 
-def parquet_files(source: object) -> list[Path]:
-    """Return the files of a source in Parquet, in the order of their names; none if it is another kind of source."""
+def parquet_files(source: object) -> list[str]:
+    """Return the files of a source in Parquet, in the order of their names; none if it is another kind of source.
+
+    Raises:
+        ObjectStorageError: It is in object storage that cannot be used.
+    """
     if not isinstance(source, str | os.PathLike):
         return []
+    if is_object_url(os.fspath(source)):
+        return _parquet_objects(os.fspath(source))
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
     if path.is_dir():
-        return sorted(path.glob(f"*{SUFFIX}"))
-    return [path] if path.suffix.lower() == SUFFIX else []
+        return sorted(map(str, path.glob(f"*{SUFFIX}")))
+    return [str(path)] if path.suffix.lower() == SUFFIX else []
 
 
-def divide(files: Sequence[Path], folder: Path, shards: int, part_of: Callable[[str, int], int]) -> tuple[int, int]:
+def _parquet_objects(url: str) -> list[str]:
+    if url.lower().endswith(SUFFIX):
+        return [url]
+    names = object_names(url)
+    first = list(islice(names, _FIRST_OBJECTS))  # which tell: a prefix may have millions of pictures
+    if not any(map(_is_table, first)):
+        return []
+    return [f"{url.rstrip('/')}/{name}" for name in sorted(filter(_is_table, chain(first, names)))]
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(SUFFIX) and "/" not in name
+
+
+def divide(files: Sequence[str], folder: Path, shards: int, part_of: Callable[[str, int], int]) -> tuple[int, int]:
     """Write the rows of files into a stream for each part; return how many rows are pictures, and how many are not.
 
     Raises:
@@ -63,12 +87,12 @@ def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside:
 
     Args:
         stream: The stream's file.
-        home: What paths are relative to.
+        home: What paths are relative to; a folder, or a URL of object storage.
         group_ids: The groups for rows that name none.
         allow_outside: Whether paths and links may lead out of that folder.
 
     Raises:
-        ValueError: A path or a link leads out of it.
+        ValueError: A path or a link leads out of it, or a URL is none.
     """
     pa: Any = import_module("pyarrow")
     enclosure = None if allow_outside else Enclosure(home)
@@ -76,9 +100,18 @@ def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside:
         for batch in reader:
             for row in batch.to_pylist():
                 source = row["url"] or os.path.join(home, row["path"])  # noqa: PTH118 - for each of millions
-                if enclosure is not None and row["url"] is None and (reason := enclosure.complaint(source)) is not None:
-                    raise ValueError(f"{shown(source)}: {reason}")
+                _check_place(source, enclosure, is_url=row["url"] is not None)
                 yield Row(row["person_id"], source, row["group_ids"] or group_ids, row["person_name"], row["tag"])
+
+
+def _check_place(source: str, enclosure: Enclosure | None, *, is_url: bool) -> None:
+    if is_object_url(source):
+        split_url(source)
+    elif is_url:
+        ImageUrl(source)
+        return
+    if enclosure is not None and (reason := enclosure.complaint(source)) is not None:
+        raise ValueError(f"{shown(source)}: {reason}")
 
 
 class _Streams:
@@ -121,10 +154,11 @@ class _Streams:
         self._rows = 0
 
 
-def _batches(pa: Any, file: Path) -> Generator[Any]:
+def _batches(pa: Any, file: str) -> Generator[Any]:
     """Yield the batches of a file, with all columns that a manifest may have, in one order and of one type."""
     compute: Any = import_module("pyarrow.compute")
-    with import_module("pyarrow.parquet").ParquetFile(file) as parquet:
+    opened = open_object(file) if is_object_url(file) else file
+    with import_module("pyarrow.parquet").ParquetFile(opened) as parquet:
         names = parquet.schema_arrow.names
         unknown = [name for name in names if name not in _COLUMNS]
         if unknown or "person_id" not in names or not {"path", "url"} & set(names):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sqlite3
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from attrs import evolve
@@ -16,6 +14,7 @@ from face_async.ingest.objects import is_object_url
 from face_async.ingest.rows import BadRow, Row
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Iterator
 
 _UNFINISHED = "state IN ('pending', 'intent', 'ambiguous')"  # word for word as in the index, or it is not used
@@ -106,12 +105,6 @@ def reopen_failed(db: sqlite3.Connection) -> None:
         for number, source in found:
             if not db.execute(change, (*stamp_of(source), number)).rowcount:
                 db.execute("DELETE FROM units WHERE id = ?", (number,))  # the file as it is now is there already
-
-
-def copy_into(db: sqlite3.Connection, path: str) -> None:
-    """Copy all of the journal into a file."""
-    with contextlib.closing(sqlite3.connect(path)) as copy:
-        db.backup(copy)
 
 
 # Sending

@@ -230,7 +230,7 @@ class Ingestion(EnteredOnce):
         Raises:
             JournalError: It cannot be read or written.
         """
-        await self._journal.do(partial(queries.copy_into, path=os.fspath(path)))
+        await self._journal.copy_into(path)
 
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
         """Write what failed up to now into a CSV file; as :func:`~face_async.ingest.report.write_failures`."""

@@ -274,6 +274,7 @@ def test_paths_in_parquet_lead_out_of_its_folder_only_if_that_is_allowed(tmp_pat
     plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",)))
     with pytest.raises(ValueError, match="/etc/passwd: it lies outside"):
         list(rows_of(opened, 0))
+    opened = open_state(tmp_path / "another")
     plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",), allow_outside=True))
     assert ["/etc/passwd"] == [row.source for row in rows_of(opened, 0)]
 
