@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_async import ImageUrl
-from face_async.ingest import Row
+from face_async.ingest import BadRow, Row
 from face_async.ingest.enclosure import Enclosure
 from face_async.ingest.objects import is_object_url, open_object, split_url
 from face_async.ingest.objects.listing import object_names
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SUFFIX = ".parquet"
 _FIRST_OBJECTS = 1_000
 _COLUMNS = ("person_id", "path", "url", "group_ids", "person_name", "tag")
+_COMPLAINT = "the row must have a person_id, and either a path or a url"
 _ROWS_AT_ONCE = 32_768
 _ROWS_IN_MEMORY = 200_000
 
@@ -61,8 +62,14 @@ def _is_table(name: str) -> bool:
     return name.lower().endswith(SUFFIX) and "/" not in name
 
 
-def divide(files: Sequence[str], folder: Path, shards: int, part_of: Callable[[str, int], int]) -> tuple[int, int]:
-    """Write the rows of files into a stream for each part; return how many rows are pictures, and how many are not.
+def divide(
+    files: Sequence[str],
+    folder: Path,
+    shards: int,
+    part_of: Callable[[str, int], int],
+    note_bad: Callable[[BadRow], object],
+) -> int:
+    """Write the rows of files into a stream for each part; return how many rows are pictures, and note the others.
 
     Raises:
         ModuleNotFoundError: pyarrow is missing (extra ``fleet``).
@@ -70,16 +77,20 @@ def divide(files: Sequence[str], folder: Path, shards: int, part_of: Callable[[s
     """
     pa: Any = import_module("pyarrow")  # it ships no types
     compute: Any = import_module("pyarrow.compute")
-    rows = bad_rows = 0
+    rows = 0
     with _Streams(pa, folder) as streams:
         for file in files:
+            read = 0
             for batch in _batches(pa, file):
-                good = _pictures_only(compute, batch)
+                are_pictures = _are_pictures(compute, batch)
+                for index in compute.indices_nonzero(compute.invert(are_pictures)).to_pylist():
+                    note_bad(BadRow(file, read + index + 1, _COMPLAINT))
+                read += batch.num_rows
+                good = batch.filter(are_pictures)
                 rows += good.num_rows
-                bad_rows += batch.num_rows - good.num_rows
                 if good.num_rows:
                     streams.add(*_sorted_by_part(pa, compute, good, shards, part_of))
-    return rows, bad_rows
+    return rows
 
 
 def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside: bool) -> Generator[Row]:
@@ -185,11 +196,11 @@ def _column(pa: Any, compute: Any, batch: Any, name: str, kind: Any) -> Any:
     return column.cast(kind)
 
 
-def _pictures_only(compute: Any, batch: Any) -> Any:
-    """Return the rows with a person, and with either a path or a URL."""
+def _are_pictures(compute: Any, batch: Any) -> Any:
+    """Return of each row whether it has a person, and either a path or a URL."""
     person_id, path, url = (batch.column(name) for name in ("person_id", "path", "url"))
     one_source = compute.xor(compute.is_valid(path), compute.is_valid(url))
-    return batch.filter(compute.and_(compute.is_valid(person_id), one_source))
+    return compute.and_(compute.is_valid(person_id), one_source)
 
 
 def _sorted_by_part(pa: Any, compute: Any, batch: Any, shards: int, part_of: Callable[[str, int], int]) -> Any:

@@ -7,6 +7,7 @@
     journals/00017.journal  its journal
     progress/00017.json     its summary, a few seconds old
     units/00017.jsonl       what became of each picture
+    failures/00017.jsonl    what failed of it, and why
     done/00017.json         its result, made last: a part without it is to be begun again
 """
 
@@ -61,6 +62,10 @@ class RunState(Protocol):
 
     def publish_once(self, name: str, content: bytes) -> bool:
         """Publish something unless there is something by this name; return whether it was published."""
+        ...
+
+    def withdraw(self, name: str) -> None:
+        """Take back what was published under a name, if anything was."""
         ...
 
     def writing(self, name: str) -> AbstractContextManager[Path]:

@@ -101,6 +101,10 @@ class ObjectState:
         """Put the object on the condition that there is none."""
         return self._folder.create(name, content) is not None
 
+    def withdraw(self, name: str) -> None:
+        """Delete the object."""
+        self._folder.delete(name)
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Generator[Path]:
         """Yield a file on this disk, and put it."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
 from face_async import ImageRefusedError, ServiceError
-from face_async.bulk.outage import OutageHandler, RunEndedError
-from face_async.bulk.outcomes import Outcomes
+from face_async.bulk.api import search_groups
+from face_async.bulk.outage import BulkOutages
+from face_async.bulk.outcomes import MAX_AT_ONCE, Outcomes
 from face_async.errors import quoted
 from face_async.fleet.plan import planned, probes_of
 from face_async.fleet.shard import PartResult, publish_result, read_result
@@ -51,28 +51,26 @@ async def _search(task: PartTask, group_ids: tuple[str, ...], probes: list[str])
     """Return a row for each candidate, the best first, or one with what went wrong."""
     found: list[_Found] = []
     async with task.connection.open(task.throttle) as session:
-        outages = OutageHandler(session.probe, probe_delay=1.0, on_change=lambda: None)
-        search = partial(session.identify_in_groups, group_ids=group_ids, fit=task.fit, errors="raise")
+        outages = BulkOutages(session.probe, "wait")  # of all pictures and groups: one of them probes for all
 
-        async def look(image: str) -> GroupsResult:
+        async def search(image: str) -> GroupsResult:
             content = await anyio.to_thread.run_sync(_content, image) if is_object_url(image) else image
-            return await outages.call(partial(search, content), proves=True)
+            return await search_groups(
+                session, content, group_ids, outages, top=5, fit=task.fit, max_at_once=MAX_AT_ONCE, errors="raise"
+            )
 
-        outcomes = Outcomes(look, probes, max_at_once=task.throttle.max_concurrency)
-        try:
-            async with outcomes:
-                async for outcome in outcomes:
-                    error = outcome.error
-                    if isinstance(error, ObjectStorageError):
-                        raise error
-                    candidates = () if error is not None else outcome.unwrap().candidates
-                    for rank, one in enumerate(candidates):
-                        found.append((outcome.item, rank, one.person_id, one.face_id, one.confidence, None))
-                    if not candidates:
-                        code = None if error is None else str(error.code if isinstance(error, ServiceError) else error)
-                        found.append((outcome.item, 0, None, None, None, code))
-        except RunEndedError as ended:
-            raise ended.error or ended from None
+        outcomes = Outcomes(search, probes, max_at_once=task.throttle.max_concurrency, outages=outages)
+        async with outcomes:
+            async for outcome in outcomes:
+                error = outcome.error
+                if isinstance(error, ObjectStorageError):
+                    raise error
+                candidates = () if error is not None else outcome.unwrap().candidates
+                for rank, one in enumerate(candidates):
+                    found.append((outcome.item, rank, one.person_id, one.face_id, one.confidence, None))
+                if not candidates:
+                    code = None if error is None else str(error.code if isinstance(error, ServiceError) else error)
+                    found.append((outcome.item, 0, None, None, None, code))
     return found
 
 

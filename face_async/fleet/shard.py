@@ -5,37 +5,48 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
+from face_async import FaceError
 from face_async.fleet.layout import StateError, part_name
 from face_async.fleet.plan import planned, rows_of
 from face_async.fleet.state import open_state
 from face_async.ingest import (
+    Difference,
+    JournalError,
     JournalInUseError,
+    RunOptions,
     Shard,
     Summary,
     ingest,
     read_units,
     rebuild_journal,
+    retry_failed,
+    verify,
 )
+from face_async.ingest.parts import read_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from face_async import FaceSession, Throttle
     from face_async.fleet.connection import ServiceConnection
     from face_async.fleet.layout import RunState
     from face_async.ingest import Ingestion, Row
+    from face_async.ingest.queries import Failure
+
+T = TypeVar("T")
 
 _PROGRESS_EVERY = 2.0
 _LOCK_EVERY = 0.5
 _LOCK_PATIENCE = 600.0
-
 
 _UNIT_FIELDS = ("person_id", "source", "state", "face_id", "code", "reason")
 
@@ -67,11 +78,13 @@ class PartResult:
 
     Attributes:
         rank: The part's number.
-        rows: Pictures that were looked at.
+        rows: Pictures that were looked at; of a comparison, faces that were compared.
         summary: Of an enrollment, the part's summary.
         seconds: Seconds that it took, for whoever finished it.
         cpu_seconds: Seconds of processor time of it.
         pid: The process that finished it.
+        persons: Of a comparison, persons that were compared.
+        differences: Of a comparison, what differs.
     """
 
     rank: int
@@ -80,6 +93,13 @@ class PartResult:
     seconds: float
     cpu_seconds: float
     pid: int
+    persons: int = 0
+    differences: tuple[Difference, ...] = field(default=(), converter=tuple[Difference, ...])
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing in the part that the next run would send or find out."""
+        return self.summary is None or not (self.summary.pending or self.summary.ambiguous)
 
 
 def attempt(work: Callable[[PartTask], PartResult], task: PartTask) -> PartResult | Exception:
@@ -102,8 +122,31 @@ def enroll_part(task: PartTask) -> PartResult:
         ObjectStorageError: The object storage cannot be used that the state or a picture is in.
         FaceError: Whatever ends an enrollment.
     """
-    state = open_state(task.state)
-    return read_result(state, task.rank) or _Enrollment(state, task).run()
+    part = _PartWork(task)
+    return part.result() or part.as_soon_as_free(part.enroll)
+
+
+def retry_part(task: PartTask) -> PartResult:
+    """Try again exactly what has failed in a part of a run.
+
+    Raises:
+        StateError, JournalError, OSError, FaceError: As for :func:`enroll_part`.
+    """
+    part = _PartWork(task)
+    part.withdraw()
+    return part.as_soon_as_free(partial(part.enroll, retry=True))
+
+
+def verify_part(task: PartTask, *, repair: bool = False) -> PartResult:
+    """Compare the service with a part's journal; with ``repair``, the next enrollment of it sends what is missing.
+
+    A part whose journal was lost is enrolled before, by which it is known what the service has of it.
+
+    Raises:
+        StateError, JournalError, OSError, FaceError: As for :func:`enroll_part`.
+    """
+    part = _PartWork(task)
+    return part.as_soon_as_free(partial(part.compare, repair=repair), until_done=False)
 
 
 def read_result(state: RunState, rank: int) -> PartResult | None:
@@ -122,43 +165,81 @@ def read_progress(state: RunState, rank: int) -> Summary | None:
     return None if content is None else Summary(**json.loads(content))
 
 
-class _Enrollment:
-    """The enrollment of one part."""
+def was_begun(state: RunState, rank: int) -> bool:
+    """Return whether a part has a journal, unless that was lost: its progress is told before anything is sent."""
+    return state.exists(part_name("progress", rank, ".json"))
 
-    def __init__(self, state: RunState, task: PartTask) -> None:
-        self._state = state
+
+class _PartWork:
+    """The work on a part of an enrollment; whatever it does may be begun again."""
+
+    def __init__(self, task: PartTask) -> None:
+        self._state = open_state(task.state)
         self._task = task
-        self._journal = state.journal(task.rank)
-        self._shard = Shard(task.rank, planned(state).shards)
+        self._journal = self._state.journal(task.rank)
+        self._shard = Shard(task.rank, planned(self._state).shards)
         self._groups: set[str] = set()
         self._told_at = 0.0
 
-    def run(self) -> PartResult:
-        """Enroll it as soon as nobody else does."""
-        began, cpu_began = time.monotonic(), time.process_time()
+    def result(self) -> PartResult | None:
+        """Return the part's result, None while it is not done."""
+        return read_result(self._state, self._task.rank)
+
+    def withdraw(self) -> None:
+        """Note that the part is not done, before its journal is changed: who begins it again goes on with that."""
+        self._state.withdraw(part_name("done", self._task.rank, ".json"))
+
+    def as_soon_as_free(self, work: Callable[[Path], PartResult], *, until_done: bool = True) -> PartResult:
+        """Work with the journal as soon as nobody else does; with ``until_done`` only if they did not finish the part.
+
+        Raises:
+            StateError: Somebody else has had it for ten minutes.
+        """
+        began = time.monotonic()
         while True:
             try:
                 with self._journal.holding() as journal:
-                    self._restore(journal)
-                    summary = anyio.run(self._ingest, journal)
-                    self._check_held()
-                    self._publish_units(journal)
-                    result = PartResult(
-                        self._task.rank,
-                        summary.total,
-                        summary,
-                        time.monotonic() - began,
-                        time.process_time() - cpu_began,
-                        os.getpid(),
-                    )
-                    return publish_result(self._state, result)
+                    return work(journal)
             except JournalInUseError as error:
                 # Whoever has it may only seem to be dead: there is never more than one who sends a part's pictures.
                 if time.monotonic() - began > _LOCK_PATIENCE:
                     raise StateError(f"part {self._task.rank} is still being enrolled by another worker") from error
                 time.sleep(_LOCK_EVERY)
-            if (done := read_result(self._state, self._task.rank)) is not None:
+            if until_done and (done := self.result()) is not None:
                 return done
+
+    def enroll(self, journal: Path, *, retry: bool = False) -> PartResult:
+        """Enroll the part; with ``retry`` only what has failed in it."""
+        began, cpu_began = time.monotonic(), time.process_time()
+        self._restore(journal)
+        try:
+            summary = anyio.run(self._ingest, journal, retry)
+        except FaceError as error:
+            if self._journal.is_held and not isinstance(error, JournalError):
+                self._publish_units(journal)
+            raise
+        self._check_held()
+        self._publish_units(journal)
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+        result = PartResult(self._task.rank, summary.total, summary, seconds, cpu_seconds, os.getpid())
+        return publish_result(self._state, result) if result.is_final else result
+
+    def compare(self, journal: Path, *, repair: bool) -> PartResult:
+        """Compare the service with the journal."""
+        began, cpu_began = time.monotonic(), time.process_time()
+        lost, _ = self._journal.lost()
+        if lost:
+            self.withdraw()
+            self.enroll(journal)
+        done = self.result()
+        if repair:
+            self.withdraw()
+        persons, faces, differences = anyio.run(self._verify, journal, repair)
+        self._check_held()
+        if repair and done is not None and not differences:
+            publish_result(self._state, done)
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+        return PartResult(self._task.rank, faces, None, seconds, cpu_seconds, os.getpid(), persons, differences)
 
     def _restore(self, journal: Path) -> None:
         lost, copy = self._journal.lost()
@@ -177,18 +258,29 @@ class _Enrollment:
         if not self._journal.is_held:
             raise JournalInUseError(f"part {self._task.rank} may have been taken over by another worker")
 
-    async def _ingest(self, journal: Path) -> Summary:
+    async def _verify(self, journal: Path, repair: bool) -> tuple[int, int, tuple[Difference, ...]]:  # noqa: FBT001 - for anyio.run
+        task = self._task
+        async with (
+            task.connection.open(task.throttle) as session,
+            verify(session, journal, repair=repair, max_at_once=task.throttle.max_concurrency) as found,
+        ):
+            differences = tuple([difference async for difference in found])
+        return found.persons, found.faces, differences
+
+    async def _ingest(self, journal: Path, retry: bool) -> Summary:  # noqa: FBT001 - for anyio.run
         task = self._task
         async with task.connection.open(task.throttle) as session:
-            run = ingest(
-                session,
-                self._rows(),
-                journal=journal,
-                max_at_once=task.throttle.max_concurrency,
-                fit=task.fit,
-                shard=(self._shard.rank, self._shard.world),
-                on_progress=self._teller(session),
-            )
+            options: RunOptions = {
+                "max_at_once": task.throttle.max_concurrency,
+                "fit": task.fit,
+                "shard": (self._shard.rank, self._shard.world),
+                "on_progress": self._teller(session),
+            }
+            if retry:
+                deque(self._rows(), maxlen=0)  # whose groups are not to be listed
+                run = retry_failed(session, journal=journal, **options)
+            else:
+                run = ingest(session, self._rows(), journal=journal, **options)
             copied = time.monotonic()
             async with run:
                 async for _ in run:
@@ -213,19 +305,33 @@ class _Enrollment:
             if summary.phase == "sending" and self._groups:
                 session.ledger.assume_room(self._groups)
                 self._groups.clear()
-            if time.monotonic() - self._told_at >= _PROGRESS_EVERY:
+            if summary.phase == "ended" or time.monotonic() - self._told_at >= _PROGRESS_EVERY:
                 self._told_at = time.monotonic()
                 self._state.publish(part_name("progress", self._task.rank, ".json"), _json(summary))
 
         return tell
 
     def _publish_units(self, journal: Path) -> None:
-        """Publish what became of each picture, for whoever reads it without a journal."""
-        name = part_name("units", self._task.rank, ".jsonl")
+        """Publish what became of each picture, and what failed, for whoever reads it without a journal."""
+        units = ({name: getattr(unit, name) for name in _UNIT_FIELDS} for unit in read_units(journal))
+        self._publish_lines("units", units)
+        self._publish_lines("failures", read_failures(journal))
+
+    def _publish_lines(self, kind: str, values: Iterable[object]) -> None:
+        name = part_name(kind, self._task.rank, ".jsonl")
         with self._state.writing(name) as path, path.open("w", encoding="utf-8") as file:
-            for unit in read_units(journal):
-                line = {name: getattr(unit, name) for name in _UNIT_FIELDS}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def failures_of_part(state: RunState, rank: int) -> Generator[Failure]:
+    """Yield what had failed in a part, or was in doubt, when it was last worked on."""
+    name = part_name("failures", rank, ".jsonl")
+    if not state.exists(name):
+        return
+    with state.reading(name) as path, path.open(encoding="utf-8") as file:
+        for line in file:
+            person_id, source, code, reason = json.loads(line)
+            yield person_id, source, code, reason
 
 
 def publish_result(state: RunState, result: PartResult) -> PartResult:

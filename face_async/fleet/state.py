@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from face_async.fleet.layout import RunState
 
 
+_DRAFT = ".parts."
+
+
 class StateFolder:
     """The state in a folder, on this machine's disk or one that all machines share.
 
@@ -48,6 +51,8 @@ class StateFolder:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError as error:
                 raise StateError(f"{self.location} is in use by another driver ({error}); wait for it to end") from None
+            for left in self._folder.glob(f"{_DRAFT}*"):  # of a driver that was killed, as no other is here
+                shutil.rmtree(left, ignore_errors=True)
             yield lambda: None
 
     def exists(self, name: str) -> bool:
@@ -76,6 +81,10 @@ class StateFolder:
                 return False
         return True
 
+    def withdraw(self, name: str) -> None:
+        """Unlink the file."""
+        (self._folder / name).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Generator[Path]:
         """Yield a draft, and rename it."""
@@ -97,7 +106,7 @@ class StateFolder:
     def writing_parts(self, kind: str) -> Generator[tuple[Path, str]]:
         """Yield a folder of drafts, and rename them."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f".{kind}.{uuid4().hex}"
+        draft = self._folder / f"{_DRAFT}{uuid4().hex}"
         draft.mkdir()
         try:
             yield draft, kind

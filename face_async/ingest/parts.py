@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b, sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
 from attrs.validators import ge, instance_of
@@ -34,10 +34,12 @@ from face_async.ingest.schema import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from face_async.ingest.journal import Unit
     from face_async.ingest.rows import BadRow, Row
+
+T = TypeVar("T")
 
 _PERSON_COLUMNS = "person_id, group_ids, name, tag, listing, before"
 _UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason"
@@ -159,9 +161,18 @@ def read_units(journal: str | os.PathLike[str]) -> Generator[Unit]:
         JournalInUseError: A run has it in use.
         JournalError: It is no journal, or damaged.
     """
+    yield from _read(journal, queries.all_units)
+
+
+def read_failures(journal: str | os.PathLike[str]) -> Generator[queries.Failure]:
+    """Yield everything that failed or is in doubt, as :func:`read_units` yields units."""
+    yield from _read(journal, queries.failures)
+
+
+def _read(journal: str | os.PathLike[str], query: Callable[[sqlite3.Connection], Iterator[T]]) -> Generator[T]:
     path = os.fspath(journal)
     with contextlib.closing(open_journal(path, None)) as db, explained(path):
-        yield from queries.all_units(db)
+        yield from query(db)
 
 
 def rebuild_journal(

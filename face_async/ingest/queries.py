@@ -26,6 +26,9 @@ _UNIT = (
 Listed: TypeAlias = tuple[Row | BadRow, int, str]
 """A row, and the size and stamp of its file."""
 
+Failure: TypeAlias = tuple[str, str, str, str]
+"""Person id, source, code and reason of what failed; of a bad row no person, the file and line, and ``"row"``."""
+
 
 def look_at(row: Row | BadRow) -> Listed:
     """Return a row with its file's size and stamp, as :func:`stamp_of`."""
@@ -205,11 +208,16 @@ def count_bad_rows(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM bad_rows").fetchone()[0])
 
 
-def failures(db: sqlite3.Connection) -> Iterator[tuple[str, str, str, str]]:
-    """Yield person id, source, code and reason of everything that failed; of bad rows the file and the line."""
+def failures(db: sqlite3.Connection) -> Iterator[Failure]:
+    """Yield everything that failed, bad rows first."""
     for file, line, reason in db.execute("SELECT file, line, reason FROM bad_rows ORDER BY file, line"):
-        yield "", f"{file}:{line}" if line else file, "row", reason
+        yield failure_of(BadRow(file, line, reason))
     yield from db.execute(
         "SELECT person_id, source, code, reason FROM units JOIN persons ON persons.id = person "
         "WHERE state IN ('failed', 'ambiguous') ORDER BY units.id"
     )
+
+
+def failure_of(row: BadRow) -> Failure:
+    """Return a bad row as what failed."""
+    return "", f"{row.file}:{row.line}" if row.line else row.file, "row", row.reason

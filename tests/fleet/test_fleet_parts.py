@@ -14,9 +14,8 @@ from fleetkit import all_rows
 from ingestkit import APPID, BUCKET, write_people
 
 from face_async import LimitLedger, Throttle
-from face_async.fleet import Connection, StateError
+from face_async.fleet import Connection, FleetSummary, StateError, enroll
 from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
-from face_async.fleet.run import FleetSummary, enroll_one_part
 from face_async.fleet.shard import PartTask, enroll_part
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalError, JournalInUseError, Row, Shard, State, read_source, read_units
@@ -165,14 +164,14 @@ def test_a_lost_journal_ends_exact_with_all_face_ids(state, connection, budget, 
 def test_single_parts_come_to_the_end_of_the_whole(people, state, connection, meter):
     """As jobs of a scheduler that numbers them: whichever is first, the plan is made once."""
     options = {"state": state, "connection": connection, "group_ids": ["staff"], "shards": 3}
-    late = threading.Thread(target=enroll_one_part, args=(people, 2), kwargs=options)
+    late = threading.Thread(target=enroll, args=(people,), kwargs={"part": 2, **options})
     late.start()
-    done = [enroll_one_part(people, rank, **options) for rank in (0, 1)]
+    done = [enroll(people, part=rank, **options) for rank in (0, 1)]
     late.join()
     assert all(isinstance(one, FleetSummary) and one.complete for one in done)
     assert {f"person{number}": 2 for number in range(30)} == {one: len(them) for one, them in meter.enrolled.items()}
     with pytest.raises(ValueError, match="0 to 2"):
-        enroll_one_part(people, 3, **options)
+        enroll(people, part=3, **options)
 
 
 def test_what_travels_can_be_pickled(task):

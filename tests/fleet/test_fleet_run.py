@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -114,20 +115,28 @@ def test_workers_may_be_killed_at_any_moment(people, tmp_path, meter, connection
     assert 1 <= summary.losses <= kills
 
 
-def test_the_driver_may_be_killed_too(people, tmp_path, meter, rng):
-    """Its workers end with it, and the same command goes on from there."""
+@pytest.mark.parametrize("end", ["a kill", "Ctrl-C"])
+def test_the_driver_may_end_too(people, tmp_path, meter, end):
+    """Its workers end with it, and the same command goes on from there; Ctrl-C reaches the workers, too."""
     state = tmp_path / "run"
     arguments = ["enroll", people, "--group", "staff", "--state", state, "--cluster", "processes:2", "--shards", "8"]
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments), "--max-rate", "30"]
     environment = {**os.environ, **environment_of(meter.base_url)}
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while len(meter.times) < 20:
         assert first.poll() is None
         time.sleep(0.02)
     workers = workers_below(first.pid)
-    first.kill()
     began = time.monotonic()
-    first.communicate(timeout=PATIENCE)
+    if end == "a kill":
+        first.kill()
+        expected = -signal.SIGKILL, "", ""
+    else:
+        os.killpg(first.pid, signal.SIGINT)
+        expected = 130, "", f"face-async: stopped; the same command goes on from here (state {state})\n"
+    assert expected == (first.wait(PATIENCE), *first.communicate(timeout=PATIENCE))
     assert time.monotonic() - began < 5
     assert workers
     done = subprocess.run(
@@ -236,7 +245,7 @@ def test_the_command_line_says_what_goes_with_what(people, tmp_path, meter, monk
         ("--cluster", "processes:2"): "--cluster needs --state",
         ("--cluster", "x", "--state", state): "must be processes:N",
         ("--cluster", "processes:2", "--state", state, "--shard", "0/2"): "--cluster does all parts",
-        ("--state", state, "--shard", "0/2", "--dry-run"): "go with --group",
+        ("--state", state, "--shard", "0/2", "--dry-run"): "go with no --journal",
         ("--state", state, "--shard", "2/2"): "0 to 1",
     }
     for arguments, message in wrong.items():
