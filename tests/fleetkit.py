@@ -83,7 +83,7 @@ def all_rows(state):
 def workers_below(pid):
     """Return the process ids of the workers that a driver has begun."""
     children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return [int(child) for child in children if b"face_async.fleet.worker" in command_of(child)]
+    return [int(child) for child in children if b"face_async.fleet.engines.worker" in command_of(child)]
 
 
 def command_of(pid):

@@ -18,7 +18,7 @@ from face_async.cli.options import trust
 from face_async.cli.output import say, say_json_line, tell
 from face_async.cli.progress import OutageNotice, ProgressDisplay, ProgressStyle
 from face_async.fleet import Connection, EngineOptions, FleetSummary, identify, open_engine
-from face_async.fleet.engines import CLUSTERS
+from face_async.fleet.engines.clusters import CLUSTERS
 from face_async.session import CA_FILE_VARIABLE
 
 if TYPE_CHECKING:

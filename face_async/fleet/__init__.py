@@ -22,9 +22,9 @@ The key to the service is read from the environment of each worker, and is in no
 
 from face_async.fleet.connection import ServiceConnection as Connection
 from face_async.fleet.drive import EngineOptions
-from face_async.fleet.engines import FleetEngine, open_engine
+from face_async.fleet.engines.clusters import FleetEngine, open_engine
+from face_async.fleet.engines.processes import ProcessExecutor, WorkerLostError
 from face_async.fleet.layout import StateError
-from face_async.fleet.processes import ProcessExecutor, WorkerLostError
 from face_async.fleet.run import FleetComparison
 from face_async.fleet.run import enroll_source as enroll
 from face_async.fleet.run import identify_probes as identify

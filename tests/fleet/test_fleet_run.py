@@ -25,6 +25,20 @@ from face_async.cli._app import app
 from face_async.fleet import ProcessExecutor, StateError, enroll, identify
 
 
+PLANNER = """
+import sys, time
+from face_async.fleet import Connection, enroll
+from face_async.ingest import Row
+
+def rows():
+    yield Row("ada", "1.jpg", ("staff",))
+    print(flush=True)
+    time.sleep(1_000)
+
+enroll(rows(), state=sys.argv[1], connection=Connection("1", "b", "http://127.0.0.1:1"))
+"""
+
+
 @pytest.fixture
 def people(tmp_path):
     return write_people(tmp_path / "people", 40, 2)
@@ -151,6 +165,21 @@ def test_the_driver_may_end_too(people, tmp_path, meter, end):
     summary = json.loads(done.stdout)
     assert (80, 80, 8) == (summary["rows"], summary["done"], summary["parts_done"])
     assert [2] * 40 == counts(meter)
+
+
+def test_what_a_driver_has_left_that_was_killed_while_planning_is_cleared_away(people, tmp_path, connection):
+    """But not what one writes that is alive: the run is its own."""
+    state = tmp_path / "run"
+    options = {"state": state, "connection": connection, "group_ids": ["staff"], "shards": 2}
+    with subprocess.Popen([sys.executable, "-c", PLANNER, state], stdout=subprocess.PIPE) as planner:
+        planner.stdout.readline()
+        with pytest.raises(StateError, match="in use by another driver"):
+            enroll(people, **options)
+        assert 1 == len(list(state.glob(".*")))
+        planner.kill()
+    assert 1 == len(list(state.glob(".*")))
+    assert enroll(people, **options).complete
+    assert [] == list(state.glob(".*"))
 
 
 def test_any_executor_will_do(people, tmp_path, connection, meter):

@@ -148,7 +148,7 @@ class _WorkerProcess:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._close()
-                command = [sys.executable, "-m", "face_async.fleet.worker"]
+                command = [sys.executable, "-m", "face_async.fleet.engines.worker"]
                 self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
             return self._process
 
