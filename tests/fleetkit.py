@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import random
 import signal
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 from anyio.from_thread import start_blocking_portal
@@ -20,6 +22,18 @@ from face_async.server import Store, create_app, serve_in_background
 from face_async.session import ProjectAccess
 
 PROGRAM = "from face_async.cli import main; main()"
+
+# A cluster of four workers, which ends with its input; its files are in the folder that it is given.
+RAY = """
+import sys, ray
+ray.init(
+    "local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
+    _temp_dir=sys.argv[1],
+)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 @define
@@ -58,6 +72,19 @@ class Metered:
     def enrolled(self):
         """As :func:`ingestkit.enrolled`."""
         return enrolled(self.store)
+
+
+class Recorded(Executor):
+    """Hands tasks on to an executor, and keeps what they are on a network."""
+
+    def __init__(self, executor, dumps=pickle.dumps):
+        self.executor = executor
+        self.dumps = dumps
+        self.sent = []
+
+    def submit(self, fn, *args, **kwargs):
+        self.sent.append(self.dumps((fn, args, kwargs)))
+        return self.executor.submit(fn, *args, **kwargs)
 
 
 @contextlib.contextmanager

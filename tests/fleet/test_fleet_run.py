@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from importlib import import_module
 import anyio
 import pytest
 from doubles import CREDENTIALS
-from fleetkit import PROGRAM, environment_of, kill_some, workers_below
+from fleetkit import PROGRAM, Recorded, environment_of, kill_some, workers_below
 from ingestkit import APPID, write_people
 from timing import PATIENCE
 from typer.testing import CliRunner
@@ -23,7 +22,6 @@ from typer.testing import CliRunner
 from face_async import AuthError, ShardedGroup, Throttle
 from face_async.cli._app import app
 from face_async.fleet import ProcessExecutor, StateError, enroll, identify
-
 
 PLANNER = """
 import sys, time
@@ -42,18 +40,6 @@ enroll(rows(), state=sys.argv[1], connection=Connection("1", "b", "http://127.0.
 @pytest.fixture
 def people(tmp_path):
     return write_people(tmp_path / "people", 40, 2)
-
-
-class Recorded(Executor):
-    """Hands tasks on to an executor, and keeps what they would be on a network."""
-
-    def __init__(self, executor):
-        self.executor = executor
-        self.sent = []
-
-    def submit(self, fn, *args, **kwargs):
-        self.sent.append(pickle.dumps((fn, args, kwargs)))
-        return self.executor.submit(fn, *args, **kwargs)
 
 
 class Deadly(Executor):
