@@ -70,7 +70,7 @@ MaxRate = Annotated[
 
 @frozen
 class FleetOptions:
-    """The options of a run on a cluster; without a cluster, its parts are done in this process."""
+    """The options of a run on a cluster; without a cluster, one process does its parts."""
 
     cluster: str | None
     shards: int | None
@@ -107,10 +107,10 @@ class FleetOptions:
         }
         with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
             stack.enter_context(_terminated_as_interrupted())
-            if self.cluster is not None:
-                engine = stack.enter_context(open_engine(self.cluster))
-                options["executor"] = engine.executor
-                options["at_once"] = min(engine.workers, self.max_concurrency)
+            # Not this process, which shows the progress and heeds signals.
+            engine = stack.enter_context(open_engine(self.cluster or "processes:1"))
+            options["executor"] = engine.executor
+            options["at_once"] = min(engine.workers, self.max_concurrency)
             stack.enter_context(display)
             yield options
 

@@ -180,6 +180,7 @@ class _PartWork:
         self._shard = Shard(task.rank, planned(self._state).shards)
         self._groups: set[str] = set()
         self._told_at = 0.0
+        self._away: str | None = None
 
     def result(self) -> PartResult | None:
         """Return the part's result, None while it is not done."""
@@ -305,8 +306,9 @@ class _PartWork:
             if summary.phase == "sending" and self._groups:
                 session.ledger.assume_room(self._groups)
                 self._groups.clear()
-            if summary.phase == "ended" or time.monotonic() - self._told_at >= _PROGRESS_EVERY:
-                self._told_at = time.monotonic()
+            news = summary.phase == "ended" or summary.away != self._away
+            if news or time.monotonic() - self._told_at >= _PROGRESS_EVERY:
+                self._told_at, self._away = time.monotonic(), summary.away
                 self._state.publish(part_name("progress", self._task.rank, ".json"), _json(summary))
 
         return tell

@@ -98,7 +98,8 @@ class StateFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{uuid4().hex}")
         try:
-            yield draft, target
+            with _named(target):
+                yield draft, target
         finally:
             draft.unlink(missing_ok=True)
 
@@ -109,7 +110,8 @@ class StateFolder:
         draft = self._folder / f"{_DRAFT}{uuid4().hex}"
         draft.mkdir()
         try:
-            yield draft, kind
+            with _named(self._folder / kind):
+                yield draft, kind
             (self._folder / kind).mkdir(exist_ok=True)
             for file in draft.iterdir():
                 file.replace(self._folder / kind / file.name)
@@ -150,6 +152,17 @@ class _FolderJournal:
 
     def publish_copy(self, copy: Path) -> None:
         raise NotImplementedError(f"{copy} is a copy of what the folder has itself")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Give an error its file's name, which that of a full disk does not have."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def open_state(location: str | os.PathLike[str]) -> RunState:

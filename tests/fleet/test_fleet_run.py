@@ -13,6 +13,7 @@ from importlib import import_module
 
 import anyio
 import pytest
+from attrs import evolve
 from doubles import CREDENTIALS
 from fleetkit import PROGRAM, Recorded, environment_of, kill_some, workers_below
 from ingestkit import APPID, write_people
@@ -168,6 +169,26 @@ def test_what_a_driver_has_left_that_was_killed_while_planning_is_cleared_away(p
     assert [] == list(state.glob(".*"))
 
 
+def test_a_run_tells_what_it_waits_for(people, tmp_path, connection):
+    """Each part waits for a service that is away; the run says so, and why."""
+
+    class SeenError(Exception):
+        pass
+
+    def look(summary):
+        if summary.away is not None:
+            raise SeenError(summary.away)
+
+    away = evolve(connection, base_url="http://127.0.0.1:9")
+    executor = ProcessExecutor(1)
+    with pytest.raises(SeenError, match="cannot connect"):
+        enroll(
+            people, state=tmp_path / "run", connection=away, executor=executor, group_ids=["staff"], shards=1,
+            on_progress=look,
+        )  # fmt: skip
+    executor.shutdown(cancel_futures=True)
+
+
 def test_any_executor_will_do(people, tmp_path, connection, meter):
     with ProcessPoolExecutor(2) as executor:
         options = {"connection": connection, "executor": executor, "group_ids": ["staff"], "shards": 4, "at_once": 2}
@@ -267,6 +288,10 @@ def test_the_command_line_says_what_goes_with_what(people, tmp_path, meter, monk
         result = CliRunner().invoke(app, [*enrolling, *arguments])
         assert 2 == result.exit_code, arguments
         assert message in result.stderr
+    for cluster, module, extra in (("dask://x:1", "distributed", "dask"), ("ray://x:1", "ray", "ray")):
+        monkeypatch.setitem(sys.modules, module, None)
+        result = CliRunner().invoke(app, [*enrolling, "--state", state, "--cluster", cluster])
+        assert (2, True) == (result.exit_code, f"{module} is missing; install 'face_async[{extra}]'" in result.stderr)
     for rank in range(2):
         result = CliRunner().invoke(app, [*enrolling, "--state", state, "--shard", f"{rank}/2", "--json"])
         assert 0 == result.exit_code, result.stderr

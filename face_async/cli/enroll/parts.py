@@ -10,6 +10,7 @@ from attrs import frozen
 from face_async.cli.enroll.output import MOST_FAILURES
 from face_async.cli.enroll.result import EnrollRequest, EnrollResult, conclude
 from face_async.cli.fleet import FleetDisplay, FleetOptions
+from face_async.cli.output import tell
 from face_async.errors import FaceError
 from face_async.fleet import enroll, retry_failed, verify, write_failures
 from face_async.fleet.plan import read_plan
@@ -44,6 +45,8 @@ def enroll_in_parts(
     is_new = read_plan(open_state(state)) is None
     if is_new and wanted.retry:
         raise ValueError(f"there is no run in {state}, so nothing has failed yet")
+    if is_new and part and not wanted.quiet:
+        tell(f"waiting for the plan of {state}, which --shard 0/{shards} makes")
     if wanted.failures is not None:
         check_output(wanted.failures, sources=[source, state])
     result = EnrollResult()
