@@ -27,7 +27,7 @@ PROGRAM = "from face_async.cli import main; main()"
 RAY = """
 import sys, ray
 ray.init(
-    "local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
+    "local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,
     _temp_dir=sys.argv[1],
 )
 print(ray.get_runtime_context().gcs_address, flush=True)

@@ -1,4 +1,4 @@
-"""Runs on Dask and Ray: real clusters on the loopback interface, which are searched for the key to the service."""
+"""Runs on Dask and Ray: real clusters on this machine, which are searched for the key to the service."""
 
 from __future__ import annotations
 
