@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import threading
 import time
@@ -15,7 +17,7 @@ from ingestkit import APPID, BUCKET, write_people
 
 from face_async import LimitLedger, Throttle
 from face_async.fleet import Connection, FleetSummary, StateError, enroll
-from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
+from face_async.fleet.plan import Plan, bad_rows_of, plan_enrollment, read_plan, rows_of
 from face_async.fleet.shard import PartTask, enroll_part
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalError, JournalInUseError, Row, Shard, State, read_source, read_units
@@ -98,6 +100,17 @@ def test_a_state_is_of_one_run(other):
     WANTED.check_same(WANTED)
     with pytest.raises(StateError, match="name another state"):
         WANTED.check_same(other)
+
+
+def test_a_full_disk_says_which_file_it_has_cut_short(state):
+    opened = open_state(state)
+    for name, writing in (
+        ("done/00001.json", opened.writing("done/00001.json")),
+        ("plan", opened.writing_parts("plan")),
+    ):
+        with pytest.raises(OSError, match=f"No space left on device: '{state / name}'"), writing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [] == [path for path in state.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"kind": 1}', b"\xff"])
@@ -256,6 +269,9 @@ def test_a_source_in_parquet_is_divided_like_any_other(tmp_path, state, several)
     home = source if several else source / "0.parquet"
     plan = plan_enrollment(open_state(state), home, Plan("enroll", str(home), 8, ("staff",)))
     assert (1_000, 3) == (plan.rows, plan.bad_rows)
+    last = source / ("1.parquet" if several else "0.parquet")
+    lines = range(401, 404) if several else range(1_001, 1_004)
+    assert [(str(last), line) for line in lines] == [(row.file, row.line) for row in bad_rows_of(open_state(state))]
     expected = [
         (part_of(row["person_id"], 8), str(source / row["path"]), tuple(row["group_ids"] or ["staff"])) for row in rows
     ]

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from face_async import AuthError, ShardedGroup, Throttle
 from face_async.cli._app import app
+from face_async.cli.fleet import FleetDisplay, FleetOptions
 from face_async.fleet import ProcessExecutor, StateError, enroll, identify
 
 PLANNER = """
@@ -271,6 +272,23 @@ def test_what_is_found_becomes_a_data_set(people, tmp_path, connection, meter):
     assert all(best[probe]["person_id"] == probe.split("/")[-2] for probe in probes)
     assert best[str(nobody)]["person_id"] is None
     assert "nobody.jpg" in best[str(nobody)]["code"]
+
+
+def test_sigterm_does_what_an_interrupt_does():
+    before = signal.getsignal(signal.SIGTERM)
+    options = FleetOptions(None, None, 1, None, None, fit=False, quiet=True, json=False)
+    with pytest.raises(KeyboardInterrupt), options.engine(FleetDisplay("enrolling", quiet=True)):
+        signal.raise_signal(signal.SIGTERM)
+    assert before == signal.getsignal(signal.SIGTERM)
+
+
+def test_a_part_says_that_it_waits_for_the_plan(people, tmp_path, connection, monkeypatch):
+    monkeypatch.setattr("face_async.fleet.run._PLAN_PATIENCE", -1.0)
+    arguments = ["enroll", str(people), "-g", "staff", "--state", str(tmp_path / "run"), "--shard", "17/256"]
+    result = CliRunner().invoke(app, arguments)
+    assert 2 == result.exit_code
+    assert "which --shard 0/256 makes" in result.stderr
+    assert "has no plan yet" in result.stderr
 
 
 def test_the_command_line_says_what_goes_with_what(people, tmp_path, meter, monkeypatch):
