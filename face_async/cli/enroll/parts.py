@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
 from face_async.cli.enroll.output import MOST_FAILURES
 from face_async.cli.enroll.result import EnrollRequest, EnrollResult, conclude
@@ -49,24 +49,13 @@ def enroll_in_parts(
         tell(f"waiting for the plan of {state}, which --shard 0/{shards} makes")
     if wanted.failures is not None:
         check_output(wanted.failures, sources=[source, state])
-    result = EnrollResult()
-    run = _PartsEnrollment(wanted, source, state, part, shards, fleet.spread, fleet.connection(), result)
-    display = FleetDisplay(fleet.progress, quiet=wanted.quiet)
+    run = _PartsEnrollment(wanted, source, state, part, shards, fleet.spread, fleet.connection())
     try:
-        with fleet.engine(display) as options:
-            if wanted.repair and not is_new:
-                result.repaired = run.compare(display, options, repair=True).differences
-            run.send(display, options)
-            if (wanted.check or wanted.repair) and result.error is None:
-                found = run.compare(display, options, repair=False)
-                result.differences, result.compared = found.differences, (found.persons, found.faces)
+        run.do(fleet, is_new=is_new)
     except KeyboardInterrupt:
-        result.interrupted, result.summary = True, None  # which says what was known some seconds ago
-    if read_plan(open_state(state)) is not None:
-        result.failed = tuple(islice(run_failures(state, part=part), MOST_FAILURES))
-        if wanted.failures is not None:
-            write_failures(state, wanted.failures, part=part, sources=[source])
-    conclude(wanted, result, f"state {state}")
+        run.result.interrupted, run.result.summary = True, None  # which says what was known some seconds ago
+    run.read_failures()
+    conclude(wanted, run.result, f"state {state}")
 
 
 @frozen
@@ -80,7 +69,18 @@ class _PartsEnrollment:
     shards: int | None
     spread: int
     connection: Connection
-    result: EnrollResult
+    result: EnrollResult = field(factory=EnrollResult, init=False)
+
+    def do(self, fleet: FleetOptions, *, is_new: bool) -> None:
+        """Do all that is wanted, as far as no error ends it."""
+        wanted, result, display = self.wanted, self.result, FleetDisplay(fleet.progress, quiet=fleet.quiet)
+        with fleet.engine(display) as options:
+            if wanted.repair and not is_new:
+                result.repaired = self.compare(display, options, repair=True).differences
+            self.send(display, options)
+            if (wanted.check or wanted.repair) and result.error is None:
+                found = self.compare(display, options, repair=False)
+                result.differences, result.compared = found.differences, (found.persons, found.faces)
 
     def send(self, display: FleetDisplay, options: EngineOptions) -> None:
         """Enroll what there is, or try again what has failed."""
@@ -114,3 +114,11 @@ class _PartsEnrollment:
         """Compare the service with the journals of the parts."""
         display.begin("comparing")
         return verify(self.state, connection=self.connection, repair=repair, part=self.part, **options)
+
+    def read_failures(self) -> None:
+        """Read what has failed, as far as there is a run, and write it where it is wanted."""
+        if read_plan(open_state(self.state)) is None:
+            return
+        self.result.failed = tuple(islice(run_failures(self.state, part=self.part), MOST_FAILURES))
+        if self.wanted.failures is not None:
+            write_failures(self.state, self.wanted.failures, part=self.part, sources=[self.source])
