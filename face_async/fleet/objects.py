@@ -142,6 +142,7 @@ class _ClaimedJournal:
         self._rank = rank
         self._claim = Claim(folder, part_name("claims", rank))
         self._name = part_name("journals", rank, f"-{uuid4().hex}.journal")
+        self._former = ""  # the copy of whoever had it before
         self._lost: tuple[bool, Path | None] = (False, None)
 
     @property
@@ -156,10 +157,10 @@ class _ClaimedJournal:
         try:
             with _scratch() as scratch:
                 journal, copy = scratch / "journal", scratch / "copy"
-                known = bool(self._claim.note) and self._folder.fetch(
-                    self._claim.note, copy if former == "lapsed" else journal
-                )
-                self._lost = former == "lapsed" or bool(self._claim.note and not known), copy if known else None
+                died, note = former == "lapsed", self._claim.note
+                self._former = note
+                known = bool(note) and self._folder.fetch(note, copy if died else journal)
+                self._lost = died or bool(note and not known), copy if died and known else None
                 yield from self._published(journal)
         finally:
             self._claim.abandon()
@@ -172,7 +173,10 @@ class _ClaimedJournal:
             if self.is_held and (journal.exists() or not self._lost[0]):
                 if journal.exists():
                     self.publish_copy(journal)
+                former, self._former = self._former, ""
                 self._claim.release()
+                if former not in {"", self._name}:
+                    self._folder.delete(former)
 
     def lost(self) -> tuple[bool, Path | None]:
         return self._lost

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+_ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
 VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for other services than AWS, AWS_ENDPOINT_URL",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "az": f"{_ACCOUNT} and AZURE_STORAGE_ACCOUNT_KEY",
 }
 """The schemes, and the variables of the environment that each reads."""
 
@@ -37,6 +38,10 @@ _URL = re.compile(rf"(?P<root>(?:{'|'.join(VARIABLES)})://[\w$][\w.$-]*)(?:/(?P<
 _SIGNED = re.compile(r"[?&](sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+|awsaccesskeyid)=", re.IGNORECASE)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "specified bucket does not exist")
 _METADATA = ("169.254.169.254", "metadata.google.internal")  # asked for a role's credentials where none are set
+_REFUSED = re.compile(r"status code: 40[13]\b")
+_ANSWER = re.compile(r"(?<=status code: \d{3}) .*")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_LONGEST = 300  # characters in a message
 _LISTED_AT_ONCE = 1_000
 _BUFFER = 1_048_576
 _PATIENT = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
@@ -242,9 +247,14 @@ def _store(root: str, *, hasty: bool) -> Any:
 
 @lru_cache(maxsize=16)
 def _opened(root: str, environment: frozenset[tuple[str, str]], hasty: bool) -> Any:  # noqa: FBT001 - of a cache
-    del environment  # obstore reads it itself; another one is another store
+    # obstore reads the environment itself, but for the account's name; another environment is another store.
+    options: dict[str, object] = {"retry_config": _HASTY if hasty else _PATIENT}
+    if root.startswith("az:"):
+        options["account_name"] = dict(environment).get(_ACCOUNT)
+        if not options["account_name"]:
+            raise ObjectStorageError(f"{root} cannot be used without the account's name: set {VARIABLES['az']}")
     _obstore()
-    return import_module("obstore.store").from_url(root, retry_config=_HASTY if hasty else _PATIENT)
+    return import_module("obstore.store").from_url(root, **options)
 
 
 def _version(meta: Any) -> Version:
@@ -272,11 +282,15 @@ def _advice(root: str, error: Exception, text: str, errors: Any) -> str:
         return "is not there: create the bucket, or mend its name"
     if any(sign in text for sign in _METADATA):
         return f"cannot be used without credentials: set {variables}"
-    if isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError):
+    refused = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
+    if refused or _REFUSED.search(text):  # a listing that is refused has no error of its own
         return f"refuses access: check what the environment sets by {variables} ({_first_line(error)})"
     return f"cannot be used: check the network, and what the environment sets by {variables} ({_first_line(error)})"
 
 
 def _first_line(error: Exception) -> str:
     """Return what an error says, without the storage's own words, and without a query, which may be signed."""
-    return printable(re.sub(r"\?\S*", "", str(error).partition("\n")[0].partition(": <?xml")[0]))
+    text = str(error)
+    line = re.sub(r"\?\S*", "", _ANSWER.sub("", text.partition("\n")[0]))
+    code = _CODE.search(text)
+    return printable(line if code is None else f"{line}: {code[1]}", _LONGEST)
