@@ -119,7 +119,8 @@ class ObjectState:
         with _scratch() as folder:
             yield folder, below
             with ThreadPoolExecutor(_SENT_AT_ONCE) as senders:
-                list(senders.map(lambda file: self._folder.put(f"{below}/{file.name}", file), folder.iterdir()))
+                files = list(folder.iterdir())
+                list(senders.map(self._folder.put, [f"{below}/{file.name}" for file in files], files))
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Generator[Path]:
