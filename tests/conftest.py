@@ -26,6 +26,7 @@ stand-in            what it is, and when it is used
 ``ingestkit``       For ingestion: folders of pictures for that recognizer, and the application behind a network that
                     loses requests or answers by plan; ``enrolled`` tells what really is in the store.
 ``fleetkit``        For fleets: a server on a socket that counts what is in flight, and the workers of a driver.
+``objectkit``       moto's server for S3 in a thread: object storage that a whole run can be in.
 ``ingestprocesses`` The same client and server as processes of their own, to be killed.
 ``postgresql``      A PostgreSQL server of our own, to be stopped and killed.
 ``telemetrykit``    Providers of OpenTelemetry's SDK, in whose memory spans and metrics can be read.

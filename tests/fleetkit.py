@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import random
 import signal
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 from anyio.from_thread import start_blocking_portal
@@ -20,6 +22,18 @@ from face_async.server import Store, create_app, serve_in_background
 from face_async.session import ProjectAccess
 
 PROGRAM = "from face_async.cli import main; main()"
+
+# A cluster of four workers, which ends with its input; its files are in the folder that it is given.
+RAY = """
+import sys, ray
+ray.init(
+    "local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,
+    _temp_dir=sys.argv[1],
+)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 @define
@@ -60,6 +74,19 @@ class Metered:
         return enrolled(self.store)
 
 
+class Recorded(Executor):
+    """Hands tasks on to an executor, and keeps what they are on a network."""
+
+    def __init__(self, executor, dumps=pickle.dumps):
+        self.executor = executor
+        self.dumps = dumps
+        self.sent = []
+
+    def submit(self, fn, *args, **kwargs):
+        self.sent.append(self.dumps((fn, args, kwargs)))
+        return self.executor.submit(fn, *args, **kwargs)
+
+
 @contextlib.contextmanager
 def metered_server(db=":memory:"):
     """Serve the toy pictures of ``ingestkit`` on a socket, from a thread of this process."""
@@ -83,7 +110,7 @@ def all_rows(state):
 def workers_below(pid):
     """Return the process ids of the workers that a driver has begun."""
     children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return [int(child) for child in children if b"face_async.fleet.worker" in command_of(child)]
+    return [int(child) for child in children if b"face_async.fleet.engines.worker" in command_of(child)]
 
 
 def command_of(pid):

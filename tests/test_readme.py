@@ -68,7 +68,14 @@ def test_there_is_no_example_without_a_test():
     ]
     if DOCS.exists():
         beginnings += ["from fastapi", "from django", "from celery", "session = await", "def test_patience"]
-        beginnings += ["from program", "def enroll_all", "def take_over", "def who_by_qcloud", "def who_by_session"]
+        beginnings += [
+            "from program",
+            "def enroll_all",
+            "def look_after",
+            "def take_over",
+            "def who_by_qcloud",
+            "def who_by_session",
+        ]
         beginnings += ["on_attempt=count", "def enroll(", "def look_at", "def name_of"]
     assert EXAMPLES == [example(beginning) for beginning in beginnings]
 
@@ -272,12 +279,15 @@ async def test_a_fleet_enrolls_every_picture(folder, monkeypatch):
         face_async.fleet, "open_engine", lambda _: face_async.fleet.FleetEngine(ThreadPoolExecutor(4), 4)
     )
     enroll_all = names_of(example("def enroll_all"))["enroll_all"]
+    look_after = names_of(example("def look_after"))["look_after"]
     with FaceServer() as server:
         async with server.serve() as base_url:
             for name, value in server.environment(base_url).items():
                 monkeypatch.setenv(name, value)
             summary = await anyio.to_thread.run_sync(enroll_all, str(folder / "people"), str(folder / "run"))
+            compared = await anyio.to_thread.run_sync(look_after, str(folder / "run"))
         assert (2, True) == (summary.done, summary.complete)
+        assert (1, 2, ()) == (compared.persons, compared.faces, compared.differences)
         assert 2 == len(await server.session().get_face_ids("ada"))
 
 

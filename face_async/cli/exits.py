@@ -14,6 +14,7 @@ from face_async.errors import FaceError, LimitError, ResponseError, ServiceError
 
 _EXPECTED = (FaceError, ValueError, OSError, ImportError)
 _LONGEST_LINE = 1_000
+_EXTRAS = {"distributed": "dask", "obstore": "fleet", "pyarrow": "fleet", "ray": "ray"}  # those that are not in "all"
 
 
 class Exit(enum.IntEnum):
@@ -77,7 +78,7 @@ def exit_code(error: Exception) -> Exit:
 def one_line(error: Exception) -> str:
     """Return the message of an error as one line."""
     if isinstance(error, ModuleNotFoundError):
-        return f"the module {error.name} is missing; install 'face_async[all]'"
+        return f"the module {error.name} is missing; install 'face_async[{_EXTRAS.get(error.name or '', 'all')}]'"
     if isinstance(error, OSError) and error.errno in {EADDRINUSE, EACCES} and "bind" in (error.strerror or ""):
         why = "another program listens there" if error.errno == EADDRINUSE else "ports below 1024 need more rights"
         return f"{error.strerror}: {why}; take another port with --port (0 takes a free one)"

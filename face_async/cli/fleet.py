@@ -1,11 +1,11 @@
-"""Runs on a cluster: what ``enroll`` and ``identify`` do with ``--cluster``, and ``enroll`` with ``--state``."""
+"""Runs on a cluster: the options that ``enroll`` and ``identify`` share, and the identification."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -13,25 +13,23 @@ import typer
 from attrs import frozen
 
 from face_async import Throttle
-from face_async.cli.exits import Exit
+from face_async.cli.exits import Exit, fail
 from face_async.cli.options import trust
 from face_async.cli.output import say, say_json_line, tell
-from face_async.cli.progress import ProgressDisplay, ProgressStyle
-from face_async.fleet import Connection, FleetSummary, enroll, enroll_one_part, identify, open_engine
-from face_async.fleet.engines import CLUSTERS
+from face_async.cli.progress import OutageNotice, ProgressDisplay, ProgressStyle
+from face_async.fleet import Connection, EngineOptions, FleetSummary, identify, open_engine
+from face_async.fleet.engines.clusters import CLUSTERS
 from face_async.session import CA_FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
-    from face_async.fleet import FleetEngine
-
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
 ]
 ShardsOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--shards",
         metavar="N",
@@ -72,10 +70,10 @@ MaxRate = Annotated[
 
 @frozen
 class FleetOptions:
-    """The options of a run on a cluster."""
+    """The options of a run on a cluster; without a cluster, one process does its parts."""
 
     cluster: str | None
-    shards: int
+    shards: int | None
     max_concurrency: int
     max_rate: float | None
     base_url: str | None
@@ -83,13 +81,7 @@ class FleetOptions:
     quiet: bool
     json: bool
     progress: ProgressStyle | None = None
-    allow_outside: bool = False
     spread: int = 0
-
-    @property
-    def budget(self) -> Throttle:
-        """The bounds of the whole run."""
-        return Throttle(max_concurrency=self.max_concurrency, max_rate=self.max_rate)
 
     def connection(self) -> Connection:
         """Return how workers reach the service.
@@ -102,97 +94,70 @@ class FleetOptions:
             os.environ[CA_FILE_VARIABLE] = str(trusted.ca_file)  # which worker processes inherit
         return Connection.from_env(base_url=self.base_url, allow_insecure=trusted.insecure or None)
 
+    @contextlib.contextmanager
+    def engine(self, display: FleetDisplay) -> Generator[EngineOptions]:
+        """Open the engine, and yield the options of a run on it, whose progress is displayed.
 
-def enroll_on_cluster(source: Path, state: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
-    """Enroll on a cluster, print the summary and exit."""
-    connection = options.connection()
-    with _quiet_engine(options) as engine, ProgressDisplay(options.progress, quiet=options.quiet) as display:
-        display.begin("enrolling")
-        summary = enroll(
-            source,
-            state=state,
-            connection=connection,
-            executor=engine.executor,
-            group_ids=group_ids,
-            shards=options.shards,
-            at_once=min(engine.workers, options.max_concurrency),
-            budget=options.budget,
-            fit=options.fit,
-            allow_outside=options.allow_outside,
-            spread=options.spread,
-            on_progress=partial(show_parts, display),
-        )
-    _conclude_fleet(summary, state / "units", options)
-
-
-def enroll_part_alone(
-    source: Path, state: Path, part: tuple[int, int], group_ids: Sequence[str], options: FleetOptions
-) -> None:
-    """Enroll one part in this process, print its summary and exit."""
-    summary = enroll_one_part(
-        source,
-        part[0],
-        state=state,
-        connection=options.connection(),
-        group_ids=group_ids,
-        shards=part[1],
-        budget=options.budget,
-        fit=options.fit,
-        allow_outside=options.allow_outside,
-        spread=options.spread,
-    )
-    _conclude_fleet(summary, state / "units", options)
-
-
-def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], options: FleetOptions) -> None:
-    """Identify on a cluster, print the summary and exit."""
-    connection = options.connection()
-    with _quiet_engine(options) as engine, ProgressDisplay(options.progress, quiet=options.quiet) as display:
-        display.begin("recognizing")
-        summary = identify(
-            probes,
-            out=out,
-            connection=connection,
-            executor=engine.executor,
-            group_ids=group_ids,
-            shards=options.shards,
-            at_once=min(engine.workers, options.max_concurrency),
-            budget=options.budget,
-            fit=options.fit,
-            on_progress=partial(show_parts, display),
-        )
-    if not options.quiet:
-        tell(f"wrote {out}")
-    _conclude_fleet(summary, out, options)
+        What the engine prints, as Ray does when a worker dies, goes to stderr, for stdout is the result's.
+        """
+        options: EngineOptions = {
+            "budget": Throttle(max_concurrency=self.max_concurrency, max_rate=self.max_rate),
+            "fit": self.fit,
+            "on_progress": display.show_parts,
+        }
+        with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+            stack.enter_context(_terminated_as_interrupted())
+            # Not this process, which shows the progress and heeds signals.
+            engine = stack.enter_context(open_engine(self.cluster or "processes:1"))
+            options["executor"] = engine.executor
+            options["at_once"] = min(engine.workers, self.max_concurrency)
+            stack.enter_context(display)
+            yield options
 
 
 @contextlib.contextmanager
-def _quiet_engine(options: FleetOptions) -> Generator[FleetEngine]:
-    """Open the engine; what it prints, as Ray does when a worker dies, goes to stderr, for stdout is the result's."""
-    with contextlib.redirect_stdout(sys.stderr), open_engine(options.cluster or "") as engine:
-        yield engine
+def _terminated_as_interrupted() -> Generator[None]:
+    """Have SIGTERM, which schedulers of jobs send, do what Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
-def show_parts(display: ProgressDisplay, summary: FleetSummary) -> None:
-    """Show the progress of all parts together."""
-    parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
-    losses = f", {summary.losses:,} workers lost" if summary.losses else ""
-    completed = summary.done + summary.failed + summary.collapsed
-    display.show(completed, total=summary.rows, failed=summary.failed, note=parts + losses)
-
-
-def _conclude_fleet(summary: FleetSummary, details: Path, options: FleetOptions) -> None:
-    """Print the summary, and where to read what became of each picture, and exit."""
-    if options.json:
+def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], fleet: FleetOptions) -> None:
+    """Identify on a cluster, print the summary and exit."""
+    connection = fleet.connection()
+    try:
+        display = FleetDisplay(fleet.progress, quiet=fleet.quiet)
+        with fleet.engine(display) as options:
+            display.begin("recognizing")
+            summary = identify(
+                probes, out=out, connection=connection, group_ids=group_ids, shards=fleet.shards, **options
+            )
+    except KeyboardInterrupt:
+        raise fail("interrupted; the same command goes on from here", Exit.INTERRUPTED) from None
+    if fleet.json:
         say_json_line(attrs.asdict(summary))
-    elif not options.quiet:
-        say(
-            f"{summary.done:,} pictures done, {summary.failed:,} failed, {summary.ambiguous:,} in doubt, "
-            f"{summary.collapsed:,} the same as another of the person, {summary.bad_rows:,} bad rows; "
-            f"{summary.parts_done:,} of {summary.parts:,} parts in {summary.seconds:,.1f} s"
-        )
-        for code, count in sorted(summary.codes.items()):
-            say(f"  {code}: {count:,}")
-    if summary.failed or summary.ambiguous:
-        tell(f"what failed, and why, is in the files of {details}")
+    elif not fleet.quiet:
+        tell(f"wrote {out}")
+        say(f"{summary.done:,} of {summary.rows:,} pictures were looked at, in {summary.seconds:,.1f} s")
     raise typer.Exit(Exit.OK if summary.complete else Exit.NO)
+
+
+class FleetDisplay(ProgressDisplay):
+    """Shows the progress of all parts together, and what they wait for."""
+
+    def __init__(self, style: ProgressStyle | None, *, quiet: bool) -> None:
+        super().__init__(style, quiet=quiet)
+        self._quiet = quiet
+        self._outage = OutageNotice()
+
+    def show_parts(self, summary: FleetSummary) -> None:
+        """Show the progress of a run."""
+        if not self._quiet:
+            self._outage.show(summary.away)
+        parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
+        losses = f", {summary.losses:,} workers lost" if summary.losses else ""
+        completed = summary.done + summary.failed + summary.collapsed
+        self.show(completed, total=summary.rows, failed=summary.failed, note=parts + losses)

@@ -135,6 +135,23 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         return f"{rate} {decimal(int((size - size_then) / (now - then)))}/s" if size else rate
 
 
+class OutageNotice:
+    """Tells when a run begins to wait for the service, and when it goes on."""
+
+    def __init__(self) -> None:
+        self._away: str | None = None
+
+    def show(self, away: str | None, *, goes_on: bool = True) -> None:
+        """Tell of a change; ``away`` is why the service is waited for, None while it is not."""
+        if away == self._away:
+            return
+        self._away = away
+        if away is not None:
+            tell(f"waiting for the service: {away}")
+        elif goes_on:
+            tell("the service is back")
+
+
 def short_number(number: float) -> str:
     """Return a number with two digits or more."""
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"  # noqa: PLR2004 - two digits tell enough

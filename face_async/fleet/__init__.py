@@ -21,16 +21,23 @@ The key to the service is read from the environment of each worker, and is in no
 """
 
 from face_async.fleet.connection import ServiceConnection as Connection
-from face_async.fleet.engines import FleetEngine, open_engine
-from face_async.fleet.processes import ProcessExecutor, WorkerLostError
-from face_async.fleet.run import FleetSummary, enroll_one_part
+from face_async.fleet.drive import EngineOptions
+from face_async.fleet.engines.clusters import FleetEngine, open_engine
+from face_async.fleet.engines.processes import ProcessExecutor, WorkerLostError
+from face_async.fleet.layout import StateError
+from face_async.fleet.run import FleetComparison
 from face_async.fleet.run import enroll_source as enroll
 from face_async.fleet.run import identify_probes as identify
+from face_async.fleet.run import retry_run as retry_failed
+from face_async.fleet.run import verify_run as verify
+from face_async.fleet.run import write_run_failures as write_failures
 from face_async.fleet.shard import PartResult
-from face_async.fleet.state import StateError
+from face_async.fleet.summary import FleetSummary
 
 __all__ = [
     "Connection",
+    "EngineOptions",
+    "FleetComparison",
     "FleetEngine",
     "FleetSummary",
     "PartResult",
@@ -38,7 +45,9 @@ __all__ = [
     "StateError",
     "WorkerLostError",
     "enroll",
-    "enroll_one_part",
     "identify",
     "open_engine",
+    "retry_failed",
+    "verify",
+    "write_failures",
 ]

@@ -10,35 +10,66 @@ from __future__ import annotations
 import contextlib
 import os
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_async.ingest import Row
+from face_async import ImageUrl
+from face_async.ingest import BadRow, Row
 from face_async.ingest.enclosure import Enclosure
+from face_async.ingest.objects import is_object_url, open_object, split_url
+from face_async.ingest.objects.listing import object_names
 from face_async.ingest.schema import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
 SUFFIX = ".parquet"
+_FIRST_OBJECTS = 1_000
 _COLUMNS = ("person_id", "path", "url", "group_ids", "person_name", "tag")
+_COMPLAINT = "the row must have a person_id, and either a path or a url"
 _ROWS_AT_ONCE = 32_768
 _ROWS_IN_MEMORY = 200_000
 
 
-def parquet_files(source: object) -> list[Path]:
-    """Return the files of a source in Parquet, in the order of their names; none if it is another kind of source."""
+def parquet_files(source: object) -> list[str]:
+    """Return the files of a source in Parquet, in the order of their names; none if it is another kind of source.
+
+    Raises:
+        ObjectStorageError: It is in object storage that cannot be used.
+    """
     if not isinstance(source, str | os.PathLike):
         return []
+    if is_object_url(os.fspath(source)):
+        return _parquet_objects(os.fspath(source))
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
     if path.is_dir():
-        return sorted(path.glob(f"*{SUFFIX}"))
-    return [path] if path.suffix.lower() == SUFFIX else []
+        return sorted(map(str, path.glob(f"*{SUFFIX}")))
+    return [str(path)] if path.suffix.lower() == SUFFIX else []
 
 
-def divide(files: Sequence[Path], folder: Path, shards: int, part_of: Callable[[str, int], int]) -> tuple[int, int]:
-    """Write the rows of files into a stream for each part; return how many rows are pictures, and how many are not.
+def _parquet_objects(url: str) -> list[str]:
+    if url.lower().endswith(SUFFIX):
+        return [url]
+    names = object_names(url)
+    first = list(islice(names, _FIRST_OBJECTS))  # which tell: a prefix may have millions of pictures
+    if not any(map(_is_table, first)):
+        return []
+    return [f"{url.rstrip('/')}/{name}" for name in sorted(filter(_is_table, chain(first, names)))]
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(SUFFIX) and "/" not in name
+
+
+def divide(
+    files: Sequence[str],
+    folder: Path,
+    shards: int,
+    part_of: Callable[[str, int], int],
+    note_bad: Callable[[BadRow], object],
+) -> int:
+    """Write the rows of files into a stream for each part; return how many rows are pictures, and note the others.
 
     Raises:
         ModuleNotFoundError: pyarrow is missing (extra ``fleet``).
@@ -46,16 +77,20 @@ def divide(files: Sequence[Path], folder: Path, shards: int, part_of: Callable[[
     """
     pa: Any = import_module("pyarrow")  # it ships no types
     compute: Any = import_module("pyarrow.compute")
-    rows = bad_rows = 0
+    rows = 0
     with _Streams(pa, folder) as streams:
         for file in files:
+            read = 0
             for batch in _batches(pa, file):
-                good = _pictures_only(compute, batch)
+                are_pictures = _are_pictures(compute, batch)
+                for index in compute.indices_nonzero(compute.invert(are_pictures)).to_pylist():
+                    note_bad(BadRow(file, read + index + 1, _COMPLAINT))
+                read += batch.num_rows
+                good = batch.filter(are_pictures)
                 rows += good.num_rows
-                bad_rows += batch.num_rows - good.num_rows
                 if good.num_rows:
                     streams.add(*_sorted_by_part(pa, compute, good, shards, part_of))
-    return rows, bad_rows
+    return rows
 
 
 def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside: bool) -> Generator[Row]:
@@ -63,12 +98,12 @@ def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside:
 
     Args:
         stream: The stream's file.
-        home: What paths are relative to.
+        home: What paths are relative to; a folder, or a URL of object storage.
         group_ids: The groups for rows that name none.
         allow_outside: Whether paths and links may lead out of that folder.
 
     Raises:
-        ValueError: A path or a link leads out of it.
+        ValueError: A path or a link leads out of it, or a URL is none.
     """
     pa: Any = import_module("pyarrow")
     enclosure = None if allow_outside else Enclosure(home)
@@ -76,9 +111,18 @@ def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside:
         for batch in reader:
             for row in batch.to_pylist():
                 source = row["url"] or os.path.join(home, row["path"])  # noqa: PTH118 - for each of millions
-                if enclosure is not None and row["url"] is None and (reason := enclosure.complaint(source)) is not None:
-                    raise ValueError(f"{shown(source)}: {reason}")
+                _check_place(source, enclosure, is_url=row["url"] is not None)
                 yield Row(row["person_id"], source, row["group_ids"] or group_ids, row["person_name"], row["tag"])
+
+
+def _check_place(source: str, enclosure: Enclosure | None, *, is_url: bool) -> None:
+    if is_object_url(source):
+        split_url(source)
+    elif is_url:
+        ImageUrl(source)
+        return
+    if enclosure is not None and (reason := enclosure.complaint(source)) is not None:
+        raise ValueError(f"{shown(source)}: {reason}")
 
 
 class _Streams:
@@ -121,10 +165,11 @@ class _Streams:
         self._rows = 0
 
 
-def _batches(pa: Any, file: Path) -> Generator[Any]:
+def _batches(pa: Any, file: str) -> Generator[Any]:
     """Yield the batches of a file, with all columns that a manifest may have, in one order and of one type."""
     compute: Any = import_module("pyarrow.compute")
-    with import_module("pyarrow.parquet").ParquetFile(file) as parquet:
+    opened = open_object(file) if is_object_url(file) else file
+    with import_module("pyarrow.parquet").ParquetFile(opened) as parquet:
         names = parquet.schema_arrow.names
         unknown = [name for name in names if name not in _COLUMNS]
         if unknown or "person_id" not in names or not {"path", "url"} & set(names):
@@ -151,11 +196,11 @@ def _column(pa: Any, compute: Any, batch: Any, name: str, kind: Any) -> Any:
     return column.cast(kind)
 
 
-def _pictures_only(compute: Any, batch: Any) -> Any:
-    """Return the rows with a person, and with either a path or a URL."""
+def _are_pictures(compute: Any, batch: Any) -> Any:
+    """Return of each row whether it has a person, and either a path or a URL."""
     person_id, path, url = (batch.column(name) for name in ("person_id", "path", "url"))
     one_source = compute.xor(compute.is_valid(path), compute.is_valid(url))
-    return batch.filter(compute.and_(compute.is_valid(person_id), one_source))
+    return compute.and_(compute.is_valid(person_id), one_source)
 
 
 def _sorted_by_part(pa: Any, compute: Any, batch: Any, shards: int, part_of: Callable[[str, int], int]) -> Any:

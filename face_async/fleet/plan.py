@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+from itertools import chain
 from typing import TYPE_CHECKING, Self, TextIO, cast
 
 import attrs
@@ -12,15 +12,17 @@ from attrs import field, frozen
 
 from face_async.errors import quoted
 from face_async.fleet.columns import SUFFIX, divide, parquet_files, rows_in
-from face_async.fleet.state import StateError, part_name
+from face_async.fleet.layout import StateError, part_name
 from face_async.ingest import BadRow, Row, read_source
+from face_async.ingest.objects import is_object_url, split_url
+from face_async.ingest.objects.listing import object_names
 from face_async.ingest.parts import part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
-    from face_async.fleet.state import StateFolder
+    from face_async.fleet.layout import RunState
     from face_async.ingest import Source
 
 PLAN = "plan.json"
@@ -28,6 +30,8 @@ MOST_SHARDS = 100_000
 MOST_SPREAD = 5_000  # as many groups as an appid may have
 _VERSION = 1
 _ROWS_IN_MEMORY = 100_000
+_BAD_ROWS = "bad_rows.jsonl"
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
 @frozen
@@ -43,6 +47,7 @@ class Plan:
         bad_rows: Rows that are not.
         allow_outside: Whether paths and links may lead out of the source's folder.
         spread: Into how many numbered groups the persons of each group are put; 0 for the groups themselves.
+        parts: What the parts' rows are below in the state.
         version: The version of the state's format.
     """
 
@@ -54,6 +59,7 @@ class Plan:
     bad_rows: int = 0
     allow_outside: bool = False
     spread: int = 0
+    parts: str = "plan"
     version: int = _VERSION
 
     @property
@@ -75,7 +81,7 @@ class Plan:
                 )
 
 
-def read_plan(state: StateFolder) -> Plan | None:
+def read_plan(state: RunState) -> Plan | None:
     """Return the plan of a state, None if it has none yet.
 
     Raises:
@@ -90,7 +96,7 @@ def read_plan(state: StateFolder) -> Plan | None:
         raise StateError(f"{state.location}: {PLAN} is damaged, or of another version: {error}") from None
 
 
-def planned(state: StateFolder) -> Plan:
+def planned(state: RunState) -> Plan:
     """Return the plan of a state that must have one.
 
     Raises:
@@ -102,7 +108,7 @@ def planned(state: StateFolder) -> Plan:
     return plan
 
 
-def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
+def plan_enrollment(state: RunState, source: Source, wanted: Plan) -> Plan:
     """Read a source once, divide its rows into parts by their persons, and return the plan. Blocks.
 
     Args:
@@ -115,54 +121,62 @@ def plan_enrollment(state: StateFolder, source: Source, wanted: Plan) -> Plan:
         ModuleNotFoundError: The source is in Parquet, and pyarrow is missing (extra ``fleet``).
     """
     files = parquet_files(source)
-    with state.writing_all("plan") as folder:
+    with state.writing_parts("plan") as (folder, parts), _BadRowsFile(folder / _BAD_ROWS) as bad:
         if files:
-            rows, bad_rows = divide(files, folder, wanted.shards, part_of)
+            rows = divide(files, folder, wanted.shards, part_of, bad.note)
         else:
-            rows, bad_rows = _divide_rows(
-                read_source(source, group_ids=wanted.group_ids, allow_outside=wanted.allow_outside),
-                folder,
-                wanted.shards,
-            )
-    plan = attrs.evolve(wanted, rows=rows, bad_rows=bad_rows)
-    state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
-    return plan
+            found = read_source(source, group_ids=wanted.group_ids, allow_outside=wanted.allow_outside)
+            rows = _divide_rows(found, folder, wanted.shards, bad.note)
+    return _published(state, attrs.evolve(wanted, rows=rows, bad_rows=bad.count, parts=parts))
 
 
-def _divide_rows(source: Iterable[Row | BadRow], folder: Path, shards: int) -> tuple[int, int]:
-    rows = bad_rows = 0
+def _published(state: RunState, plan: Plan) -> Plan:
+    """Publish a plan, and return the one that counts: of several that are made at the same time it is the first."""
+    state.publish_once(PLAN, json.dumps(attrs.asdict(plan)).encode())
+    return planned(state)
+
+
+def _divide_rows(
+    source: Iterable[Row | BadRow], folder: Path, shards: int, note_bad: Callable[[BadRow], object]
+) -> int:
+    rows = 0
     with _PartFiles(folder, shards) as parts:
         for row in source:
             if isinstance(row, BadRow):
-                bad_rows += 1
-                parts.note_bad(row)
-                continue
-            rows += 1
-            parts.add(part_of(row.person_id, shards), list(attrs.astuple(row)))
-    return rows, bad_rows
+                note_bad(row)
+            else:
+                rows += 1
+                parts.add(part_of(row.person_id, shards), list(attrs.astuple(row)))
+    return rows
 
 
-def plan_identification(state: StateFolder, probes: Iterable[str], wanted: Plan) -> Plan:
+def plan_identification(state: RunState, probes: Iterable[str], wanted: Plan) -> Plan:
     """Divide the probes of an identification into parts of equal size, and return the plan. Blocks."""
     rows = 0
-    with state.writing_all("plan") as folder, _PartFiles(folder, wanted.shards) as parts:
-        for rows, probe in enumerate(probes, 1):
-            parts.add(rows % wanted.shards, [probe])
-    plan = attrs.evolve(wanted, rows=rows)
-    state.publish(PLAN, json.dumps(attrs.asdict(plan)).encode())
-    return plan
+    with state.writing_parts("plan") as (folder, parts), _PartFiles(folder, wanted.shards) as files:
+        for rows, probe in enumerate(chain.from_iterable(map(_pictures_of, probes)), 1):
+            files.add(rows % wanted.shards, [probe])
+    return _published(state, attrs.evolve(wanted, rows=rows, parts=parts))
 
 
-def rows_of(state: StateFolder, rank: int) -> Generator[Row]:
+def _pictures_of(probe: str) -> Iterable[str]:
+    """Return a probe, or all below it if it is a prefix in object storage."""
+    if not is_object_url(probe):
+        return (probe,)
+    split_url(probe)  # what has a secret in it gets into no plan
+    return (probe + name for name in object_names(probe)) if probe.endswith("/") else (probe,)
+
+
+def rows_of(state: RunState, rank: int) -> Generator[Row]:
     """Yield the rows of a part; those of a source in Parquet have been checked by nobody yet."""
     plan = planned(state)
-    stream = part_name("plan", rank, ".arrows")
+    stream = part_name(plan.parts, rank, ".arrows")
     if state.exists(stream):
         with state.reading(stream) as path:
             for row in rows_in(path, plan.home, plan.group_ids, allow_outside=plan.allow_outside):
                 yield _spread(row, plan.spread)
         return
-    for person_id, source, group_ids, person_name, tag in _lines_of(state, rank):
+    for person_id, source, group_ids, person_name, tag in _lines_of(state, part_name(plan.parts, rank, ".jsonl")):
         row = Row(
             cast("str", person_id),
             cast("str", source),
@@ -181,14 +195,19 @@ def _spread(row: Row, spread: int) -> Row:
     return attrs.evolve(row, group_ids=[f"{group_id}-{number:04}" for group_id in row.group_ids])
 
 
-def probes_of(state: StateFolder, rank: int) -> list[str]:
+def bad_rows_of(state: RunState) -> Generator[BadRow]:
+    """Yield the rows of the source that are not a picture of a person."""
+    for file, line, reason in _lines_of(state, f"{planned(state).parts}/{_BAD_ROWS}"):
+        yield BadRow(cast("str", file), cast("int", line), cast("str", reason))
+
+
+def probes_of(state: RunState, rank: int) -> list[str]:
     """Return the probes of a part."""
-    return [cast("str", probe) for (probe,) in _lines_of(state, rank)]
+    return [cast("str", probe) for (probe,) in _lines_of(state, part_name(planned(state).parts, rank, ".jsonl"))]
 
 
-def _lines_of(state: StateFolder, rank: int) -> Generator[Sequence[object]]:
-    name = part_name("plan", rank, ".jsonl")
-    if not state.exists(name):  # a part without a single person
+def _lines_of(state: RunState, name: str) -> Generator[Sequence[object]]:
+    if not state.exists(name):  # a part without a single person, or a source without a bad row
         return
     with state.reading(name) as path, path.open(encoding="utf-8") as file:
         for line in file:
@@ -202,28 +221,18 @@ class _PartFiles:
         self._folder = folder
         self._lines: list[list[str]] = [[] for _ in range(shards)]
         self._waiting = 0
-        self._encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
-        self._bad: TextIO | None = None
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
         self._write()
 
     def add(self, rank: int, values: Sequence[object]) -> None:
-        self._lines[rank].append(self._encode(values))
+        self._lines[rank].append(_encode(values))
         self._waiting += 1
         if self._waiting >= _ROWS_IN_MEMORY:
             self._write()
-
-    def note_bad(self, row: BadRow) -> None:
-        if self._bad is None:
-            path = self._folder / "bad_rows.jsonl"
-            self._bad = self._stack.enter_context(path.open("w", encoding="utf-8", errors="backslashreplace"))
-        self._bad.write(self._encode(attrs.astuple(row)) + "\n")
 
     def _write(self) -> None:
         for rank, lines in enumerate(self._lines):
@@ -233,3 +242,25 @@ class _PartFiles:
                     file.write("\n".join(lines) + "\n")
                 lines.clear()
         self._waiting = 0
+
+
+class _BadRowsFile:
+    """The file of the rows that are not a picture, while it is written; there is none without such a row."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self._path = path
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def note(self, row: BadRow) -> None:
+        self.count += 1
+        if self._file is None:
+            self._file = self._path.open("w", encoding="utf-8", errors="backslashreplace")
+        self._file.write(_encode(attrs.astuple(row)) + "\n")

@@ -1,75 +1,71 @@
-"""A run on an engine: parts are handed out, begun again when their worker dies, and counted together."""
+"""What is done with a run of parts: enrollment, another try of what failed, comparison, and identification."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Executor, wait
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Unpack
 
-from attrs import field, frozen
+from attrs import evolve, frozen
 
-from face_async import Throttle
-from face_async.fleet.plan import MOST_SHARDS, MOST_SPREAD, Plan, plan_enrollment, plan_identification, read_plan
+from face_async.fleet.drive import PartsRun
+from face_async.fleet.layout import StateError
+from face_async.fleet.plan import (
+    MOST_SHARDS,
+    MOST_SPREAD,
+    Plan,
+    bad_rows_of,
+    plan_enrollment,
+    plan_identification,
+    planned,
+    read_plan,
+)
 from face_async.fleet.search import identify_part
-from face_async.fleet.shard import PartResult, PartTask, attempt, enroll_part, read_progress, read_result
-from face_async.fleet.state import StateError, StateFolder, open_state
+from face_async.fleet.shard import (
+    enroll_part,
+    failures_of_part,
+    read_result,
+    retry_part,
+    verify_part,
+    was_begun,
+)
+from face_async.fleet.state import open_state
+from face_async.ingest.objects import is_object_url
+from face_async.ingest.queries import failure_of
+from face_async.ingest.report import write_failure_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from face_async.fleet.connection import ServiceConnection
-    from face_async.ingest import Source, Summary
+    from face_async.fleet.drive import EngineOptions
+    from face_async.fleet.layout import RunState
+    from face_async.fleet.shard import PartResult
+    from face_async.fleet.summary import FleetSummary
+    from face_async.ingest import Difference, Source
+    from face_async.ingest.queries import Failure
 
-_LOOK_EVERY = 1.0  # seconds between two looks at what is under way
 _PLAN_EVERY = 1.0
 _PLAN_PATIENCE = 3_600.0
-_MOST_LOSSES = 20  # of one part, after which it is taken to be what kills its workers
-
-OnProgress: TypeAlias = "Callable[[FleetSummary], object] | None"
-_Work: TypeAlias = "Callable[[PartTask], PartResult]"
+_SHARDS, _PROBE_SHARDS = 256, 64
 
 
 @frozen
-class FleetSummary:
-    """The state of a run on an engine.
+class FleetComparison:
+    """What comparing the service with a run has shown.
 
     Attributes:
-        parts: How many parts there are.
-        parts_done: How many are done, in this run or before.
-        parts_under_way: How many are under way.
-        rows: Pictures that the source names.
-        bad_rows: Rows of the source that are not a picture of a person.
-        done: Pictures that were added; of an identification, those that were looked at.
-        failed: Pictures that were not added.
-        ambiguous: Pictures that may have been added.
-        collapsed: Rows with the same picture as another row of the person.
-        codes: Pictures that were not added, or may have been, by code or word.
-        losses: How often a worker has died in this run, with the part that it did.
-        seconds: Seconds since this run began.
-        cpu_seconds: Seconds of processor time of the parts that are done, their last attempts only.
+        persons: Persons that were compared.
+        faces: Faces that were compared.
+        differences: The persons for whom they differ, and how.
     """
 
-    parts: int
-    parts_done: int = 0
-    parts_under_way: int = 0
-    rows: int = 0
-    bad_rows: int = 0
-    done: int = 0
-    failed: int = 0
-    ambiguous: int = 0
-    collapsed: int = 0
-    codes: Mapping[str, int] = field(factory=dict[str, int])
-    losses: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row's picture was added."""
-        return self.parts_done == self.parts and not (self.failed or self.ambiguous or self.bad_rows)
+    persons: int
+    faces: int
+    differences: tuple[Difference, ...]
 
 
 def enroll_source(
@@ -77,15 +73,12 @@ def enroll_source(
     *,
     state: str | os.PathLike[str],
     connection: ServiceConnection,
-    executor: Executor,
     group_ids: Sequence[str] = (),
-    shards: int = 256,
-    at_once: int = 4,
-    budget: Throttle = Throttle(),
-    fit: bool = False,
+    shards: int | None = None,
+    part: int | None = None,
     allow_outside: bool = False,
     spread: int = 0,
-    on_progress: OnProgress = None,
+    **options: Unpack[EngineOptions],
 ) -> FleetSummary:
     """Enroll the pictures of a source on an engine, each once, in a run that may be killed and begun again. Blocks.
 
@@ -93,75 +86,155 @@ def enroll_source(
 
     Args:
         source: As in :func:`face_async.ingest.ingest`; or a Parquet file, or a folder of them, with the columns of a
-            manifest (extra ``fleet``).
-        state: The run's folder, which the workers see under the same name; made when there is none.
+            manifest (extra ``fleet``). It may be in object storage, and so may the pictures that it names.
+        state: The run's folder, which the workers see under the same name, made when there is none; or a URL of object
+            storage, below which the state is kept (extra ``fleet``). One driver at a time may have it.
         connection: How workers reach the service.
-        executor: The engine, such as :func:`open_engine` gives. It must pass on functions of installed modules.
         group_ids: The groups for rows that name none, and so for folders.
-        shards: Into how many parts the source is divided, 1 to 100,000; what a dead worker did of one is kept.
-        at_once: How many parts are under way at once, 1 to the budget's ``max_concurrency``.
-        budget: The bounds of the whole run; each part that is under way has an equal share.
-        fit: Makes pictures that are too large for a request smaller.
+        shards: Into how many parts the source is divided, 1 to 100,000; what a dead worker did of one is kept. None
+            for as many as the state has, or 256 if it is new.
+        part: Enrolls only the part with this number, from 0, for schedulers that number their jobs, such as Slurm's.
+            Part 0 makes the plan, tells of rows that are no picture, and all others wait for the plan, an hour at most.
         allow_outside: Whether paths and links may lead out of the source's folder.
         spread: For more persons than a group may have: puts those of each group into so many numbered groups, 1 to
             5,000, which a :class:`~face_async.ShardedGroup` of the group's name opens. One for every 9,000 persons
             leaves room for chance.
-        on_progress: Called about once a second with the state of the run.
+        **options: See :class:`EngineOptions`.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
-        StateError: The state is another run's, or a part has killed twenty workers.
+        StateError: The state is another run's, another driver has it, or a part has killed twenty workers.
+        ObjectStorageError: Object storage is out of reach, refuses access, or has no such bucket.
         OSError: The source or the state cannot be read or written.
         FaceError: Whatever ends a part; the other parts that are under way are finished before.
     """
-    opened, plan = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside, spread=spread)
-    return _Run(opened, plan, enroll_part, on_progress).drive(
-        executor, at_once, lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit), budget
+    opened = open_state(state)
+    if shards is not None:
+        _ranks_of(shards, part)
+    if part:
+        _wait_for_plan(opened)
+    if not 0 <= spread <= MOST_SPREAD:
+        raise ValueError(f"spread must be 0 to {MOST_SPREAD:,}, not {spread}")
+    # Whoever makes the plan is alone, too.
+    with _driving(opened, None if read_plan(opened) is None else part) as check:
+        plan = read_plan(opened)
+        wanted = Plan(
+            "enroll",
+            _name_of(source),
+            _shards_of(plan, shards, _SHARDS),
+            tuple(group_ids),
+            allow_outside=allow_outside,
+            spread=spread,
+        )
+        ranks = _ranks_of(wanted.shards, part)
+        plan = plan or plan_enrollment(opened, source, wanted)
+        plan.check_same(wanted)
+        done = _results(opened, ranks)
+        left = [rank for rank in ranks if rank not in done]
+        run = PartsRun(opened, _only(plan, part), connection, options, check)
+        return run.drive(enroll_part, left, parts=len(ranks), done=list(done.values()))
+
+
+def retry_run(
+    state: str | os.PathLike[str],
+    *,
+    connection: ServiceConnection,
+    part: int | None = None,
+    **options: Unpack[EngineOptions],
+) -> FleetSummary:
+    """Try again exactly what has failed in a run, with the files as they are now. Blocks.
+
+    Rows that are no picture are left out, as in :func:`face_async.ingest.retry_failed`, and parts that were not begun.
+
+    Args:
+        state: The run's state.
+        connection: As in :func:`enroll_source`.
+        part: Only the part with this number.
+        **options: See :class:`EngineOptions`.
+
+    Raises:
+        StateError: There is no run, or a part has killed twenty workers.
+        ValueError, OSError, FaceError: As for :func:`enroll_source`.
+    """
+    opened = open_state(state)
+    plan = planned(opened)
+    ranks = _ranks_of(plan.shards, part)
+    with _driving(opened, part) as check:
+        done = {rank: result for rank, result in _results(opened, ranks).items() if not _has_failed(result)}
+        left = [rank for rank in ranks if rank not in done and was_begun(opened, rank)]
+        run = PartsRun(opened, _only(plan, part), connection, options, check)
+        return run.drive(retry_part, left, parts=len(ranks), done=list(done.values()))
+
+
+def verify_run(
+    state: str | os.PathLike[str],
+    *,
+    connection: ServiceConnection,
+    repair: bool = False,
+    part: int | None = None,
+    **options: Unpack[EngineOptions],
+) -> FleetComparison:
+    """Compare the service with the journals of all parts of a run that were begun. Blocks.
+
+    It is what :func:`face_async.ingest.verify` does with one journal. Parts whose journal was lost are enrolled before.
+
+    Args:
+        state: The run's state.
+        connection: As in :func:`enroll_source`.
+        repair: Whether what is missing is to be sent again by the next :func:`enroll_source`.
+        part: Only the part with this number.
+        **options: See :class:`EngineOptions`.
+
+    Raises:
+        StateError: There is no run, or a part has killed twenty workers.
+        ValueError, OSError, FaceError: As for :func:`enroll_source`.
+    """
+    opened = open_state(state)
+    plan = planned(opened)
+    ranks = [rank for rank in _ranks_of(plan.shards, part) if was_begun(opened, rank)]
+    with _driving(opened, part) as check:
+        run = PartsRun(opened, _only(plan, part), connection, options, check)
+        run.drive(partial(verify_part, repair=repair), ranks, parts=len(ranks), compares=True)
+    results = sorted(run.results, key=lambda result: result.rank)
+    return FleetComparison(
+        sum(result.persons for result in results),
+        sum(result.rows for result in results),
+        tuple(difference for result in results for difference in result.differences),
     )
 
 
-def enroll_one_part(
-    source: Source,
-    rank: int,
-    *,
+def write_run_failures(
     state: str | os.PathLike[str],
-    connection: ServiceConnection,
-    group_ids: Sequence[str] = (),
-    shards: int = 256,
-    budget: Throttle = Throttle(),
-    fit: bool = False,
-    allow_outside: bool = False,
-    spread: int = 0,
-) -> FleetSummary:
-    """Enroll one part of a run in this process, for schedulers that number their jobs, such as Slurm's. Blocks.
+    path: str | os.PathLike[str],
+    *,
+    part: int | None = None,
+    sources: Sequence[str | os.PathLike[str]] = (),
+) -> int:
+    """Write everything that failed in a run, or is in doubt, into a CSV file; return how many rows it has. Blocks.
 
-    The part with rank 0 makes the plan, and all others wait for it, an hour at most.
+    The file is that of :func:`face_async.ingest.write_failures`. It has the parts as they were when the work on them
+    ended; what a worker was killed with is told once its part was worked on again.
 
     Args:
-        source: As in :func:`enroll_source`.
-        rank: The part's number, from 0.
-        state: As in :func:`enroll_source`.
-        connection: As in :func:`enroll_source`.
-        group_ids: As in :func:`enroll_source`.
-        shards: As in :func:`enroll_source`.
-        fit: As in :func:`enroll_source`.
-        allow_outside: As in :func:`enroll_source`.
-        spread: As in :func:`enroll_source`.
-        budget: The bounds of this part alone: nobody divides it.
+        state: The run's state.
+        path: The file to write, with mode 0600; one that is there is replaced once all is written.
+        part: Only the part with this number; rows of the source that are no picture are with part 0.
+        sources: Manifests and folders of pictures, in which nothing may be written.
 
     Raises:
-        TypeError, ValueError, StateError, OSError, FaceError: As for :func:`enroll_source`.
+        StateError: There is no run.
+        OutputError: It would be written over something that must be kept.
+        OSError: The state cannot be read, or the file cannot be written.
     """
-    if not 0 <= rank < shards:
-        raise ValueError(f"the part's number must be 0 to {shards - 1}, not {rank}")
-    began = time.monotonic()
-    while rank and read_plan(open_state(state)) is None:
-        if time.monotonic() - began > _PLAN_PATIENCE:
-            raise StateError(f"{os.fspath(state)} has no plan yet; the part with rank 0 makes it: begin that one, too")
-        time.sleep(_PLAN_EVERY)
-    opened, _ = _planned_enrollment(source, state, group_ids, shards, allow_outside=allow_outside, spread=spread)
-    result = enroll_part(PartTask(opened.location, rank, connection, budget, fit=fit))
-    return _sum(1, [result], {}, rows=result.rows)
+    return write_failure_rows(run_failures(state, part=part), path, sources=sources)
+
+
+def run_failures(state: str | os.PathLike[str], *, part: int | None = None) -> Iterator[Failure]:
+    """Return what :func:`write_run_failures` writes, and raise what that raises."""
+    opened = open_state(state)
+    ranks = _ranks_of(planned(opened).shards, part)
+    bad_rows = () if part else map(failure_of, bad_rows_of(opened))
+    return chain(bad_rows, chain.from_iterable(failures_of_part(opened, rank) for rank in ranks))
 
 
 def identify_probes(
@@ -169,13 +242,9 @@ def identify_probes(
     *,
     out: str | os.PathLike[str],
     connection: ServiceConnection,
-    executor: Executor,
     group_ids: Sequence[str],
-    shards: int = 64,
-    at_once: int = 4,
-    budget: Throttle = Throttle(),
-    fit: bool = False,
-    on_progress: OnProgress = None,
+    shards: int | None = None,
+    **options: Unpack[EngineOptions],
 ) -> FleetSummary:
     """Identify pictures on an engine, in a run that may be killed and begun again; the result is in Parquet. Blocks.
 
@@ -184,17 +253,15 @@ def identify_probes(
     person for a picture that has none, with the code or the message of what went wrong, if anything did.
 
     Args:
-        probes: The pictures' paths or URLs, as the workers see them; read once, and not again when the run goes on.
-        out: The folder for the result, which the workers see under the same name; the state of the run is in its
-            sub-folder ``_run``.
-        group_ids: The groups to search, 1 or more; their candidates are merged.
+        probes: The pictures' paths or URLs, as the workers see them; read once, and not again when the run goes on. A
+            URL of object storage that ends in ``/`` stands for all pictures below it.
+        out: The folder for the result, which the workers see under the same name, or a URL of object storage; the
+            state of the run is in its sub-folder ``_run``.
         connection: As in :func:`enroll_source`.
-        executor: As in :func:`enroll_source`.
-        shards: As in :func:`enroll_source`.
-        at_once: As in :func:`enroll_source`.
-        budget: As in :func:`enroll_source`.
-        fit: As in :func:`enroll_source`.
-        on_progress: As in :func:`enroll_source`.
+        group_ids: The groups to search, 1 or more; their candidates are merged.
+        shards: Into how many parts the probes are divided, 1 to 100,000. None for as many as the state has, or 64 if
+            it is new.
+        **options: See :class:`EngineOptions`.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -204,161 +271,69 @@ def identify_probes(
         raise ValueError("group_ids must be a list of at least one group")
     target = open_state(out)
     opened = open_state(os.path.join(target.location, "_run"))  # noqa: PTH118 - which may be no path
-    wanted = Plan("identify", "probes", _checked(shards), tuple(group_ids))
-    plan = read_plan(opened)
-    if plan is None:
-        plan = plan_identification(opened, probes, wanted)
-    plan.check_same(wanted)
-    return _Run(opened, plan, identify_part, on_progress).drive(
-        executor,
-        at_once,
-        lambda rank, share: PartTask(opened.location, rank, connection, share, fit=fit, out=target.location),
-        budget,
-    )
+    with opened.driving() as check:
+        plan = read_plan(opened)
+        wanted = Plan("identify", "probes", _shards_of(plan, shards, _PROBE_SHARDS), tuple(group_ids))
+        plan = plan or plan_identification(opened, probes, wanted)
+        plan.check_same(wanted)
+        done = _results(opened, range(plan.shards))
+        left = [rank for rank in range(plan.shards) if rank not in done]
+        run = PartsRun(opened, plan, connection, options, check, out=target.location)
+        return run.drive(identify_part, left, parts=plan.shards, done=list(done.values()))
 
 
-def _planned_enrollment(
-    source: Source,
-    state: str | os.PathLike[str],
-    group_ids: Sequence[str],
-    shards: int,
-    *,
-    allow_outside: bool,
-    spread: int,
-) -> tuple[StateFolder, Plan]:
-    opened = open_state(state)
-    name = os.path.abspath(source) if isinstance(source, str | os.PathLike) else "rows"  # noqa: PTH100 - links stay
-    if not 0 <= spread <= MOST_SPREAD:
-        raise ValueError(f"spread must be 0 to {MOST_SPREAD:,}, not {spread}")
-    wanted = Plan(
-        "enroll", os.fspath(name), _checked(shards), tuple(group_ids), allow_outside=allow_outside, spread=spread
-    )
-    plan = read_plan(opened)
-    if plan is None:
-        plan = plan_enrollment(opened, source, wanted)
-    plan.check_same(wanted)
-    return opened, plan
+def _name_of(source: Source) -> str:
+    if not isinstance(source, str | os.PathLike):
+        return "rows"
+    name = os.fspath(source)
+    return name if is_object_url(name) else os.path.abspath(name)  # noqa: PTH100 - links stay
 
 
-def _checked(shards: int) -> int:
+@contextlib.contextmanager
+def _driving(state: RunState, part: int | None) -> Generator[Callable[[], None]]:
+    """Let nobody else drive the run, unless it is one part of it alone; yield what checks that this still is so."""
+    if part is None:
+        with state.driving() as check:
+            yield check
+    else:
+        yield lambda: None
+
+
+def _wait_for_plan(state: RunState) -> None:
+    began = time.monotonic()
+    while read_plan(state) is None:
+        if time.monotonic() - began > _PLAN_PATIENCE:
+            raise StateError(f"{state.location} has no plan yet; the part with rank 0 makes it: begin that one, too")
+        time.sleep(_PLAN_EVERY)
+
+
+def _ranks_of(shards: int, part: int | None) -> Sequence[int]:
+    if part is None:
+        return range(shards)
+    if not 0 <= part < shards:
+        raise ValueError(f"the part's number must be 0 to {shards - 1}, not {part}")
+    return [part]
+
+
+def _only(plan: Plan, part: int | None) -> Plan:
+    """Return a plan with the counts of what one part tells of: part 0 of bad rows, and none of the rows of others."""
+    return plan if part is None else evolve(plan, rows=0, bad_rows=0 if part else plan.bad_rows)
+
+
+def _results(state: RunState, ranks: Iterable[int]) -> dict[int, PartResult]:
+    """Return the results of the parts that are done."""
+    found = ((rank, read_result(state, rank)) for rank in ranks)
+    return {rank: result for rank, result in found if result is not None}
+
+
+def _has_failed(result: PartResult) -> bool:
+    return result.summary is not None and result.summary.failed > 0
+
+
+def _shards_of(plan: Plan | None, shards: int | None, usual: int) -> int:
+    """Return how many parts are wanted: unless it is said, as many as there are."""
+    if shards is None:
+        return usual if plan is None else plan.shards
     if not 1 <= shards <= MOST_SHARDS:
         raise ValueError(f"shards must be 1 to {MOST_SHARDS:,}, not {shards}")
     return shards
-
-
-class _Run:
-    """A run of parts."""
-
-    def __init__(self, state: StateFolder, plan: Plan, work: _Work, on_progress: OnProgress) -> None:
-        self._state = state
-        self._plan = plan
-        self._work = work
-        self._on_progress = on_progress
-        self._results: list[PartResult] = []
-        self._losses: Counter[int] = Counter()
-        self._under_way: dict[Future[PartResult | Exception], int] = {}
-        self._began = time.monotonic()
-
-    def drive(
-        self, executor: Executor, at_once: int, task: Callable[[int, Throttle], PartTask], budget: Throttle
-    ) -> FleetSummary:
-        """Do all parts that are not done, ``at_once`` of them at a time, and return the summary."""
-        share = budget.divided(min(at_once, self._plan.shards))
-        left = iter([rank for rank in range(self._plan.shards) if not self._is_done(rank)])
-        failure: Exception | None = None
-        try:
-            while True:
-                while failure is None and len(self._under_way) < at_once and (rank := next(left, None)) is not None:
-                    self._submit(executor, task(rank, share))
-                summary = self._tell()
-                if not self._under_way:
-                    break
-                ended, _ = wait(self._under_way, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    rank = self._under_way.pop(future)
-                    result = self._result_of(future, rank)
-                    if isinstance(result, PartResult):
-                        self._results.append(result)
-                    elif result is None:
-                        self._submit(executor, task(rank, share))
-                    else:
-                        result.add_note(f"in part {rank} of {self._plan.shards}; the same call goes on from here")
-                        failure = failure or result
-        finally:
-            for future in self._under_way:
-                future.cancel()
-        if failure is not None:
-            raise failure
-        return summary
-
-    def _summary(self) -> FleetSummary:
-        progress = {rank: read_progress(self._state, rank) for rank in self._under_way.values()}
-        return _sum(
-            self._plan.shards,
-            self._results,
-            progress,
-            rows=self._plan.rows,
-            bad_rows=self._plan.bad_rows,
-            losses=self._losses.total(),
-            seconds=time.monotonic() - self._began,
-        )
-
-    def _is_done(self, rank: int) -> bool:
-        result = read_result(self._state, rank)
-        if result is not None:
-            self._results.append(result)
-        return result is not None
-
-    def _submit(self, executor: Executor, task: PartTask) -> None:
-        self._under_way[executor.submit(attempt, self._work, task)] = task.rank
-
-    def _result_of(self, future: Future[PartResult | Exception], rank: int) -> PartResult | Exception | None:
-        """Return what a part has come to, None if its worker has died and it is to be begun again."""
-        try:
-            return future.result()
-        except Exception as error:  # noqa: BLE001 - each engine has errors of its own for a worker that has died
-            self._losses[rank] += 1
-            if self._losses[rank] >= _MOST_LOSSES:
-                lost = StateError(f"{_MOST_LOSSES} workers have died with part {rank}: {error}")
-                lost.__cause__ = error
-                return lost
-            return None
-
-    def _tell(self) -> FleetSummary:
-        summary = self._summary()
-        if self._on_progress is not None:
-            self._on_progress(summary)
-        return summary
-
-
-def _sum(
-    parts: int,
-    results: Sequence[PartResult],
-    progress: Mapping[int, Summary | None],
-    *,
-    rows: int,
-    bad_rows: int = 0,
-    losses: int = 0,
-    seconds: float = 0.0,
-) -> FleetSummary:
-    """Return the state of a run, from the results of its parts and the summaries of those under way."""
-    summaries = [summary for summary in (*(one.summary for one in results), *progress.values()) if summary is not None]
-    codes: Counter[str] = Counter()
-    for summary in summaries:
-        codes.update(summary.codes)
-    searched = sum(result.rows for result in results if result.summary is None)
-    return FleetSummary(
-        parts=parts,
-        parts_done=len(results),
-        parts_under_way=len(progress),
-        rows=rows,
-        bad_rows=bad_rows + sum(summary.bad_rows for summary in summaries),
-        done=searched + sum(summary.done for summary in summaries),
-        failed=sum(summary.failed for summary in summaries),
-        ambiguous=sum(summary.ambiguous for summary in summaries),
-        collapsed=sum(summary.collapsed for summary in summaries),
-        codes=dict(codes),
-        losses=losses,
-        seconds=seconds or sum(result.seconds for result in results),
-        cpu_seconds=sum(result.cpu_seconds for result in results),
-    )

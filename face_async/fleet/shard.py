@@ -5,35 +5,48 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
+from face_async import FaceError
+from face_async.fleet.layout import StateError, part_name
 from face_async.fleet.plan import planned, rows_of
-from face_async.fleet.state import StateError, open_state, part_name
+from face_async.fleet.state import open_state
 from face_async.ingest import (
+    Difference,
+    JournalError,
     JournalInUseError,
+    RunOptions,
     Shard,
     Summary,
     ingest,
     read_units,
     rebuild_journal,
+    retry_failed,
+    verify,
 )
+from face_async.ingest.parts import read_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
+    from pathlib import Path
 
     from face_async import FaceSession, Throttle
     from face_async.fleet.connection import ServiceConnection
-    from face_async.fleet.state import StateFolder
-    from face_async.ingest import Row
+    from face_async.fleet.layout import RunState
+    from face_async.ingest import Ingestion, Row
+    from face_async.ingest.queries import Failure
+
+T = TypeVar("T")
 
 _PROGRESS_EVERY = 2.0
 _LOCK_EVERY = 0.5
 _LOCK_PATIENCE = 600.0
-
 
 _UNIT_FIELDS = ("person_id", "source", "state", "face_id", "code", "reason")
 
@@ -65,11 +78,13 @@ class PartResult:
 
     Attributes:
         rank: The part's number.
-        rows: Pictures that were looked at.
+        rows: Pictures that were looked at; of a comparison, faces that were compared.
         summary: Of an enrollment, the part's summary.
         seconds: Seconds that it took, for whoever finished it.
         cpu_seconds: Seconds of processor time of it.
         pid: The process that finished it.
+        persons: Of a comparison, persons that were compared.
+        differences: Of a comparison, what differs.
     """
 
     rank: int
@@ -78,6 +93,13 @@ class PartResult:
     seconds: float
     cpu_seconds: float
     pid: int
+    persons: int = 0
+    differences: tuple[Difference, ...] = field(default=(), converter=tuple[Difference, ...])
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing in the part that the next run would send or find out."""
+        return self.summary is None or not (self.summary.pending or self.summary.ambiguous)
 
 
 def attempt(work: Callable[[PartTask], PartResult], task: PartTask) -> PartResult | Exception:
@@ -97,13 +119,37 @@ def enroll_part(task: PartTask) -> PartResult:
     Raises:
         StateError: The state has no plan, or another run has had the part's journal in use for ten minutes.
         JournalError, OSError: The journal or a picture cannot be read or written.
+        ObjectStorageError: The object storage cannot be used that the state or a picture is in.
         FaceError: Whatever ends an enrollment.
     """
-    state = open_state(task.state)
-    return read_result(state, task.rank) or _Enrollment(state, task).run()
+    part = _PartWork(task)
+    return part.result() or part.as_soon_as_free(part.enroll)
 
 
-def read_result(state: StateFolder, rank: int) -> PartResult | None:
+def retry_part(task: PartTask) -> PartResult:
+    """Try again exactly what has failed in a part of a run.
+
+    Raises:
+        StateError, JournalError, OSError, FaceError: As for :func:`enroll_part`.
+    """
+    part = _PartWork(task)
+    part.withdraw()
+    return part.as_soon_as_free(partial(part.enroll, retry=True))
+
+
+def verify_part(task: PartTask, *, repair: bool = False) -> PartResult:
+    """Compare the service with a part's journal; with ``repair``, the next enrollment of it sends what is missing.
+
+    A part whose journal was lost is enrolled before, by which it is known what the service has of it.
+
+    Raises:
+        StateError, JournalError, OSError, FaceError: As for :func:`enroll_part`.
+    """
+    part = _PartWork(task)
+    return part.as_soon_as_free(partial(part.compare, repair=repair), until_done=False)
+
+
+def read_result(state: RunState, rank: int) -> PartResult | None:
     """Return the result of a part, None while it is not done."""
     content = state.read(part_name("done", rank, ".json"))
     if content is None:
@@ -113,79 +159,142 @@ def read_result(state: StateFolder, rank: int) -> PartResult | None:
     return PartResult(summary=None if summary is None else Summary(**summary), **fields)
 
 
-def read_progress(state: StateFolder, rank: int) -> Summary | None:
+def read_progress(state: RunState, rank: int) -> Summary | None:
     """Return the summary of a part that is under way, some seconds old; None if nothing is known of it."""
     content = state.read(part_name("progress", rank, ".json"))
     return None if content is None else Summary(**json.loads(content))
 
 
-class _Enrollment:
-    """The enrollment of one part."""
+def was_begun(state: RunState, rank: int) -> bool:
+    """Return whether a part has a journal, unless that was lost: its progress is told before anything is sent."""
+    return state.exists(part_name("progress", rank, ".json"))
 
-    def __init__(self, state: StateFolder, task: PartTask) -> None:
-        self._state = state
+
+class _PartWork:
+    """The work on a part of an enrollment; whatever it does may be begun again."""
+
+    def __init__(self, task: PartTask) -> None:
+        self._state = open_state(task.state)
         self._task = task
-        self._journal = state.journal(task.rank)
-        self._shard = Shard(task.rank, planned(state).shards)
+        self._journal = self._state.journal(task.rank)
+        self._shard = Shard(task.rank, planned(self._state).shards)
         self._groups: set[str] = set()
         self._told_at = 0.0
+        self._away: str | None = None
 
-    def run(self) -> PartResult:
-        """Enroll it as soon as nobody else does."""
-        began, cpu_began = time.monotonic(), time.process_time()
-        self._begin()
+    def result(self) -> PartResult | None:
+        """Return the part's result, None while it is not done."""
+        return read_result(self._state, self._task.rank)
+
+    def withdraw(self) -> None:
+        """Note that the part is not done, before its journal is changed: who begins it again goes on with that."""
+        self._state.withdraw(part_name("done", self._task.rank, ".json"))
+
+    def as_soon_as_free(self, work: Callable[[Path], PartResult], *, until_done: bool = True) -> PartResult:
+        """Work with the journal as soon as nobody else does; with ``until_done`` only if they did not finish the part.
+
+        Raises:
+            StateError: Somebody else has had it for ten minutes.
+        """
+        began = time.monotonic()
         while True:
             try:
-                summary = anyio.run(self._ingest)
-                self._publish_units()
-                break
+                with self._journal.holding() as journal:
+                    return work(journal)
             except JournalInUseError as error:
                 # Whoever has it may only seem to be dead: there is never more than one who sends a part's pictures.
                 if time.monotonic() - began > _LOCK_PATIENCE:
                     raise StateError(f"part {self._task.rank} is still being enrolled by another worker") from error
                 time.sleep(_LOCK_EVERY)
-            if (result := read_result(self._state, self._task.rank)) is not None:
-                return result
-        result = PartResult(
-            self._task.rank,
-            summary.total,
-            summary,
-            time.monotonic() - began,
-            time.process_time() - cpu_began,
-            os.getpid(),
-        )
-        publish_result(self._state, result)
-        return result
+            if until_done and (done := self.result()) is not None:
+                return done
 
-    def _begin(self) -> None:
-        """Note that the part was begun; if that was noted before and there is no journal, then it was lost."""
-        begun = part_name("begun", self._task.rank)
-        if not self._state.exists(begun):
-            self._state.publish(begun, b"")
-        elif not self._journal.exists():
+    def enroll(self, journal: Path, *, retry: bool = False) -> PartResult:
+        """Enroll the part; with ``retry`` only what has failed in it."""
+        began, cpu_began = time.monotonic(), time.process_time()
+        self._restore(journal)
+        try:
+            summary = anyio.run(self._ingest, journal, retry)
+        except FaceError as error:
+            if self._journal.is_held and not isinstance(error, JournalError):
+                self._publish_units(journal)
+            raise
+        self._check_held()
+        self._publish_units(journal)
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+        result = PartResult(self._task.rank, summary.total, summary, seconds, cpu_seconds, os.getpid())
+        return publish_result(self._state, result) if result.is_final else result
+
+    def compare(self, journal: Path, *, repair: bool) -> PartResult:
+        """Compare the service with the journal."""
+        began, cpu_began = time.monotonic(), time.process_time()
+        lost, _ = self._journal.lost()
+        if lost:
+            self.withdraw()
+            self.enroll(journal)
+        done = self.result()
+        if repair:
+            self.withdraw()
+        persons, faces, differences = anyio.run(self._verify, journal, repair)
+        self._check_held()
+        if repair and done is not None and not differences:
+            publish_result(self._state, done)
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+        return PartResult(self._task.rank, faces, None, seconds, cpu_seconds, os.getpid(), persons, differences)
+
+    def _restore(self, journal: Path) -> None:
+        lost, copy = self._journal.lost()
+        if lost:
             connection = self._task.connection
             rebuild_journal(
-                self._journal,
+                journal,
                 rows_of(self._state, self._task.rank),
                 appid=connection.appid,
                 bucket=connection.bucket,
                 shard=self._shard,
+                copy=copy,
             )
 
-    async def _ingest(self) -> Summary:
+    def _check_held(self) -> None:
+        if not self._journal.is_held:
+            raise JournalInUseError(f"part {self._task.rank} may have been taken over by another worker")
+
+    async def _verify(self, journal: Path, repair: bool) -> tuple[int, int, tuple[Difference, ...]]:  # noqa: FBT001 - for anyio.run
+        task = self._task
+        async with (
+            task.connection.open(task.throttle) as session,
+            verify(session, journal, repair=repair, max_at_once=task.throttle.max_concurrency) as found,
+        ):
+            differences = tuple([difference async for difference in found])
+        return found.persons, found.faces, differences
+
+    async def _ingest(self, journal: Path, retry: bool) -> Summary:  # noqa: FBT001 - for anyio.run
         task = self._task
         async with task.connection.open(task.throttle) as session:
-            run = ingest(
-                session,
-                self._rows(),
-                journal=self._journal,
-                max_at_once=task.throttle.max_concurrency,
-                fit=task.fit,
-                shard=(self._shard.rank, self._shard.world),
-                on_progress=self._teller(session),
-            )
+            options: RunOptions = {
+                "max_at_once": task.throttle.max_concurrency,
+                "fit": task.fit,
+                "shard": (self._shard.rank, self._shard.world),
+                "on_progress": self._teller(session),
+            }
+            if retry:
+                deque(self._rows(), maxlen=0)  # whose groups are not to be listed
+                run = retry_failed(session, journal=journal, **options)
+            else:
+                run = ingest(session, self._rows(), journal=journal, **options)
+            copied = time.monotonic()
             async with run:
-                return await run.finish()
+                async for _ in run:
+                    if not self._journal.is_held:
+                        run.stop()
+                    elif self._journal.copy_every is not None and time.monotonic() - copied > self._journal.copy_every:
+                        await self._copy(run, journal.with_name("copied"))
+                        copied = time.monotonic()
+                return run.summary
+
+    async def _copy(self, run: Ingestion, copy: Path) -> None:
+        await run.copy_journal(copy)
+        await anyio.to_thread.run_sync(self._journal.publish_copy, copy)
 
     def _rows(self) -> Generator[Row]:
         for row in rows_of(self._state, self._task.rank):
@@ -197,24 +306,40 @@ class _Enrollment:
             if summary.phase == "sending" and self._groups:
                 session.ledger.assume_room(self._groups)
                 self._groups.clear()
-            if time.monotonic() - self._told_at >= _PROGRESS_EVERY:
-                self._told_at = time.monotonic()
+            news = summary.phase == "ended" or summary.away != self._away
+            if news or time.monotonic() - self._told_at >= _PROGRESS_EVERY:
+                self._told_at, self._away = time.monotonic(), summary.away
                 self._state.publish(part_name("progress", self._task.rank, ".json"), _json(summary))
 
         return tell
 
-    def _publish_units(self) -> None:
-        """Publish what became of each picture, for whoever reads it without a journal."""
-        name = part_name("units", self._task.rank, ".jsonl")
+    def _publish_units(self, journal: Path) -> None:
+        """Publish what became of each picture, and what failed, for whoever reads it without a journal."""
+        units = ({name: getattr(unit, name) for name in _UNIT_FIELDS} for unit in read_units(journal))
+        self._publish_lines("units", units)
+        self._publish_lines("failures", read_failures(journal))
+
+    def _publish_lines(self, kind: str, values: Iterable[object]) -> None:
+        name = part_name(kind, self._task.rank, ".jsonl")
         with self._state.writing(name) as path, path.open("w", encoding="utf-8") as file:
-            for unit in read_units(self._journal):
-                line = {name: getattr(unit, name) for name in _UNIT_FIELDS}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
-def publish_result(state: StateFolder, result: PartResult) -> None:
-    """Note that a part is done."""
-    state.publish(part_name("done", result.rank, ".json"), _json(result))
+def failures_of_part(state: RunState, rank: int) -> Generator[Failure]:
+    """Yield what had failed in a part, or was in doubt, when it was last worked on."""
+    name = part_name("failures", rank, ".jsonl")
+    if not state.exists(name):
+        return
+    with state.reading(name) as path, path.open(encoding="utf-8") as file:
+        for line in file:
+            person_id, source, code, reason = json.loads(line)
+            yield person_id, source, code, reason
+
+
+def publish_result(state: RunState, result: PartResult) -> PartResult:
+    """Note that a part is done, and return the result that counts: of several workers' it is the first."""
+    state.publish_once(part_name("done", result.rank, ".json"), _json(result))
+    return read_result(state, result.rank) or result
 
 
 def _json(value: Summary | PartResult) -> bytes:

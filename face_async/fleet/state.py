@@ -1,16 +1,7 @@
-"""The state of a run: a folder that the driver and all workers see.
+"""The state of a run in a folder that the driver and all workers see; see :mod:`face_async.fleet.layout`.
 
-::
-
-    plan.json               what the run is, made last: a plan without it is none
-    plan/00017.jsonl        the rows of part 17
-    begun/00017             part 17 was begun
-    journals/00017.journal  its journal
-    progress/00017.json     its summary, a few seconds old
-    units/00017.jsonl       what became of each picture
-    done/00017.json         its result, made last: a part without it is to be begun again
-
-Everything but a journal is made under another name and renamed when it is complete.
+There are two files more: ``begun/00017``, by which a journal that is missing is one that was lost, and ``driver.lock``.
+Everything but a journal is made under another name, and gets its own when it is complete.
 """
 
 from __future__ import annotations
@@ -18,23 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from face_async import FaceError
+from face_async.fleet.layout import StateError, part_name
+from face_async.fleet.objects import ObjectState
+from face_async.ingest.objects import is_object_url
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+    from face_async.fleet.layout import RunState
 
 
-class StateError(FaceError):
-    """The state cannot be used: it is another run's, or something is missing in it."""
-
-
-def part_name(kind: str, rank: int, suffix: str = "") -> str:
-    """Return the name of a part's file in a state."""
-    return f"{kind}/{rank:05}{suffix}"
+_DRAFT = ".parts."
 
 
 class StateFolder:
@@ -49,45 +39,79 @@ class StateFolder:
 
     @property
     def location(self) -> str:
-        """Where it is, for workers to open it."""
+        """As :class:`RunState` has it, like all below."""
         return str(self._folder)
 
+    @contextlib.contextmanager
+    def driving(self) -> Generator[Callable[[], None]]:
+        """Hold the lock of a file, which ends with the process."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(self._folder / "driver.lock", timeout=0, isolation_level=None)) as lock:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                raise StateError(f"{self.location} is in use by another driver ({error}); wait for it to end") from None
+            for left in self._folder.glob(f"{_DRAFT}*"):  # of a driver that was killed, as no other is here
+                shutil.rmtree(left, ignore_errors=True)
+            yield lambda: None
+
     def exists(self, name: str) -> bool:
-        """Return whether something of this name was published."""
+        """Look for the file."""
         return (self._folder / name).exists()
 
     def read(self, name: str) -> bytes | None:
-        """Return what was published under a name, None if nothing was."""
+        """Read the file."""
         try:
             return (self._folder / name).read_bytes()
         except FileNotFoundError:
             return None
 
     def publish(self, name: str, content: bytes) -> None:
-        """Make a file at once and as a whole, over one that is there."""
+        """Write a draft, and rename it."""
         with self.writing(name) as path:
             path.write_bytes(content)
 
+    def publish_once(self, name: str, content: bytes) -> bool:
+        """Write a draft, and link it, which is never done over a file that is there."""
+        with self._draft(name) as (draft, target):
+            draft.write_bytes(content)
+            try:
+                target.hardlink_to(draft)
+            except FileExistsError:
+                return False
+        return True
+
+    def withdraw(self, name: str) -> None:
+        """Unlink the file."""
+        (self._folder / name).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Generator[Path]:
-        """Yield a file to write, which is published when the block ends, and gone if it ends with an error."""
+        """Yield a draft, and rename it."""
+        with self._draft(name) as (draft, target):
+            yield draft
+            draft.replace(target)
+
+    @contextlib.contextmanager
+    def _draft(self, name: str) -> Generator[tuple[Path, Path]]:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{uuid4().hex}")
         try:
-            yield draft
-            draft.replace(target)
+            with _named(target):
+                yield draft, target
         finally:
             draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def writing_all(self, kind: str) -> Generator[Path]:
-        """Yield a folder to write a file for each part; they are published when the block ends without an error."""
+    def writing_parts(self, kind: str) -> Generator[tuple[Path, str]]:
+        """Yield a folder of drafts, and rename them."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f".{kind}.{uuid4().hex}"
+        draft = self._folder / f"{_DRAFT}{uuid4().hex}"
         draft.mkdir()
         try:
-            yield draft
+            with _named(self._folder / kind):
+                yield draft, kind
             (self._folder / kind).mkdir(exist_ok=True)
             for file in draft.iterdir():
                 file.replace(self._folder / kind / file.name)
@@ -96,20 +120,60 @@ class StateFolder:
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Generator[Path]:
-        """Yield the file of what was published under a name."""
+        """Yield the file itself."""
         yield self._folder / name
 
-    def journal(self, rank: int) -> Path:
-        """Return the file of a part's journal."""
-        path = self._folder / part_name("journals", rank, ".journal")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def journal(self, rank: int) -> _FolderJournal:
+        """Return the journal, which is in the folder."""
+        return _FolderJournal(self, self._folder / part_name("journals", rank, ".journal"), part_name("begun", rank))
 
 
-def open_state(location: str | os.PathLike[str]) -> StateFolder:
+class _FolderJournal:
+    """A journal that its own lock guards, which ends with its worker."""
+
+    copy_every: float | None = None
+    is_held = True
+
+    def __init__(self, state: StateFolder, path: Path, begun: str) -> None:
+        self._state = state
+        self._path = path
+        self._begun = begun
+        self._lost = False
+
+    @contextlib.contextmanager
+    def holding(self) -> Generator[Path]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # What was begun and has no journal has lost it.
+        self._lost = not self._state.publish_once(self._begun, b"") and not self._path.exists()
+        yield self._path
+
+    def lost(self) -> tuple[bool, Path | None]:
+        return self._lost, None
+
+    def publish_copy(self, copy: Path) -> None:
+        raise NotImplementedError(f"{copy} is a copy of what the folder has itself")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Give an error its file's name, which that of a full disk does not have."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def open_state(location: str | os.PathLike[str]) -> RunState:
     """Return the state of a run.
 
     Args:
-        location: A folder.
+        location: A folder, or a URL of object storage (extra ``fleet``).
+
+    Raises:
+        ValueError: It is a wrong URL, or has credentials in it.
+        ModuleNotFoundError: It is a URL, and obstore is missing.
     """
-    return StateFolder(location)
+    name = os.fspath(location)
+    return ObjectState(name) if is_object_url(name) else StateFolder(location)

@@ -18,8 +18,10 @@ transaction.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
+import sqlite3
 import threading
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
@@ -30,7 +32,6 @@ from face_async.images.threads import Workers
 from face_async.ingest.schema import JournalError, Project, copy_of, explained, open_journal
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
@@ -167,6 +168,22 @@ class Journal:
         job = _Job(work)
         self._transact([cast("_Job[object]", job)])
         return self._result(job)
+
+    async def copy_into(self, path: str | os.PathLike[str]) -> None:
+        """Copy the journal as it is now, between two transactions, into a file.
+
+        Raises:
+            JournalError: It cannot be read or written.
+        """
+        await journals.run(self._copy, os.fspath(path))
+
+    def _copy(self, path: str) -> None:
+        with self._using:
+            if self._db is None:
+                raise self._failure or RuntimeError("the journal is closed")
+            # Never within a transaction that has written something: SQLite would wait for its end for ever.
+            with explained(self.path), contextlib.closing(sqlite3.connect(path)) as copy:
+                self._db.backup(copy)
 
     def _result(self, job: _Job[T]) -> T:
         if not job.done:

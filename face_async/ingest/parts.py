@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b, sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
 from attrs.validators import ge, instance_of
 
+from face_async.errors import ImageRefusedError
 from face_async.images import is_url
 from face_async.ingest import queries
 from face_async.ingest.journal import State
+from face_async.ingest.objects import is_object_url, read_picture
 from face_async.ingest.output_file import check_output
 from face_async.ingest.schema import (
     JournalError,
@@ -30,14 +34,17 @@ from face_async.ingest.schema import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from face_async.ingest.journal import Unit
     from face_async.ingest.rows import BadRow, Row
 
+T = TypeVar("T")
+
 _PERSON_COLUMNS = "person_id, group_ids, name, tag, listing, before"
 _UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason"
 _NOTED_AT_ONCE = 2_000
+_READ_AT_ONCE = 32
 _BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # where journals differ, the first counts
 
 
@@ -154,18 +161,34 @@ def read_units(journal: str | os.PathLike[str]) -> Generator[Unit]:
         JournalInUseError: A run has it in use.
         JournalError: It is no journal, or damaged.
     """
+    yield from _read(journal, queries.all_units)
+
+
+def read_failures(journal: str | os.PathLike[str]) -> Generator[queries.Failure]:
+    """Yield everything that failed or is in doubt, as :func:`read_units` yields units."""
+    yield from _read(journal, queries.failures)
+
+
+def _read(journal: str | os.PathLike[str], query: Callable[[sqlite3.Connection], Iterator[T]]) -> Generator[T]:
     path = os.fspath(journal)
     with contextlib.closing(open_journal(path, None)) as db, explained(path):
-        yield from queries.all_units(db)
+        yield from query(db)
 
 
 def rebuild_journal(
-    journal: str | os.PathLike[str], rows: Iterable[Row | BadRow], *, appid: str, bucket: str, shard: Shard
+    journal: str | os.PathLike[str],
+    rows: Iterable[Row | BadRow],
+    *,
+    appid: str,
+    bucket: str,
+    shard: Shard,
+    copy: str | os.PathLike[str] | None = None,
 ) -> None:
     """Make the journal of a run anew that was lost, with every picture in doubt. Blocks, and reads all pictures.
 
-    The next run with it sends all of them again, and finds out from the service which faces were there already, and
-    which picture each was made from.
+    If there is an earlier copy of it, only what had not come to an end by then is in doubt. The next run with it sends
+    those pictures again, and finds out from the service which faces were there already, and which picture each was made
+    from.
 
     Args:
         journal: The file to make.
@@ -173,14 +196,18 @@ def rebuild_journal(
         appid: The id of the project whose journal it is.
         bucket: The project's bucket.
         shard: For which part of the persons.
+        copy: An earlier copy of the lost journal; it is left as it is.
 
     Raises:
-        JournalError: The file is there already, or cannot be written.
+        JournalError: The file is there already, or cannot be written; or the copy is another project's, or damaged.
     """
     path = Path(journal)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         project = Project(appid, bucket, shard.rank, shard.world)
+        if copy is not None:
+            draft.touch(mode=0o600)
+            shutil.copyfile(copy, draft)
         with contextlib.closing(open_journal(os.fspath(draft), project)) as db, explained(os.fspath(draft)), db:
             db.execute("BEGIN")
             _note_in_doubt(db, iter(rows))
@@ -199,9 +226,10 @@ def _note_in_doubt(db: sqlite3.Connection, rows: Iterable[Row | BadRow]) -> None
     while some := list(islice(listed, _NOTED_AT_ONCE)):
         queries.list_rows(db, some)
     doubt = "UPDATE OR IGNORE units SET state = ?, sha256 = ? WHERE id = ?"
-    units = db.execute("SELECT id, source FROM units").fetchall()
-    for number, source in units:
-        content = _sha256_of(source)
+    units = db.execute("SELECT id, source FROM units WHERE state = ?", (State.PENDING,)).fetchall()
+    with ThreadPoolExecutor(_READ_AT_ONCE) as readers:
+        contents = readers.map(_sha256_of, [source for _, source in units])
+    for (number, _), content in zip(units, contents, strict=True):
         if content is not None and not db.execute(doubt, (State.AMBIGUOUS, content, number)).rowcount:
             db.execute("UPDATE units SET state = ? WHERE id = ?", (State.COLLAPSED, number))
 
@@ -211,6 +239,7 @@ def _sha256_of(source: str) -> bytes | None:
     if is_url(source):
         return sha256(source.encode()).digest()
     try:
-        return sha256(Path(source).read_bytes()).digest()
-    except OSError:
+        content = read_picture(source) if is_object_url(source) else Path(source).read_bytes()
+    except (OSError, ImageRefusedError):
         return None
+    return sha256(content).digest()

@@ -24,6 +24,7 @@ from face_async.errors import (
 )
 from face_async.images import ImageUrl, Picture, is_url, threads
 from face_async.ingest.journal import State, Unit
+from face_async.ingest.objects import is_object_url, read_picture
 from face_async.ingest.queries import stamp_of
 from face_async.limits import check_image, check_request_size
 
@@ -70,7 +71,8 @@ class UnitReader:
 
         With ``again`` they must have the bytes that they had when they were read before, whatever the files' dates.
         """
-        large = self._room is not None and any(unit.size > self._room(unit) for unit in units)
+        room = self._room
+        large = room is not None and any(is_object_url(unit.source) or unit.size > room(unit) for unit in units)
         read = self._read_again if again else self._photo
         workers = recompressions if large else threads.pictures
         found = await workers.run(lambda: [read(unit) for unit in units])
@@ -85,18 +87,17 @@ class UnitReader:
         if is_url(unit.source):
             read = evolve(unit, sha256=sha256(unit.source.encode()).digest())
             return UnitPhoto(ImageUrl(unit.source), unit.tag, unit=read)
+        if is_object_url(unit.source):
+            return self._content(unit)
         if not unit.stamp or not stamp_of(unit.source)[1]:
-            return failed_with(unit, "missing", f"{quoted(unit.source)} is not there")
+            return _missing(unit)
         found = self._content(unit)
         return changed(unit) if stamp_of(unit.source)[1] != unit.stamp else found
 
     def _content(self, unit: Unit) -> UnitPhoto | Unit:
         picture = Picture(unit.source)
         try:
-            with picture.opened() as reader:
-                if self._room is None or reader.size > MAX_SOURCE_BYTES:
-                    check_request_size(reader.size, self._limits)
-                content = reader.read(reader.size)
+            content = self._bytes(picture, unit.source)
             picture.keep(content)
             check_image(picture.label, picture.size, picture.head)
             picture.check_known()
@@ -106,6 +107,19 @@ class UnitReader:
             return UnitPhoto(Picture(sent), unit.tag, unit=read)
         except LimitError as error:
             return failed(unit, error)
+        except FileNotFoundError:
+            return _missing(unit)
+
+    def _bytes(self, picture: Picture, source: str) -> bytes:
+        if is_object_url(source):
+            return read_picture(source, self._check_size)
+        with picture.opened() as reader:
+            self._check_size(reader.size)
+            return reader.read(reader.size)
+
+    def _check_size(self, size: int) -> None:
+        if self._room is None or size > MAX_SOURCE_BYTES:
+            check_request_size(size, self._limits)
 
 
 def failed(unit: Unit, error: Exception) -> Unit:
@@ -114,6 +128,10 @@ def failed(unit: Unit, error: Exception) -> Unit:
         return failed_with(unit, str(error.code), str(error))
     code = next(word for kind, word in _WORDS if isinstance(error, kind))
     return failed_with(unit, code, str(error))
+
+
+def _missing(unit: Unit) -> Unit:
+    return failed_with(unit, "missing", f"{quoted(unit.source)} is not there")
 
 
 def changed(unit: Unit) -> Unit:

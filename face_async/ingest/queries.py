@@ -10,6 +10,7 @@ from attrs import evolve
 
 from face_async.images import is_url
 from face_async.ingest.journal import ListedPerson, State, Unit
+from face_async.ingest.objects import is_object_url
 from face_async.ingest.rows import BadRow, Row
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _UNIT = (
 Listed: TypeAlias = tuple[Row | BadRow, int, str]
 """A row, and the size and stamp of its file."""
 
+Failure: TypeAlias = tuple[str, str, str, str]
+"""Person id, source, code and reason of what failed; of a bad row no person, the file and line, and ``"row"``."""
+
 
 def look_at(row: Row | BadRow) -> Listed:
     """Return a row with its file's size and stamp, as :func:`stamp_of`."""
@@ -32,8 +36,11 @@ def look_at(row: Row | BadRow) -> Listed:
 
 
 def stamp_of(source: str) -> tuple[int, str]:
-    """Return a file's size in bytes and what tells a changed one; 0 and ``""`` for a URL or a missing file."""
-    if is_url(source):
+    """Return a file's size in bytes and what tells a changed one; 0 and ``""`` for a URL or a missing file.
+
+    What is in object storage is asked for once, when it is read: a request for each before that takes too long.
+    """
+    if is_url(source) or is_object_url(source):
         return 0, ""
     try:
         status = os.stat(source)  # noqa: PTH116 - for each of millions
@@ -201,11 +208,16 @@ def count_bad_rows(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM bad_rows").fetchone()[0])
 
 
-def failures(db: sqlite3.Connection) -> Iterator[tuple[str, str, str, str]]:
-    """Yield person id, source, code and reason of everything that failed; of bad rows the file and the line."""
+def failures(db: sqlite3.Connection) -> Iterator[Failure]:
+    """Yield everything that failed, bad rows first."""
     for file, line, reason in db.execute("SELECT file, line, reason FROM bad_rows ORDER BY file, line"):
-        yield "", f"{file}:{line}" if line else file, "row", reason
+        yield failure_of(BadRow(file, line, reason))
     yield from db.execute(
         "SELECT person_id, source, code, reason FROM units JOIN persons ON persons.id = person "
         "WHERE state IN ('failed', 'ambiguous') ORDER BY units.id"
     )
+
+
+def failure_of(row: BadRow) -> Failure:
+    """Return a bad row as what failed."""
+    return "", f"{row.file}:{row.line}" if row.line else row.file, "row", row.reason

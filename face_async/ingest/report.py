@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import frozen
@@ -16,7 +15,7 @@ from face_async.ingest.tables.spreadsheets import SheetWriter
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from sqlite3 import Connection
 
     from face_async.ingest.journal import Unit
@@ -179,17 +178,25 @@ async def write_failures(
         OSError: The file cannot be written.
     """
     if isinstance(journal, Journal):
-        write = partial(_write, path=path, sources=(*sources, journal.path))
-        return await journals.run(journal.do_now, write)
+        kept = (*sources, journal.path)
+        return await journals.run(
+            journal.do_now, lambda db: write_failure_rows(queries.failures(db), path, sources=kept)
+        )
     async with Journal(journal, None) as opened:
         return await write_failures(opened, path, sources=sources)
 
 
-def _write(db: Connection, *, path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]) -> int:
+def write_failure_rows(
+    failures: Iterable[queries.Failure],
+    path: str | os.PathLike[str],
+    *,
+    sources: Sequence[str | os.PathLike[str]] = (),
+) -> int:
+    """Write what failed, wherever it is noted, as :func:`write_failures` does. Blocks."""
     # A file's name need not be text in any encoding.
     with OutputFile(path, sources=sources, newline="", errors="backslashreplace") as output:
         table = SheetWriter(output.file, FAILURE_COLUMNS)
         count = 0
-        for count, row in enumerate(queries.failures(db), 1):  # noqa: B007 - the last one is the count
+        for count, row in enumerate(failures, 1):  # noqa: B007 - the last one is the count
             table.write(row)
     return count

@@ -13,7 +13,7 @@ class Row:
 
     Attributes:
         person_id: The person's id.
-        source: The picture's path, or the URL from which the server fetches it.
+        source: The picture's path or URL in object storage, or the URL from which the server fetches it.
         group_ids: Groups to put the person in when they are created; those of all rows of a person count.
         person_name: The person's name; the first that a row of the person gives counts.
         tag: A remark for the face; the first that a row of the person gives is the person's, too.

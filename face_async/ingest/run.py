@@ -224,6 +224,14 @@ class Ingestion(EnteredOnce):
         """The present state of the run."""
         return self._progress.summary(stopping=self._outages.stopping, away=self._outages.away)
 
+    async def copy_journal(self, path: str | os.PathLike[str]) -> None:
+        """Copy the journal as it is now into a file, which is made, or replaced as a whole.
+
+        Raises:
+            JournalError: It cannot be read or written.
+        """
+        await self._journal.copy_into(path)
+
     async def write_failures(self, path: str | os.PathLike[str]) -> int:
         """Write what failed up to now into a CSV file; as :func:`~face_async.ingest.report.write_failures`."""
         sources = [self._source] if isinstance(self._source, str | os.PathLike) else []

@@ -9,6 +9,10 @@ names, and separates the groups of a cell by ``|``; JSON Lines has a list of str
 
 A picture that lies outside of the folder or of the manifest's folder, where its path or a link leads, is a bad row
 unless that is allowed. Rows that a program makes itself may name any file.
+
+A folder or a manifest may be in object storage, and so may pictures that a manifest or a row names by URL (see
+:mod:`face_async.ingest.objects`; extra ``fleet``). They are read here, with the rights of whoever enrolls them, and so
+must lie in the source's folder, too.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ from face_async.errors import LimitError, quoted
 from face_async.images import is_url
 from face_async.images.folders import names_in
 from face_async.ingest.enclosure import Enclosure
+from face_async.ingest.objects import is_object_url, split_url
+from face_async.ingest.objects.listing import walk_objects
 from face_async.ingest.rows import BadRow, Row
-from face_async.ingest.tables.manifests import read_manifest
+from face_async.ingest.tables.manifests import is_manifest, read_manifest
 from face_async.limits import ServiceLimits, check_group_ids, check_id, check_text
 
 if TYPE_CHECKING:
@@ -52,6 +58,7 @@ def read_source(
 
     Args:
         source: A folder, a manifest whose name ends in ``.csv``, ``.jsonl`` or ``.ndjson``, or any iterable of rows.
+            A folder or a manifest may be named by a URL of object storage.
         group_ids: The groups for rows that name none.
         limits: The limits of ids and texts; a row that breaks them is a bad one.
         pass_over: Called with the path of each file and folder that a system or a program has left in a folder.
@@ -65,8 +72,8 @@ def read_source(
     """
     if group_ids:
         check_group_ids(group_ids, limits)
-    path = None if allow_outside or not isinstance(source, str | os.PathLike) else Path(source)
-    enclosure = None if path is None else Enclosure(path if path.is_dir() else path.parent)
+    home = None if allow_outside or not isinstance(source, str | os.PathLike) else _home(os.fspath(source))
+    enclosure = None if home is None else Enclosure(home)
     for file, line, row in _open(source, pass_over, enclosure):
         if isinstance(row, str):
             yield BadRow(_legible(file), line, row)
@@ -78,6 +85,14 @@ def read_source(
         yield wanted if reason is None else BadRow(_legible(file), line, reason)
 
 
+def _home(source: str) -> str:
+    """Return the folder of a source that is a folder or a manifest."""
+    if is_object_url(source):
+        return os.path.dirname(source) if is_manifest(source) else source.rstrip("/")  # noqa: PTH120 - it is a URL
+    path = Path(source)
+    return str(path if path.is_dir() else path.parent)
+
+
 def _legible(file: str) -> str:
     """Return a file's name as text: on a disk it need not be any, but in a journal and a table it must."""
     return file.encode(errors="backslashreplace").decode()
@@ -86,15 +101,20 @@ def _legible(file: str) -> str:
 def _open(source: Source, pass_over: PassOver, enclosure: Enclosure | None) -> Iterator[Found]:
     if not isinstance(source, str | os.PathLike):
         return (("row", number, _checked(row)) for number, row in enumerate(source, 1))
-    path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
-    return _walk(path, pass_over, enclosure) if path.is_dir() else read_manifest(path)
+    name = os.fspath(source)
+    if is_object_url(name):
+        return read_manifest(name) if is_manifest(name) else walk_objects(name, pass_over)
+    path = Path(os.path.abspath(name))  # noqa: PTH100 - resolve() would follow links, which are the user's own names
+    return _walk(path, pass_over, enclosure) if path.is_dir() else read_manifest(str(path))
 
 
 def _checked(row: object) -> Row:
     if not isinstance(row, Row):
         raise TypeError(f"every row must be a Row, not {type(row).__name__}")
     # The journal knows a picture by its path, which must not depend on where a run is begun.
-    return row if is_url(row.source) else evolve(row, source=os.path.abspath(row.source))  # noqa: PTH100 - as below
+    if is_url(row.source) or is_object_url(row.source):
+        return row
+    return evolve(row, source=os.path.abspath(row.source))  # noqa: PTH100 - as below
 
 
 def _complaint(row: Row, limits: ServiceLimits) -> str | None:
@@ -106,6 +126,8 @@ def _complaint(row: Row, limits: ServiceLimits) -> str | None:
         for name, text in (("person_name", row.person_name), ("tag", row.tag)):
             if text is not None:
                 check_text(name, text, limits)
+        if is_object_url(row.source):
+            split_url(row.source)
         row.source.encode()
     except UnicodeEncodeError:
         return "the picture's name is not UTF-8; rename the file"

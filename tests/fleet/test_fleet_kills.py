@@ -13,20 +13,15 @@ import time
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from fleetkit import PROGRAM, command_of, environment_of, workers_below
+from fleetkit import PROGRAM, RAY, RAY_VARIABLES, command_of, environment_of, workers_below
 from ingestkit import write_people
 from timing import PATIENCE
 
 SCHEDULER = "from distributed.cli.dask_scheduler import main; main()"
 WORKER = "from distributed.cli.dask_worker import main; main()"
-RAY = """
-import sys, ray
-ray.init("local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20)
-print(ray.get_runtime_context().gcs_address, flush=True)
-sys.stdin.read()
-"""
 
 
 class Processes:
@@ -89,17 +84,17 @@ class Ray:
     kinds = ("worker", "worker", "driver")
 
     def __init__(self, environment, log):
-        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+        self.folder = TemporaryDirectory(prefix="ray")  # with a short name, as that of a socket must be
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RAY],
-            env={**environment, **quiet},
+            [sys.executable, "-c", RAY, self.folder.name],
+            env={**environment, **RAY_VARIABLES},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
         address = self.process.stdout.readline().strip()
-        self.environment, self.cluster = {**environment, **quiet, "RAY_ADDRESS": address}, "ray://auto"
+        self.environment, self.cluster = {**environment, **RAY_VARIABLES, "RAY_ADDRESS": address}, "ray://auto"
 
     def workers(self, driver):
         return [
@@ -110,6 +105,7 @@ class Ray:
         self.process.stdin.close()
         self.process.wait(PATIENCE)
         self.process.stdout.close()
+        self.folder.cleanup()
 
 
 def children_of(pid):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import threading
 import time
@@ -14,9 +16,8 @@ from fleetkit import all_rows
 from ingestkit import APPID, BUCKET, write_people
 
 from face_async import LimitLedger, Throttle
-from face_async.fleet import Connection, StateError
-from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
-from face_async.fleet.run import FleetSummary, enroll_one_part
+from face_async.fleet import Connection, FleetSummary, StateError, enroll
+from face_async.fleet.plan import Plan, bad_rows_of, plan_enrollment, read_plan, rows_of
 from face_async.fleet.shard import PartTask, enroll_part
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalError, JournalInUseError, Row, Shard, State, read_source, read_units
@@ -101,6 +102,17 @@ def test_a_state_is_of_one_run(other):
         WANTED.check_same(other)
 
 
+def test_a_full_disk_says_which_file_it_has_cut_short(state):
+    opened = open_state(state)
+    for name, writing in (
+        ("done/00001.json", opened.writing("done/00001.json")),
+        ("plan", opened.writing_parts("plan")),
+    ):
+        with pytest.raises(OSError, match=f"No space left on device: '{state / name}'"), writing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [] == [path for path in state.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"kind": 1}', b"\xff"])
 def test_a_plan_that_cannot_be_read_says_so(state, content):
     open_state(state).publish("plan.json", content)
@@ -165,14 +177,14 @@ def test_a_lost_journal_ends_exact_with_all_face_ids(state, connection, budget, 
 def test_single_parts_come_to_the_end_of_the_whole(people, state, connection, meter):
     """As jobs of a scheduler that numbers them: whichever is first, the plan is made once."""
     options = {"state": state, "connection": connection, "group_ids": ["staff"], "shards": 3}
-    late = threading.Thread(target=enroll_one_part, args=(people, 2), kwargs=options)
+    late = threading.Thread(target=enroll, args=(people,), kwargs={"part": 2, **options})
     late.start()
-    done = [enroll_one_part(people, rank, **options) for rank in (0, 1)]
+    done = [enroll(people, part=rank, **options) for rank in (0, 1)]
     late.join()
     assert all(isinstance(one, FleetSummary) and one.complete for one in done)
     assert {f"person{number}": 2 for number in range(30)} == {one: len(them) for one, them in meter.enrolled.items()}
     with pytest.raises(ValueError, match="0 to 2"):
-        enroll_one_part(people, 3, **options)
+        enroll(people, part=3, **options)
 
 
 def test_what_travels_can_be_pickled(task):
@@ -257,6 +269,9 @@ def test_a_source_in_parquet_is_divided_like_any_other(tmp_path, state, several)
     home = source if several else source / "0.parquet"
     plan = plan_enrollment(open_state(state), home, Plan("enroll", str(home), 8, ("staff",)))
     assert (1_000, 3) == (plan.rows, plan.bad_rows)
+    last = source / ("1.parquet" if several else "0.parquet")
+    lines = range(401, 404) if several else range(1_001, 1_004)
+    assert [(str(last), line) for line in lines] == [(row.file, row.line) for row in bad_rows_of(open_state(state))]
     expected = [
         (part_of(row["person_id"], 8), str(source / row["path"]), tuple(row["group_ids"] or ["staff"])) for row in rows
     ]
@@ -274,6 +289,7 @@ def test_paths_in_parquet_lead_out_of_its_folder_only_if_that_is_allowed(tmp_pat
     plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",)))
     with pytest.raises(ValueError, match="/etc/passwd: it lies outside"):
         list(rows_of(opened, 0))
+    opened = open_state(tmp_path / "another")
     plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",), allow_outside=True))
     assert ["/etc/passwd"] == [row.source for row in rows_of(opened, 0)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,21 @@ def test_a_task_that_comes_right_after_a_death_finds_another_worker():
 
 def test_what_a_task_prints_is_no_result(executor):
     assert executor.submit(print, "hello").result() is None
+
+
+def test_an_interrupt_is_the_drivers_from_the_first_moment_on(capfd):
+    """A terminal sends it to all processes: one that begins is neither ended by it nor prints anything."""
+    with ProcessExecutor(1) as executor:
+        future = executor.submit(len, "abc")
+        while not executor.pids:
+            time.sleep(0.001)
+        [pid] = executor.pids
+        while not future.done():
+            os.kill(pid, signal.SIGINT)
+            time.sleep(0.01)
+        assert 3 == future.result()
+        assert [pid] == executor.pids
+    assert ("", "") == capfd.readouterr()
 
 
 def test_workers_end_with_their_executor():

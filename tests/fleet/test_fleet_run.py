@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -13,32 +13,35 @@ from importlib import import_module
 
 import anyio
 import pytest
+from attrs import evolve
 from doubles import CREDENTIALS
-from fleetkit import PROGRAM, environment_of, kill_some, workers_below
+from fleetkit import PROGRAM, Recorded, environment_of, kill_some, workers_below
 from ingestkit import APPID, write_people
 from timing import PATIENCE
 from typer.testing import CliRunner
 
 from face_async import AuthError, ShardedGroup, Throttle
 from face_async.cli._app import app
+from face_async.cli.fleet import FleetDisplay, FleetOptions
 from face_async.fleet import ProcessExecutor, StateError, enroll, identify
+
+PLANNER = """
+import sys, time
+from face_async.fleet import Connection, enroll
+from face_async.ingest import Row
+
+def rows():
+    yield Row("ada", "1.jpg", ("staff",))
+    print(flush=True)
+    time.sleep(1_000)
+
+enroll(rows(), state=sys.argv[1], connection=Connection("1", "b", "http://127.0.0.1:1"))
+"""
 
 
 @pytest.fixture
 def people(tmp_path):
     return write_people(tmp_path / "people", 40, 2)
-
-
-class Recorded(Executor):
-    """Hands tasks on to an executor, and keeps what they would be on a network."""
-
-    def __init__(self, executor):
-        self.executor = executor
-        self.sent = []
-
-    def submit(self, fn, *args, **kwargs):
-        self.sent.append(pickle.dumps((fn, args, kwargs)))
-        return self.executor.submit(fn, *args, **kwargs)
 
 
 class Deadly(Executor):
@@ -114,20 +117,28 @@ def test_workers_may_be_killed_at_any_moment(people, tmp_path, meter, connection
     assert 1 <= summary.losses <= kills
 
 
-def test_the_driver_may_be_killed_too(people, tmp_path, meter, rng):
-    """Its workers end with it, and the same command goes on from there."""
+@pytest.mark.parametrize("end", ["a kill", "Ctrl-C"])
+def test_the_driver_may_end_too(people, tmp_path, meter, end):
+    """Its workers end with it, and the same command goes on from there; Ctrl-C reaches the workers, too."""
     state = tmp_path / "run"
     arguments = ["enroll", people, "--group", "staff", "--state", state, "--cluster", "processes:2", "--shards", "8"]
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments), "--max-rate", "30"]
     environment = {**os.environ, **environment_of(meter.base_url)}
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while len(meter.times) < 20:
         assert first.poll() is None
         time.sleep(0.02)
     workers = workers_below(first.pid)
-    first.kill()
     began = time.monotonic()
-    first.communicate(timeout=PATIENCE)
+    if end == "a kill":
+        first.kill()
+        expected = -signal.SIGKILL, "", ""
+    else:
+        os.killpg(first.pid, signal.SIGINT)
+        expected = 130, "", f"face-async: stopped; the same command goes on from here (state {state})\n"
+    assert expected == (first.wait(PATIENCE), *first.communicate(timeout=PATIENCE))
     assert time.monotonic() - began < 5
     assert workers
     done = subprocess.run(
@@ -142,6 +153,41 @@ def test_the_driver_may_be_killed_too(people, tmp_path, meter, rng):
     summary = json.loads(done.stdout)
     assert (80, 80, 8) == (summary["rows"], summary["done"], summary["parts_done"])
     assert [2] * 40 == counts(meter)
+
+
+def test_what_a_driver_has_left_that_was_killed_while_planning_is_cleared_away(people, tmp_path, connection):
+    """But not what one writes that is alive: the run is its own."""
+    state = tmp_path / "run"
+    options = {"state": state, "connection": connection, "group_ids": ["staff"], "shards": 2}
+    with subprocess.Popen([sys.executable, "-c", PLANNER, state], stdout=subprocess.PIPE) as planner:
+        planner.stdout.readline()
+        with pytest.raises(StateError, match="in use by another driver"):
+            enroll(people, **options)
+        assert 1 == len(list(state.glob(".*")))
+        planner.kill()
+    assert 1 == len(list(state.glob(".*")))
+    assert enroll(people, **options).complete
+    assert [] == list(state.glob(".*"))
+
+
+def test_a_run_tells_what_it_waits_for(people, tmp_path, connection):
+    """Each part waits for a service that is away; the run says so, and why."""
+
+    class SeenError(Exception):
+        pass
+
+    def look(summary):
+        if summary.away is not None:
+            raise SeenError(summary.away)
+
+    away = evolve(connection, base_url="http://127.0.0.1:9")
+    executor = ProcessExecutor(1)
+    with pytest.raises(SeenError, match="cannot connect"):
+        enroll(
+            people, state=tmp_path / "run", connection=away, executor=executor, group_ids=["staff"], shards=1,
+            on_progress=look,
+        )  # fmt: skip
+    executor.shutdown(cancel_futures=True)
 
 
 def test_any_executor_will_do(people, tmp_path, connection, meter):
@@ -228,6 +274,23 @@ def test_what_is_found_becomes_a_data_set(people, tmp_path, connection, meter):
     assert "nobody.jpg" in best[str(nobody)]["code"]
 
 
+def test_sigterm_does_what_an_interrupt_does():
+    before = signal.getsignal(signal.SIGTERM)
+    options = FleetOptions(None, None, 1, None, None, fit=False, quiet=True, json=False)
+    with pytest.raises(KeyboardInterrupt), options.engine(FleetDisplay("enrolling", quiet=True)):
+        signal.raise_signal(signal.SIGTERM)
+    assert before == signal.getsignal(signal.SIGTERM)
+
+
+def test_a_part_says_that_it_waits_for_the_plan(people, tmp_path, connection, monkeypatch):
+    monkeypatch.setattr("face_async.fleet.run._PLAN_PATIENCE", -1.0)
+    arguments = ["enroll", str(people), "-g", "staff", "--state", str(tmp_path / "run"), "--shard", "17/256"]
+    result = CliRunner().invoke(app, arguments)
+    assert 2 == result.exit_code
+    assert "which --shard 0/256 makes" in result.stderr
+    assert "has no plan yet" in result.stderr
+
+
 def test_the_command_line_says_what_goes_with_what(people, tmp_path, meter, monkeypatch):
     for name, value in environment_of(meter.base_url).items():
         monkeypatch.setenv(name, value)
@@ -236,13 +299,17 @@ def test_the_command_line_says_what_goes_with_what(people, tmp_path, meter, monk
         ("--cluster", "processes:2"): "--cluster needs --state",
         ("--cluster", "x", "--state", state): "must be processes:N",
         ("--cluster", "processes:2", "--state", state, "--shard", "0/2"): "--cluster does all parts",
-        ("--state", state, "--shard", "0/2", "--dry-run"): "go with --group",
+        ("--state", state, "--shard", "0/2", "--dry-run"): "go with no --journal",
         ("--state", state, "--shard", "2/2"): "0 to 1",
     }
     for arguments, message in wrong.items():
         result = CliRunner().invoke(app, [*enrolling, *arguments])
         assert 2 == result.exit_code, arguments
         assert message in result.stderr
+    for cluster, module, extra in (("dask://x:1", "distributed", "dask"), ("ray://x:1", "ray", "ray")):
+        monkeypatch.setitem(sys.modules, module, None)
+        result = CliRunner().invoke(app, [*enrolling, "--state", state, "--cluster", cluster])
+        assert (2, True) == (result.exit_code, f"{module} is missing; install 'face_async[{extra}]'" in result.stderr)
     for rank in range(2):
         result = CliRunner().invoke(app, [*enrolling, "--state", state, "--shard", f"{rank}/2", "--json"])
         assert 0 == result.exit_code, result.stderr

@@ -13,17 +13,10 @@ import typer
 from attrs import evolve
 
 from face_async import Throttle
-from face_async.cli.enroll.work import Work, conclude
-from face_async.cli.fleet import (
-    ClusterOption,
-    FleetOptions,
-    MaxConcurrency,
-    MaxRate,
-    ShardsOption,
-    SpreadOption,
-    enroll_on_cluster,
-    enroll_part_alone,
-)
+from face_async.cli.enroll.parts import enroll_in_parts
+from face_async.cli.enroll.result import EnrollRequest, conclude
+from face_async.cli.enroll.work import Work
+from face_async.cli.fleet import ClusterOption, FleetOptions, MaxConcurrency, MaxRate, ShardsOption, SpreadOption
 from face_async.cli.options import (
     AllowOutside,
     BaseUrl,
@@ -38,7 +31,6 @@ from face_async.cli.options import (
 )
 from face_async.cli.output import tell
 from face_async.errors import quoted
-from face_async.fleet.columns import parquet_files
 from face_async.images import is_url
 from face_async.ingest import Row, RunOptions, merge_journals, read_source
 from face_async.ingest.output_file import check_output
@@ -108,12 +100,10 @@ def enroll(
     ] = None,
     state: Annotated[
         Path | None,
-        typer.Option(
-            "--state", metavar="FOLDER", help="Where a run with --cluster keeps its record, or many runs with --shard."
-        ),
+        typer.Option("--state", metavar="FOLDER", help="The record of a run whose parts each have a journal."),
     ] = None,
     cluster: ClusterOption = None,
-    shards: ShardsOption = 256,
+    shards: ShardsOption = None,
     spread: SpreadOption = 0,
     max_concurrency: MaxConcurrency = 64,
     max_rate: MaxRate = None,
@@ -136,69 +126,61 @@ def enroll(
     unless every picture is enrolled.
     """
     parts = _shard(shard)
-    groups = group_ids or ()
     if person is not None and (journal or shard != "0/1" or retry or check or repair or state or cluster or spread):
         raise ValueError(
             "--person keeps no journal: leave out --journal, --shard, --retry-failed, --verify, --repair, --state, "
             "--cluster and --spread"
         )
-    if state is not None or cluster is not None:
-        if journal or dry_run or retry or check or repair or failures or no_pack or at_once or db:
-            raise ValueError(
-                "--state and --cluster go with --group, --shard, --shards, --spread, --max-*, --fit and --json only"
-            )
-        fleet = FleetOptions(
-            cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, progress, allow_outside, spread
-        )
-        _enroll_in_parts(_only(sources), state, groups, parts, fleet)
-        return
-    _check_options(spread=spread, dry_run=dry_run, retry=retry, check=check, repair=repair)
-    service = ServiceChoice.of(db, base_url, recognizer)
     source = _only(sources) if person is None else _rows(person, sources)
-    if isinstance(source, Path):
-        journal = journal or _default_journal(source, service, parts)
-        _check(source, groups, service, journal, retry=retry, repair=repair)
-    elif not groups and service.is_new:
-        raise ValueError(f"say --group GROUP: {person} is new, as there is no database {service.database}")
-    if failures is not None:
-        read = [source] if isinstance(source, Path) else [Path(row.source) for row in source]
-        check_output(failures, sources=[*read, *filter(None, (journal, service.database))])
-    if dry_run and service.is_new:
-        service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
-    elif not quiet:
-        service.announce()
-    concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
-    options: RunOptions = {"shard": parts, "fit": fit, "pack": not no_pack}
-    with _journal(journal) as kept:
-        work = Work(
-            source,
-            kept,
-            groups,
-            concurrency,
-            options,
-            failures,
-            person=person,
-            allow_outside=allow_outside,
-            dry_run=dry_run,
-            retry=retry,
-            check=check,
-            repair=repair,
-            progress=progress,
-            quiet=quiet,
-            json=json,
-        )
-        throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
-        run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
-        conclude(work)
-
-
-def _check_options(*, spread: int, dry_run: bool, retry: bool, check: bool, repair: bool) -> None:
+    wanted = EnrollRequest(
+        source,
+        group_ids or (),
+        failures,
+        person=person,
+        allow_outside=allow_outside,
+        dry_run=dry_run,
+        retry=retry,
+        check=check,
+        repair=repair,
+        progress=progress,
+        quiet=quiet,
+        json=json,
+    )
+    if isinstance(source, Path) and (state is not None or cluster is not None):
+        if journal or dry_run or no_pack or at_once or db:
+            raise ValueError("--state and --cluster go with no --journal, --dry-run, --no-pack, --at-once or --db")
+        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, progress, spread)
+        enroll_in_parts(wanted, source, state, parts, fleet)
+        return
     if spread:
         raise ValueError("--spread needs --state: a run whose parts know their groups beforehand")
-    if dry_run and (retry or check or repair):
-        raise ValueError("--dry-run goes with neither --retry-failed, --verify nor --repair")
-    if retry and repair:
-        raise ValueError("--retry-failed enrolls only what has failed: use --repair in a run of its own")
+    service = ServiceChoice.of(db, base_url, recognizer)
+    if isinstance(source, Path):
+        journal = journal or _default_journal(source, service, parts)
+        _check(wanted, source, service, journal)
+    elif not wanted.group_ids and service.is_new:
+        raise ValueError(f"say --group GROUP: {person} is new, as there is no database {service.database}")
+    concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
+    _enroll_with_journal(wanted, service, journal, concurrency, {"shard": parts, "fit": fit, "pack": not no_pack})
+
+
+def _enroll_with_journal(
+    wanted: EnrollRequest, service: ServiceChoice, journal: Path | None, concurrency: int, options: RunOptions
+) -> None:
+    """Enroll, print the summary and exit; without a journal, there is one meanwhile."""
+    if wanted.failures is not None:
+        source = wanted.source
+        read = [source] if isinstance(source, Path) else [Path(row.source) for row in source]
+        check_output(wanted.failures, sources=[*read, *filter(None, (journal, service.database))])
+    if wanted.dry_run and service.is_new:
+        service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
+    elif not wanted.quiet:
+        service.announce()
+    with _journal(journal) as kept:
+        work = Work(wanted, kept, concurrency, options)
+        throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
+        run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
+        conclude(wanted, work.result, f"journal {kept}" if wanted.person is None else "")
 
 
 def _only(sources: Sequence[str]) -> Path:
@@ -232,22 +214,6 @@ def _journal(path: Path | None) -> Generator[Path]:
         yield Path(folder) / "journal"
 
 
-def _enroll_in_parts(
-    source: Path, state: Path | None, groups: Sequence[str], part: tuple[int, int], fleet: FleetOptions
-) -> None:
-    if state is None:
-        raise ValueError("--cluster needs --state FOLDER, the record by which the run goes on after an end of any kind")
-    source.stat()  # raises an error if it is not there
-    if source.is_dir() and not groups and not parquet_files(source):
-        raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
-    if fleet.cluster is None:
-        enroll_part_alone(source, state, part, groups, fleet)
-    elif part != (0, 1):
-        raise ValueError("--cluster does all parts, and --shard one: say --shards N for how many there are")
-    else:
-        enroll_on_cluster(source, state, groups, fleet)
-
-
 def merge_journals_command(
     journals: Annotated[
         list[Path], typer.Argument(metavar="JOURNAL...", help="The journals of all parts of a run with --shard.")
@@ -279,19 +245,15 @@ def _default_journal(source: Path, service: ServiceChoice, shard: tuple[int, int
     return Path(os.path.relpath(home / f"{place.name}.{where}{part}.journal"))
 
 
-def _check(
-    source: Path, group_ids: Sequence[str], service: ServiceChoice, journal: Path, *, retry: bool, repair: bool
-) -> None:
+def _check(wanted: EnrollRequest, source: Path, service: ServiceChoice, journal: Path) -> None:
     """Refuse arguments that would enroll nobody."""
-    source.stat()  # raises an error if it is not there
-    if source.is_dir() and not group_ids and not retry:
-        raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
-    if not retry:
-        with contextlib.closing(read_source(source, group_ids=group_ids)) as rows:
+    wanted.check_folder(source)
+    if not wanted.retry:
+        with contextlib.closing(read_source(source, group_ids=wanted.group_ids)) as rows:
             next(rows, None)  # raises an error if it cannot be a source, before a database is made for it
-    if retry and not journal.exists():
+    if wanted.retry and not journal.exists():
         raise ValueError(f"there is no journal {journal}, so nothing has failed yet")
-    if service.database is not None and journal.exists() and not service.database.exists() and not repair:
+    if service.database is not None and journal.exists() and not service.database.exists() and not wanted.repair:
         raise ValueError(
             f"{journal} tells of faces in a database {service.database} that is not there: name the right database, "
             "or enroll into a new one with --repair; or delete the journal to start from the beginning"

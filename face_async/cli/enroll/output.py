@@ -10,7 +10,7 @@ import attrs
 from rich.filesize import decimal
 
 from face_async.cli.output import say, say_json_line, tell
-from face_async.cli.progress import short_number
+from face_async.cli.progress import OutageNotice, short_number
 from face_async.errors import CODES, printable, quoted
 
 if TYPE_CHECKING:
@@ -54,18 +54,14 @@ class Display:
         self._progress = progress
         self._quiet = quiet
         self._work = ""
-        self._away: str | None = None
+        self._outage = OutageNotice()
 
     def show(self, summary: Summary) -> None:
         """Show the progress of a run."""
         if self._quiet:
             return
-        if summary.away != self._away:
-            self._away = summary.away
-            if summary.away is not None:
-                tell(f"waiting for the service: {summary.away}")
-            elif summary.phase in {"listing", "sending"}:  # a run that is stopped only ends its waiting
-                tell("the service is back")
+        # A run that is stopped only ends its waiting.
+        self._outage.show(summary.away, goes_on=summary.phase in {"listing", "sending"})
         work = "listing" if summary.phase == "listing" else "sending"
         if work != self._work:
             self._work = work

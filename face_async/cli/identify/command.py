@@ -94,7 +94,7 @@ def identify(
         typer.Option("--out", metavar="FOLDER", help="With --cluster: the folder for what is found, in Parquet files."),
     ] = None,
     cluster: ClusterOption = None,
-    shards: ShardsOption = 64,
+    shards: ShardsOption = None,
     max_concurrency: MaxConcurrency = 64,
     max_rate: MaxRate = None,
     fit: FitOption = False,

@@ -12,12 +12,14 @@ import csv
 import json
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from attrs import evolve, frozen
 
 from face_async.errors import quoted
 from face_async.images import ImageUrl
+from face_async.ingest.objects import is_object_url, open_object
 from face_async.ingest.rows import Row
 from face_async.ingest.tables.spreadsheets import (
     cell_text,
@@ -30,7 +32,6 @@ from face_async.ingest.tables.spreadsheets import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from face_async.ingest.rows import Found
 
@@ -47,20 +48,33 @@ _OTHER_UNICODE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0\0\xfe\xff")
 _MOST_NAMED = 5  # columns in a message
 
 
-def read_manifest(path: Path) -> Iterator[Found]:
+def read_manifest(path: str) -> Iterator[Found]:
     """Yield the rows of a manifest whose name ends in ``.csv``, ``.jsonl`` or ``.ndjson``.
 
     Raises:
         OSError: It cannot be read.
         ValueError: Its name ends in something else, or its header is wrong.
     """
-    reader = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}.get(path.suffix.lower())
+    reader = _READERS.get(_suffix(path))
     if reader is None:
         raise ValueError(
-            f"{quoted(str(path))} must be a folder with a sub-folder for each person, or end in .csv, .jsonl or "
+            f"{quoted(path)} must be a folder with a sub-folder for each person, or end in .csv, .jsonl or "
             f".ndjson; a spreadsheet can be saved as 'CSV UTF-8'"
         )
     return reader(path)
+
+
+def is_manifest(path: str) -> bool:
+    """Return whether a path or URL is that of a manifest by its name."""
+    return _suffix(path) in _READERS
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 - it may be a URL
+
+
+def _opened(path: str) -> BinaryIO:
+    return open_object(path) if is_object_url(path) else Path(path).open("rb")
 
 
 class _Lines:
@@ -94,8 +108,8 @@ class _Lines:
             raise ValueError(f"the line is not UTF-8; {_SAVE_AS}") from None
 
 
-def _rows(path: Path, lines: _Lines, fields_of: Callable[[str], Mapping[str, object] | None]) -> Iterator[Found]:
-    file, folder = str(path), str(path.parent)
+def _rows(file: str, lines: _Lines, fields_of: Callable[[str], Mapping[str, object] | None]) -> Iterator[Found]:
+    folder = os.path.dirname(file)  # noqa: PTH120 - it may be a URL
     while True:
         try:
             line = lines.next()
@@ -120,11 +134,16 @@ def _row(fields: Mapping[str, object], folder: str) -> Row:
         raise ValueError("it must have either a path or a url")
     return Row(
         person_id=_text(fields, "person_id") or "",
-        source=ImageUrl(url).url if url is not None else os.path.normpath(os.path.join(folder, cast("str", path))),  # noqa: PTH118 - for each of millions
+        source=_below(folder, cast("str", path)) if url is None else url if is_object_url(url) else ImageUrl(url).url,
         group_ids=tuple(_string("group_ids", group) for group in cast("list[object]", groups or [])),
         person_name=_text(fields, "person_name"),
         tag=_text(fields, "tag"),
     )
+
+
+def _below(folder: str, path: str) -> str:
+    root, slashes, place = folder.partition("://") if is_object_url(folder) else ("", "", folder)
+    return root + slashes + os.path.normpath(os.path.join(place, path))  # noqa: PTH118 - for each of millions
 
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:
@@ -141,8 +160,8 @@ def _string(name: str, value: object) -> str:
 # JSON Lines
 
 
-def _json_rows(path: Path) -> Iterator[Found]:
-    with path.open("rb") as file:
+def _json_rows(path: str) -> Iterator[Found]:
+    with _opened(path) as file:
         yield from _rows(path, _Lines(file), _json_object)
 
 
@@ -159,13 +178,13 @@ def _json_object(line: str) -> dict[str, object]:
 # CSV
 
 
-def _csv_rows(path: Path) -> Iterator[Found]:
-    with path.open("rb") as file:
+def _csv_rows(path: str) -> Iterator[Found]:
+    with _opened(path) as file:
         lines = _Lines(file)
         try:
             table = _Table.of(lines, path)
         except ValueError as error:
-            raise ValueError(f"{quoted(str(path))}: {error}") from None
+            raise ValueError(f"{quoted(path)}: {error}") from None
         yield from _rows(path, lines, _Checks(table).fields)
 
 
@@ -180,13 +199,13 @@ class _Table:
         columns: The columns' names, without unnamed ones at the end.
     """
 
-    path: Path
+    path: str
     separator: str
     spaced: bool
     columns: Sequence[str]
 
     @classmethod
-    def of(cls, lines: _Lines, path: Path) -> _Table:
+    def of(cls, lines: _Lines, path: str) -> _Table:
         """Learn it from the first lines.
 
         Raises:
@@ -298,7 +317,7 @@ class _Checks:
     def _long_ids(self) -> Iterator[str]:
         """Yield the long person ids of the whole file. An id may end in zeros; if all do, they were rounded."""
         place = self._table.columns.index("person_id")
-        with self._table.path.open("rb") as file:
+        with _opened(self._table.path) as file:
             lines = _Lines(file)
             while True:
                 try:
@@ -310,3 +329,6 @@ class _Checks:
                     continue
                 if len(cells) > place and is_long_number(cells[place]):
                     yield cells[place]
+
+
+_READERS = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}

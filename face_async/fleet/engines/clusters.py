@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 from attrs import define, field
 
 from face_async.errors import quoted
-from face_async.fleet.processes import ProcessExecutor
+from face_async.fleet.engines.processes import ProcessExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -100,6 +100,9 @@ class ProcessExecutor(Executor):
             self._waiting.put(None)
 
     def _serve(self, worker: _WorkerProcess) -> None:
+        # Ctrl-C in a terminal goes to every process there is: workers begin with this thread's mask, and so it cannot
+        # reach one before it ignores it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             while (waiting := self._waiting.get()) is not None:
                 future, task = waiting
@@ -145,7 +148,7 @@ class _WorkerProcess:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._close()
-                command = [sys.executable, "-m", "face_async.fleet.worker"]
+                command = [sys.executable, "-m", "face_async.fleet.engines.worker"]
                 self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
             return self._process
 
@@ -187,8 +190,9 @@ def work() -> None:
             reply = pickle.dumps((True, fn(*args, **kwargs)))
         except Exception as error:  # noqa: BLE001 - it is the task's result
             reply = _as_reply(error)
-        replies.write(reply)
-        replies.flush()
+        with contextlib.suppress(BrokenPipeError):  # the driver has ended: _read_tasks ends this process
+            replies.write(reply)
+            replies.flush()
 
 
 def _read_tasks(tasks: queue.SimpleQueue[bytes]) -> None:
