@@ -129,10 +129,11 @@ class ObjectFolder:
         with contextlib.suppress(FileNotFoundError), _explained(self._root):
             self._obstore.delete(self._store, self._key(name))
 
-    def put(self, name: str, content: bytes | Path) -> None:
-        """Make an object at once and as a whole, over one that is there."""
+    def put(self, name: str, content: bytes | Path, *, hasty: bool = False) -> None:
+        """Make an object as a whole, over one that is there; with ``hasty`` without the patience that a run has."""
+        store = _store(self._root, hasty=True) if hasty else self._store
         with _explained(self._root):
-            self._obstore.put(self._store, self._key(name), content)
+            self._obstore.put(store, self._key(name), content)
 
     def create(self, name: str, content: bytes) -> Version | None:
         """Make an object that is not there yet; return its version, None if there is one."""
@@ -249,6 +250,8 @@ def _store(root: str, *, hasty: bool) -> Any:
 def _opened(root: str, environment: frozenset[tuple[str, str]], hasty: bool) -> Any:  # noqa: FBT001 - of a cache
     # obstore reads the environment itself, but for the account's name; another environment is another store.
     options: dict[str, object] = {"retry_config": _HASTY if hasty else _PATIENT}
+    if hasty:
+        options["client_options"] = {"timeout": "10s"}
     if root.startswith("az:"):
         options["account_name"] = dict(environment).get(_ACCOUNT)
         if not options["account_name"]:
