@@ -19,9 +19,11 @@ from fleetkit import environment_of
 from ingestkit import write_people
 from objectkit import BUCKET, SECRET, contents, environment_of_storage, s3_server, upload
 from timing import PATIENCE
+from typer.testing import CliRunner
 
 from face_async import Throttle
-from face_async.fleet import ProcessExecutor, StateError, claims, enroll, identify
+from face_async.cli._app import app
+from face_async.fleet import StateError, claims, enroll, identify
 from face_async.fleet import objects as fleet_objects
 from face_async.fleet.claims import Claim
 from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
@@ -122,7 +124,7 @@ def face_ids_stored(meter):
 
 
 def test_a_run_needs_no_shared_disk(people, bucket, connection, meter):  # and tells nobody the storage's secret
-    with ProcessExecutor(2) as executor:
+    with ThreadPoolExecutor(2) as executor:
         sent = Sent(executor)
         options = {"connection": connection, "executor": sent, "group_ids": ["staff"], "at_once": 2}
         summary = enroll(people, state=f"{bucket}/run", shards=4, budget=Throttle(max_concurrency=8), **options)
@@ -407,3 +409,22 @@ def test_no_bucket_and_no_network_are_told_at_once(bucket, endpoint, connection,
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         with pytest.raises(ObjectStorageError, match="check the network, and what the environment sets by AWS_ACCESS"):
             enroll(f"{bucket}/people", state=f"{bucket}/run", **options)
+
+
+def test_the_command_line_takes_urls(people, bucket, meter, monkeypatch):
+    for name, value in environment_of(meter.base_url).items():
+        monkeypatch.setenv(name, value)
+    run = ["--state", f"{bucket}/run", "--shards", "2", "--quiet"]
+    cluster = ["--cluster", "processes:1", "--quiet"]
+    for arguments in (
+        ["enroll", people, "-g", "staff", *run, *cluster, "--verify"],
+        ["identify", f"{people}/", "-g", "staff", "--out", f"{bucket}/found", *cluster],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert (0, "") == (result.exit_code, result.output)
+    assert exact(meter, 30, 2)
+    assert ObjectFolder(f"{bucket}/found").has("part-00000.parquet")
+    result = CliRunner().invoke(app, ["enroll", people, *run])
+    assert (2, True) == (result.exit_code, "say --group GROUP" in result.stderr)
+    result = CliRunner().invoke(app, ["enroll", "s3://nobody/people", "-g", "staff", *run])
+    assert (2, True) == (result.exit_code, "create the bucket" in result.stderr), result

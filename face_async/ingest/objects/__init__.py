@@ -250,8 +250,6 @@ def _store(root: str, *, hasty: bool) -> Any:
 def _opened(root: str, environment: frozenset[tuple[str, str]], hasty: bool) -> Any:  # noqa: FBT001 - of a cache
     # obstore reads the environment itself, but for the account's name; another environment is another store.
     options: dict[str, object] = {"retry_config": _HASTY if hasty else _PATIENT}
-    if hasty:
-        options["client_options"] = {"timeout": "10s"}
     if root.startswith("az:"):
         options["account_name"] = dict(environment).get(_ACCOUNT)
         if not options["account_name"]:
