@@ -418,7 +418,7 @@ def test_the_command_line_takes_urls(people, bucket, meter, monkeypatch):
     cluster = ["--cluster", "processes:1", "--quiet"]
     for arguments in (
         ["enroll", people, "-g", "staff", *run, *cluster, "--verify"],
-        ["identify", f"{people}/", "-g", "staff", "--out", f"{bucket}/found", *cluster],
+        ["identify", f"{people}/", "-g", "staff", "--out", f"{bucket}/found", "--shards", "2", *cluster],
     ):
         result = CliRunner().invoke(app, arguments)
         assert (0, "") == (result.exit_code, result.output)
