@@ -23,7 +23,6 @@ from face_async.session import CA_FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
-    from pathlib import Path
 
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
@@ -125,7 +124,7 @@ def _terminated_as_interrupted() -> Generator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def identify_on_cluster(probes: Iterable[str], out: Path, group_ids: Sequence[str], fleet: FleetOptions) -> None:
+def identify_on_cluster(probes: Iterable[str], out: str, group_ids: Sequence[str], fleet: FleetOptions) -> None:
     """Identify on a cluster, print the summary and exit."""
     connection = fleet.connection()
     try:

@@ -57,7 +57,7 @@ class RunState(Protocol):
         ...
 
     def publish(self, name: str, content: bytes) -> None:
-        """Publish something, over what is there."""
+        """Publish something that may get lost, over what is there."""
         ...
 
     def publish_once(self, name: str, content: bytes) -> bool:

@@ -23,7 +23,7 @@ from uuid import uuid4
 from face_async.fleet.claims import Claim
 from face_async.fleet.layout import StateError, part_name
 from face_async.ingest import JournalInUseError
-from face_async.ingest.objects import ObjectFolder
+from face_async.ingest.objects import ObjectFolder, ObjectStorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -39,14 +39,18 @@ class ObjectState:
 
     Args:
         url: The URL; the bucket must be there.
+        check: Asks at once whether the storage can be used.
 
     Raises:
         ValueError: It is a wrong URL, or has credentials in it.
         ModuleNotFoundError: obstore is missing (extra ``fleet``).
+        ObjectStorageError: The storage cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, check: bool = False) -> None:
         self._folder = ObjectFolder(url)
+        if check:
+            self._folder.check()
 
     @property
     def location(self) -> str:
@@ -56,7 +60,6 @@ class ObjectState:
     @contextlib.contextmanager
     def driving(self) -> Generator[Callable[[], None]]:
         """Hold the driver's claim."""
-        self._folder.check()
         claim = Claim(self._folder, _DRIVER)
         while (former := claim.take()) is None:
             if claim.other:
@@ -94,8 +97,9 @@ class ObjectState:
         return self._folder.get(name)
 
     def publish(self, name: str, content: bytes) -> None:
-        """Put the object."""
-        self._folder.put(name, content)
+        """Put the object if that can be done at once: calls wait meanwhile."""
+        with contextlib.suppress(ObjectStorageError):
+            self._folder.put(name, content, hasty=True)
 
     def publish_once(self, name: str, content: bytes) -> bool:
         """Put the object on the condition that there is none."""

@@ -108,7 +108,7 @@ def enroll_source(
         OSError: The source or the state cannot be read or written.
         FaceError: Whatever ends a part; the other parts that are under way are finished before.
     """
-    opened = open_state(state)
+    opened = open_state(state, check=True)
     if shards is not None:
         _ranks_of(shards, part)
     if part:
@@ -156,7 +156,7 @@ def retry_run(
         StateError: There is no run, or a part has killed twenty workers.
         ValueError, OSError, FaceError: As for :func:`enroll_source`.
     """
-    opened = open_state(state)
+    opened = open_state(state, check=True)
     plan = planned(opened)
     ranks = _ranks_of(plan.shards, part)
     with _driving(opened, part) as check:
@@ -189,7 +189,7 @@ def verify_run(
         StateError: There is no run, or a part has killed twenty workers.
         ValueError, OSError, FaceError: As for :func:`enroll_source`.
     """
-    opened = open_state(state)
+    opened = open_state(state, check=True)
     plan = planned(opened)
     ranks = [rank for rank in _ranks_of(plan.shards, part) if was_begun(opened, rank)]
     with _driving(opened, part) as check:
@@ -231,7 +231,7 @@ def write_run_failures(
 
 def run_failures(state: str | os.PathLike[str], *, part: int | None = None) -> Iterator[Failure]:
     """Return what :func:`write_run_failures` writes, and raise what that raises."""
-    opened = open_state(state)
+    opened = open_state(state, check=True)
     ranks = _ranks_of(planned(opened).shards, part)
     bad_rows = () if part else map(failure_of, bad_rows_of(opened))
     return chain(bad_rows, chain.from_iterable(failures_of_part(opened, rank) for rank in ranks))
@@ -269,7 +269,7 @@ def identify_probes(
     """
     if isinstance(group_ids, str) or not group_ids:
         raise ValueError("group_ids must be a list of at least one group")
-    target = open_state(out)
+    target = open_state(out, check=True)
     opened = open_state(os.path.join(target.location, "_run"))  # noqa: PTH118 - which may be no path
     with opened.driving() as check:
         plan = read_plan(opened)

@@ -165,15 +165,17 @@ def _named(path: Path) -> Generator[None]:
         raise
 
 
-def open_state(location: str | os.PathLike[str]) -> RunState:
+def open_state(location: str | os.PathLike[str], *, check: bool = False) -> RunState:
     """Return the state of a run.
 
     Args:
         location: A folder, or a URL of object storage (extra ``fleet``).
+        check: Asks at once whether object storage can be used, without the patience that workers have.
 
     Raises:
         ValueError: It is a wrong URL, or has credentials in it.
         ModuleNotFoundError: It is a URL, and obstore is missing.
+        ObjectStorageError: The storage cannot be used.
     """
     name = os.fspath(location)
-    return ObjectState(name) if is_object_url(name) else StateFolder(location)
+    return ObjectState(name, check=check) if is_object_url(name) else StateFolder(location)

@@ -19,15 +19,17 @@ from fleetkit import environment_of
 from ingestkit import write_people
 from objectkit import BUCKET, SECRET, contents, environment_of_storage, s3_server, upload
 from timing import PATIENCE
+from typer.testing import CliRunner
 
-from face_async import Throttle
-from face_async.fleet import ProcessExecutor, StateError, claims, enroll, identify
+from face_async import FaceSession, Throttle
+from face_async.cli._app import app
+from face_async.fleet import StateError, claims, enroll, identify
 from face_async.fleet import objects as fleet_objects
 from face_async.fleet.claims import Claim
 from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
 from face_async.fleet.shard import PartResult, PartTask, enroll_part, publish_result
 from face_async.fleet.state import open_state
-from face_async.ingest import JournalInUseError, rebuild_journal
+from face_async.ingest import JournalInUseError, ingest, rebuild_journal
 from face_async.ingest.objects import ObjectFolder, ObjectStorageError
 
 pytestmark = pytest.mark.external("moto", "obstore")
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.external("moto", "obstore")
 DRIVER = """
 import os, sys
 from concurrent.futures import ThreadPoolExecutor
-from face_async import Throttle
+from face_async import FaceSession, Throttle
 from face_async.fleet import Connection, claims, enroll, objects
 objects._COPY_EVERY = 0.1
 with ThreadPoolExecutor(2) as executor:
@@ -122,7 +124,7 @@ def face_ids_stored(meter):
 
 
 def test_a_run_needs_no_shared_disk(people, bucket, connection, meter):  # and tells nobody the storage's secret
-    with ProcessExecutor(2) as executor:
+    with ThreadPoolExecutor(2) as executor:
         sent = Sent(executor)
         options = {"connection": connection, "executor": sent, "group_ids": ["staff"], "at_once": 2}
         summary = enroll(people, state=f"{bucket}/run", shards=4, budget=Throttle(max_concurrency=8), **options)
@@ -407,3 +409,54 @@ def test_no_bucket_and_no_network_are_told_at_once(bucket, endpoint, connection,
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         with pytest.raises(ObjectStorageError, match="check the network, and what the environment sets by AWS_ACCESS"):
             enroll(f"{bucket}/people", state=f"{bucket}/run", **options)
+
+
+@pytest.mark.anyio
+async def test_an_enrollment_with_one_journal_takes_a_prefix_too(people, connection, meter, tmp_path):
+    async with FaceSession.from_env() as session:
+        async with ingest(session, people, journal=tmp_path / "journal", group_ids=["staff"]) as run:
+            summary = await run.finish()
+        asked = len(meter.times)
+        async with ingest(session, people, journal=tmp_path / "journal", group_ids=["staff"]) as run:
+            again = await run.finish()
+    assert (60, 0, True) == (summary.added, again.added, again.complete)
+    assert len(meter.times) <= asked + 1  # by which a server states the identity of its database
+    assert exact(meter, 30, 2)
+
+
+def test_in_a_forked_process_it_is_said_what_to_do(bucket):
+    """Where obstore would wait for ever."""
+    folder = ObjectFolder(bucket)
+    folder.put("a", b"1")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            ObjectFolder(bucket)
+        except ObjectStorageError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        assert b'by "spawn"' in said.read()
+    assert (child, 0) == os.waitpid(child, 0)
+
+
+def test_the_command_line_takes_urls(people, bucket, meter, monkeypatch):
+    for name, value in environment_of(meter.base_url).items():
+        monkeypatch.setenv(name, value)
+    run = ["--state", f"{bucket}/run", "--shards", "2", "--quiet"]
+    cluster = ["--cluster", "processes:1", "--quiet"]
+    for arguments in (
+        ["enroll", people, "-g", "staff", *run, *cluster, "--verify"],
+        ["identify", f"{people}/", "-g", "staff", "--out", f"{bucket}/found", "--shards", "2", *cluster],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert (0, "") == (result.exit_code, result.output)
+    assert exact(meter, 30, 2)
+    assert ObjectFolder(f"{bucket}/found").has("part-00000.parquet")
+    result = CliRunner().invoke(app, ["enroll", people, *run])
+    assert (2, True) == (result.exit_code, "say --group GROUP" in result.stderr)
+    result = CliRunner().invoke(app, ["enroll", "s3://nobody/people", "-g", "staff", *run])
+    assert (2, True) == (result.exit_code, "create the bucket" in result.stderr), result

@@ -33,6 +33,7 @@ from face_async.cli.output import tell
 from face_async.errors import quoted
 from face_async.images import is_url
 from face_async.ingest import Row, RunOptions, merge_journals, read_source
+from face_async.ingest.objects import is_object_url
 from face_async.ingest.output_file import check_output
 from face_async.session import ACCOUNT_VARIABLES
 
@@ -50,7 +51,7 @@ def enroll(
         typer.Argument(
             metavar="SOURCE...",
             help="A folder with a sub-folder for each person, named by the id; or a manifest: .csv, .jsonl, .ndjson; "
-            "or, with --person, pictures' files or URLs.",
+            "or, with --person, pictures' files or URLs. All may be in object storage: s3://, gs://, az://.",
         ),
     ],
     *,
@@ -99,8 +100,12 @@ def enroll(
         ),
     ] = None,
     state: Annotated[
-        Path | None,
-        typer.Option("--state", metavar="FOLDER", help="The record of a run whose parts each have a journal."),
+        str | None,
+        typer.Option(
+            "--state",
+            metavar="FOLDER",
+            help="The record of a run whose parts each have a journal; a folder, or s3://, gs://, az://.",
+        ),
     ] = None,
     cluster: ClusterOption = None,
     shards: ShardsOption = None,
@@ -146,7 +151,7 @@ def enroll(
         quiet=quiet,
         json=json,
     )
-    if isinstance(source, Path) and (state is not None or cluster is not None):
+    if isinstance(source, str) and (state is not None or cluster is not None):
         if journal or dry_run or no_pack or at_once or db:
             raise ValueError("--state and --cluster go with no --journal, --dry-run, --no-pack, --at-once or --db")
         fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, progress, spread)
@@ -155,7 +160,7 @@ def enroll(
     if spread:
         raise ValueError("--spread needs --state: a run whose parts know their groups beforehand")
     service = ServiceChoice.of(db, base_url, recognizer)
-    if isinstance(source, Path):
+    if isinstance(source, str):
         journal = journal or _default_journal(source, service, parts)
         _check(wanted, source, service, journal)
     elif not wanted.group_ids and service.is_new:
@@ -170,7 +175,7 @@ def _enroll_with_journal(
     """Enroll, print the summary and exit; without a journal, there is one meanwhile."""
     if wanted.failures is not None:
         source = wanted.source
-        read = [source] if isinstance(source, Path) else [Path(row.source) for row in source]
+        read = [source] if isinstance(source, str) else [row.source for row in source]
         check_output(wanted.failures, sources=[*read, *filter(None, (journal, service.database))])
     if wanted.dry_run and service.is_new:
         service = evolve(service, database=Path(":memory:"))  # nor is a database created for nothing
@@ -183,12 +188,12 @@ def _enroll_with_journal(
         conclude(wanted, work.result, f"journal {kept}" if wanted.person is None else "")
 
 
-def _only(sources: Sequence[str]) -> Path:
+def _only(sources: Sequence[str]) -> str:
     if len(sources) > 1:
         raise ValueError(
             "enroll takes one folder or manifest at a time; to enroll several pictures of one person say --person ID"
         )
-    return Path(sources[0])
+    return sources[0]
 
 
 def _rows(person_id: str, pictures: Sequence[str]) -> list[Row]:
@@ -199,9 +204,13 @@ def _rows(person_id: str, pictures: Sequence[str]) -> list[Row]:
         OSError: One is not there.
     """
     for name in pictures:
-        if not is_url(name) and stat.S_ISDIR(Path(name).stat().st_mode):
+        if not _is_remote(name) and stat.S_ISDIR(Path(name).stat().st_mode):
             raise ValueError(f"{name} is a folder: with --person name its pictures, such as {Path(name) / '*.jpg'}")
-    return [Row(person_id, name if is_url(name) else os.path.abspath(name)) for name in pictures]  # noqa: PTH100 - links stay
+    return [Row(person_id, name if _is_remote(name) else os.path.abspath(name)) for name in pictures]  # noqa: PTH100 - links stay
+
+
+def _is_remote(name: str) -> bool:
+    return is_url(name) or is_object_url(name)
 
 
 @contextlib.contextmanager
@@ -233,7 +242,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(rank), int(world)
 
 
-def _default_journal(source: Path, service: ServiceChoice, shard: tuple[int, int]) -> Path:
+def _default_journal(source: str, service: ServiceChoice, shard: tuple[int, int]) -> Path:
     """Return where the journal is: beside the source, or in the working folder if nothing can be written there.
 
     Its name has the appid or the database in it: each service needs a journal of its own.
@@ -245,7 +254,7 @@ def _default_journal(source: Path, service: ServiceChoice, shard: tuple[int, int
     return Path(os.path.relpath(home / f"{place.name}.{where}{part}.journal"))
 
 
-def _check(wanted: EnrollRequest, source: Path, service: ServiceChoice, journal: Path) -> None:
+def _check(wanted: EnrollRequest, source: str, service: ServiceChoice, journal: Path) -> None:
     """Refuse arguments that would enroll nobody."""
     wanted.check_folder(source)
     if not wanted.retry:

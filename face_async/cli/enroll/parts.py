@@ -19,13 +19,11 @@ from face_async.fleet.state import open_state
 from face_async.ingest.output_file import check_output
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from face_async.fleet import Connection, EngineOptions, FleetComparison, FleetSummary
 
 
 def enroll_in_parts(
-    wanted: EnrollRequest, source: Path, state: Path | None, shard: tuple[int, int], fleet: FleetOptions
+    wanted: EnrollRequest, source: str, state: str | None, shard: tuple[int, int], fleet: FleetOptions
 ) -> None:
     """Enroll all parts of a run, or one of them, print the summary and exit.
 
@@ -42,7 +40,7 @@ def enroll_in_parts(
         raise ValueError("--cluster does all parts, and --shard one: say --shards N for how many there are")
     part, shards = (None, fleet.shards) if shard == (0, 1) else shard
     wanted.check_folder(source)
-    is_new = read_plan(open_state(state)) is None
+    is_new = read_plan(open_state(state, check=True)) is None
     if is_new and wanted.retry:
         raise ValueError(f"there is no run in {state}, so nothing has failed yet")
     if is_new and part and not wanted.quiet:
@@ -63,8 +61,8 @@ class _PartsEnrollment:
     """The steps of an enrollment in parts."""
 
     wanted: EnrollRequest
-    source: Path
-    state: Path
+    source: str
+    state: str
     part: int | None
     shards: int | None
     spread: int

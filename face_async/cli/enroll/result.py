@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,10 +15,11 @@ from face_async.cli.output import say_json_line, tell
 from face_async.fleet import StateError
 from face_async.fleet.columns import parquet_files
 from face_async.ingest import JournalError
+from face_async.ingest.objects import ObjectFolder, is_object_url
+from face_async.ingest.tables.manifests import is_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from face_async.cli.progress import ProgressStyle
     from face_async.errors import FaceError
@@ -38,7 +41,7 @@ class EnrollRequest:
         ValueError: Something of it does not go together.
     """
 
-    source: Path | Sequence[Row]
+    source: str | Sequence[Row]
     group_ids: Sequence[str]
     failures: Path | None
     person: str | None = field(kw_only=True)
@@ -57,15 +60,20 @@ class EnrollRequest:
         if self.retry and self.repair:
             raise ValueError("--retry-failed enrolls only what has failed: use --repair in a run of its own")
 
-    def check_folder(self, source: Path) -> None:
+    def check_folder(self, source: str) -> None:
         """Refuse a folder or manifest of which nobody could be enrolled.
 
         Raises:
             OSError: It is not there.
+            ObjectStorageError: The object storage that it is in cannot be used.
             ValueError: It does not tell the groups of its persons.
         """
-        source.stat()
-        if source.is_dir() and not (self.group_ids or self.retry or parquet_files(source)):
+        if is_object_url(source):
+            ObjectFolder(source).check()
+            is_folder = not is_manifest(source)
+        else:
+            is_folder = stat.S_ISDIR(Path(source).stat().st_mode)
+        if is_folder and not (self.group_ids or self.retry or parquet_files(source)):
             raise ValueError("say --group GROUP: a folder does not tell the groups of its persons")
 
 

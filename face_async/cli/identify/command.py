@@ -49,6 +49,7 @@ from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, Tran
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
 from face_async.ingest.enclosure import Enclosure
+from face_async.ingest.objects import is_object_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,8 @@ def identify(
         list[str],
         typer.Argument(
             metavar="IMAGE...",
-            help="Pictures' files or URLs; a folder means all pictures in it and in its sub-folders.",
+            help="Pictures' files or URLs; a folder means all pictures in it and in its sub-folders, as does "
+            "s3://BUCKET/PREFIX/ with --cluster.",
         ),
     ],
     *,
@@ -90,8 +92,12 @@ def identify(
     ] = None,
     allow_outside: AllowOutside = False,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FOLDER", help="With --cluster: the folder for what is found, in Parquet files."),
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="With --cluster: the folder for what is found, in Parquet files; or s3://, gs://, az://.",
+        ),
     ] = None,
     cluster: ClusterOption = None,
     shards: ShardsOption = None,
@@ -121,7 +127,7 @@ def identify(
         if cluster is None or out is None or report or csv or enrolled or db:
             raise ValueError("--cluster and --out go together, and with neither --report, --csv, --enrolled nor --db")
         fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json, progress)
-        identify_on_cluster((name if is_url(name) else os.path.abspath(name) for name in probes), out, group_ids, fleet)  # noqa: PTH100 - links stay
+        identify_on_cluster(map(_place, probes), out, group_ids, fleet)
         return
     search = Search(group_ids, threshold, at_once, fit, on_outage)
     tally, passed_over = Tally(), PassedOver()
@@ -296,6 +302,11 @@ class Search:
 def _tell_of(outages: BulkOutages) -> None:
     if outages.away is not None:
         tell(f"waiting for the service: {outages.away}")
+
+
+def _place(name: str) -> str:
+    """Return a name that is the same wherever a worker is."""
+    return name if is_url(name) or is_object_url(name) else os.path.abspath(name)  # noqa: PTH100 - links stay
 
 
 def _is_folder(name: str) -> bool:

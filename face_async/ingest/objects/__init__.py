@@ -42,6 +42,7 @@ _REFUSED = re.compile(r"status code: 40[13]\b")
 _ANSWER = re.compile(r"(?<=status code: \d{3}) .*")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _LONGEST = 300  # characters in a message
+_user: dict[str, int] = {}  # the process that has used object storage first
 _LISTED_AT_ONCE = 1_000
 _BUFFER = 1_048_576
 _PATIENT = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
@@ -129,10 +130,11 @@ class ObjectFolder:
         with contextlib.suppress(FileNotFoundError), _explained(self._root):
             self._obstore.delete(self._store, self._key(name))
 
-    def put(self, name: str, content: bytes | Path) -> None:
-        """Make an object at once and as a whole, over one that is there."""
+    def put(self, name: str, content: bytes | Path, *, hasty: bool = False) -> None:
+        """Make an object as a whole, over one that is there; with ``hasty`` without the patience that a run has."""
+        store = _store(self._root, hasty=True) if hasty else self._store
         with _explained(self._root):
-            self._obstore.put(self._store, self._key(name), content)
+            self._obstore.put(store, self._key(name), content)
 
     def create(self, name: str, content: bytes) -> Version | None:
         """Make an object that is not there yet; return its version, None if there is one."""
@@ -240,6 +242,13 @@ def _obstore() -> Any:
 
 
 def _store(root: str, *, hasty: bool) -> Any:
+    if (
+        _user.setdefault("pid", os.getpid()) != os.getpid()
+    ):  # obstore's threads are not in it, and it would wait for ever
+        raise ObjectStorageError(
+            f"{root} cannot be used in a process that was forked from one that has used object storage: let the "
+            'executor begin its processes by "spawn", as multiprocessing.get_context("spawn") does'
+        )
     environment = frozenset((name, value) for name, value in os.environ.items() if name.startswith(_READ_FROM))
     with _explained(root):
         return _opened(root, environment, hasty)
