@@ -45,6 +45,7 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -68,6 +69,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever starts tests in the background of a script has Ctrl-C ignored, in all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Debian keeps PostgreSQL's programs off the PATH.
     os.environ["PATH"] += "".join(f":{folder}" for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:])
     if not config.getoption("--hypothesis-profile", default=None):

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from timing import PATIENCE
 
-from face_async.cli.enroll import output as enroll_output
+from face_async.cli import progress
 from face_async.ingest import Ingestion
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
@@ -135,8 +135,8 @@ def test_twice_it_waits_for_nothing(enroll, during_looks, heard):
 
 def test_it_ends_the_waiting_for_a_service_that_is_away(enroll, monkeypatch):
     account = {"APPID": "1", "BUCKET": "b", "SECRET_ID": "AKIDmine", "SECRET_KEY": "mySecret"}
-    told, tell = [], enroll_output.tell
-    monkeypatch.setattr(enroll_output, "tell", lambda line: (told.append(line), tell(line), press_ctrl_c()))
+    told, tell = [], progress.tell
+    monkeypatch.setattr(progress, "tell", lambda line: (told.append(line), tell(line), press_ctrl_c()))
     with socket.socket() as silent:  # it has a port, and does not listen
         silent.bind(("127.0.0.1", 0))
         for name, value in {**account, "BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}.items():
