@@ -30,6 +30,7 @@ stand-in            what it is, and when it is used
 ``ingestprocesses`` The same client and server as processes of their own, to be killed.
 ``postgresql``      A PostgreSQL server of our own, to be stopped and killed.
 ``telemetrykit``    Providers of OpenTelemetry's SDK, in whose memory spans and metrics can be read.
+``catalogkit``      What is to be translated, beside the catalog; run by itself, it brings the catalog up to date.
 ``strict_html``     Reads a page and refuses every tag that is not closed in order.
 ``timing``          What to do about time: nothing that a test asserts may depend on how busy the machine is.
 ==================  ================================================================================================
@@ -71,6 +72,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Whoever starts tests in the background of a script has Ctrl-C ignored, in all that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whatever language a developer's machine speaks, commands speak English, but where a test asks for Chinese.
+    os.environ["LANGUAGE"] = "en"
+    os.environ.pop("FACE_ASYNC_LANG", None)
     # Debian keeps PostgreSQL's programs off the PATH.
     os.environ["PATH"] += "".join(f":{folder}" for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:])
     if not config.getoption("--hypothesis-profile", default=None):

@@ -16,6 +16,7 @@
     html/          the pages of reports
     pictures.py    pictures in folders, smaller copies of them, and the faces in them
     options.py     options that commands share, and the session that they lead to
+    language/      Chinese or English
     output.py      output on the terminal: tables, JSON, foreign text made harmless
     progress.py    the live display
     exits.py       exit codes, and one line for every error
@@ -23,20 +24,25 @@
 
 import io
 import sys
+from gettext import gettext as _
+
+from face_async.cli.language import choose_language
 
 
 def main() -> None:
     """Run the command line; the entry point ``face-async``."""
+    choose_language()
     try:
         from face_async.cli._app import app  # noqa: PLC0415 - packages of the extra may be missing
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in {"packaging", "rich", "typer"}:
             raise
-        sys.exit(f"face-async: the command line needs {missing}; install 'face_async[cli]'")
+        complaint = _("the command line needs {package}; install 'face_async[cli]'").format(package=missing)
+        sys.exit(f"face-async: {complaint}")
     except KeyboardInterrupt:
         # As in exits.py, which may not be imported yet.
-        sys.stderr.write("face-async: interrupted\n")
+        sys.stderr.write(f"face-async: {_('interrupted')}\n")
         sys.exit(130)
     # A name that the terminal cannot show is no error.
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -16,6 +16,7 @@ from face_async.cli.doctor.command import doctor
 from face_async.cli.enroll.command import enroll, merge_journals_command
 from face_async.cli.exits import EXIT_CODES, OneLineErrors
 from face_async.cli.identify.command import identify
+from face_async.cli.language.help import TranslatedCommand
 from face_async.cli.options import with_trust
 from face_async.cli.output import OneLineLog, say
 from face_async.cli.recognize import compare, verify
@@ -45,7 +46,7 @@ _FAMILIES: dict[str, tuple[Callable[..., None], ...]] = {
 for _title, _commands in _FAMILIES.items():
     for _command in _commands:
         _name = _command.__name__.removesuffix("_command").replace("_", "-")
-        app.command(_name, rich_help_panel=_title)(with_trust(_command))
+        app.command(_name, cls=TranslatedCommand, rich_help_panel=_title)(with_trust(_command))
 
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +98,7 @@ class _Tables:
     def show(self, table: str, count: int) -> None:
         if table != self.table:
             self.table = table
-            self.display.begin(f"copying {table}")
+            self.display.begin(_("copying {table}").format(table=table))
         self.display.show(count)
 
 
@@ -105,4 +106,8 @@ def _report(counts: dict[str, int], *, quiet: bool, as_json: bool) -> None:
     if as_json:
         say_json(counts)
     elif not quiet:
-        tell(f"copied {counts['persons']:,} persons with {counts['faces']:,} faces in {counts['groups']:,} groups")
+        tell(
+            _("copied {persons:,} persons with {faces:,} faces in {groups:,} groups").format(
+                persons=counts["persons"], faces=counts["faces"], groups=counts["groups"]
+            )
+        )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 from errno import EACCES, EADDRINUSE
+from gettext import gettext as _
 from typing import Any, Self, cast
 
 import typer
-from typer.core import TyperGroup
 
+from face_async.cli.language import translated
+from face_async.cli.language.help import TranslatedGroup
 from face_async.cli.output import tell
 from face_async.errors import FaceError, LimitError, ResponseError, ServiceError, TransportError, printable
 
@@ -40,22 +42,22 @@ EXIT_CODES = "Exit codes:\n\n" + "\n\n".join(f"{code.value}  {code.meaning}" for
 """All of them, for the help."""
 
 
-class OneLineErrors(TyperGroup):
+class OneLineErrors(TranslatedGroup):
     """The group of all commands; an error of any becomes one line and an exit code."""
 
     def invoke(self, ctx: Any) -> object:
         """Run a command; ``ctx`` is click's context, which versions of typer import from different modules."""
         try:
-            return cast("object", super().invoke(ctx))
+            return super().invoke(ctx)
         except (*_EXPECTED, ExceptionGroup) as error:
             first = _first(error)
             if isinstance(first, BrokenPipeError):
                 raise first from None  # the reader of our output has gone, as `head` does: typer ends quietly
             if not isinstance(first, _EXPECTED) or _is_ours(first):
                 raise
-            raise fail(one_line(first), exit_code(first)) from None
+            raise fail(translated(one_line(first)), exit_code(first)) from None
         except (KeyboardInterrupt, typer.Abort):
-            raise fail("interrupted", Exit.INTERRUPTED) from None
+            raise fail(_("interrupted"), Exit.INTERRUPTED) from None
 
 
 def fail(line: str, code: Exit = Exit.USAGE) -> typer.Exit:
@@ -76,7 +78,7 @@ def exit_code(error: Exception) -> Exit:
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error as one line."""
+    """Return the message of an error as one line, in English."""
     if isinstance(error, ModuleNotFoundError):
         return f"the module {error.name} is missing; install 'face_async[{_EXTRAS.get(error.name or '', 'all')}]'"
     if isinstance(error, OSError) and error.errno in {EADDRINUSE, EACCES} and "bind" in (error.strerror or ""):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from gettext import gettext as _
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -130,17 +131,21 @@ def identify_on_cluster(probes: Iterable[str], out: str, group_ids: Sequence[str
     try:
         display = FleetDisplay(fleet.progress, quiet=fleet.quiet)
         with fleet.engine(display) as options:
-            display.begin("recognizing")
+            display.begin(_("recognizing"))
             summary = identify(
                 probes, out=out, connection=connection, group_ids=group_ids, shards=fleet.shards, **options
             )
     except KeyboardInterrupt:
-        raise fail("interrupted; the same command goes on from here", Exit.INTERRUPTED) from None
+        raise fail(_("interrupted; the same command goes on from here"), Exit.INTERRUPTED) from None
     if fleet.json:
         say_json_line(attrs.asdict(summary))
     elif not fleet.quiet:
-        tell(f"wrote {out}")
-        say(f"{summary.done:,} of {summary.rows:,} pictures were looked at, in {summary.seconds:,.1f} s")
+        tell(_("wrote {path}").format(path=out))
+        say(
+            _("{done:,} of {rows:,} pictures were looked at, in {seconds:,.1f} s").format(
+                done=summary.done, rows=summary.rows, seconds=summary.seconds
+            )
+        )
     raise typer.Exit(Exit.OK if summary.complete else Exit.NO)
 
 
@@ -156,7 +161,7 @@ class FleetDisplay(ProgressDisplay):
         """Show the progress of a run."""
         if not self._quiet:
             self._outage.show(summary.away)
-        parts = f"{summary.parts_done:,} of {summary.parts:,} parts"
-        losses = f", {summary.losses:,} workers lost" if summary.losses else ""
+        parts = _("{parts_done:,} of {parts:,} parts").format(parts_done=summary.parts_done, parts=summary.parts)
+        losses = _(", {losses:,} workers lost").format(losses=summary.losses) if summary.losses else ""
         completed = summary.done + summary.failed + summary.collapsed
         self.show(completed, total=summary.rows, failed=summary.failed, note=parts + losses)

@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 from contextvars import ContextVar
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
@@ -192,8 +193,9 @@ class ServiceChoice:
         if db is None and base_url:
             raise ValueError(f"{base_url} needs an account: set {', '.join(ACCOUNT_VARIABLES)}")
         if db is not None and _URL.match(str(db)):
-            advice = f"face-async serve --db URL, and name that server with {BASE_URL_VARIABLE}"
-            raise ValueError(f"{db} is no file: start {advice}")
+            raise ValueError(
+                f"{db} is no file: start face-async serve --db URL, and name that server with {BASE_URL_VARIABLE}"
+            )
         return cls(db or DEFAULT_DB, None, recognizer)
 
     def open(self, **options: Unpack[SessionOptions]) -> AbstractAsyncContextManager[FaceSession]:
@@ -217,11 +219,12 @@ class ServiceChoice:
         """Whether it is the embedded server, and its database is not there yet."""
         return self.database is not None and not self.database.exists()
 
-    def announce(self, new: str = "with a new database, {}") -> None:
+    def announce(self, new: str | None = None) -> None:
         """Say that it is the embedded server, which is used when nothing is configured; ``new`` tells of a new one."""
         if self.database is not None:
-            words = (new if self.is_new else "with its database {}").format(self.database)
-            tell(f"using the embedded local server {words} (set {ACCOUNT_VARIABLES[0]} and so on for a service)")
+            words = (new or _("with a new database, {}")) if self.is_new else _("with its database {}")
+            said = _("using the embedded local server {with_database} (set {variable} and so on for a service)")
+            tell(said.format(with_database=words.format(self.database), variable=ACCOUNT_VARIABLES[0]))
 
 
 def ask(
@@ -238,7 +241,7 @@ def ask(
     """
     service = ServiceChoice.of(db, base_url, recognizer)
     if not quiet:
-        service.announce("without a database, as there is no {}")
+        service.announce(_("without a database, as there is no {}"))
     return run_with(evolve(service, database=_NO_FILE) if service.is_new else service, question)
 
 

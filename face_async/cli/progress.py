@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from contextlib import AbstractContextManager
+from gettext import gettext as _
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from face_async.cli.language import translated
 from face_async.cli.output import tell
 
 if TYPE_CHECKING:
@@ -90,13 +92,17 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self._completed, self._total = completed, self._total if total is None else total
         if self._style is ProgressStyle.NEVER or self._line is None:
             return
-        failures, speed = f"{failed:,} failed" if failed else "", self._speed(completed, size)
+        failures, speed = _("{failed:,} failed").format(failed=failed) if failed else "", self._speed(completed, size)
         if self._style is ProgressStyle.BAR:
             self._bar.update(
                 self._line, total=self._total, completed=completed, speed=speed, note=note, failed=failures
             )
             return
-        done = f"{completed:,}" if self._total is None else f"{completed:,} of {self._total:,}"
+        done = (
+            f"{completed:,}"
+            if self._total is None
+            else _("{completed:,} of {total:,}").format(completed=completed, total=self._total)
+        )
         self._said = f"{self._word}: " + ", ".join(filter(None, (done, failures, note, speed)))
         if time.monotonic() - self._said_at >= _LINE_EVERY:
             self._ends_with_line = True
@@ -147,9 +153,9 @@ class OutageNotice:
             return
         self._away = away
         if away is not None:
-            tell(f"waiting for the service: {away}")
+            tell(_("waiting for the service: {reason}").format(reason=translated(away)))
         elif goes_on:
-            tell("the service is back")
+            tell(_("the service is back"))
 
 
 def short_number(number: float) -> str:

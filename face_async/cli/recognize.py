@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gettext import gettext as _
 from typing import Annotated, TypeAlias
 
 import typer
@@ -48,9 +49,14 @@ def verify(
     if as_json:
         say_json({"person_id": person_id, "image": image, **fields_of(result), "same_person": matches})
     else:
-        said = "yes: {} shows {}" if matches else "no: {} does not show {}"
-        bound = "" if threshold is None else f" (from {threshold:g} on it is)"
-        say(f"{said.format(printable(image), printable(person_id))}, confidence {result.confidence:.1f} of 100{bound}")
+        said = _("yes: {image} shows {person}") if matches else _("no: {image} does not show {person}")
+        verdict = said.format(image=printable(image), person=printable(person_id))
+        bound = "" if threshold is None else _(" (from {threshold:g} on it is)").format(threshold=threshold)
+        say(
+            _("{verdict}, confidence {confidence:.1f} of 100{bound}").format(
+                verdict=verdict, confidence=result.confidence, bound=bound
+            )
+        )
     raise typer.Exit(Exit.OK if matches else Exit.NO)
 
 
@@ -70,5 +76,9 @@ def compare(
     if as_json:
         say_json({"images": [image_a, image_b], **fields_of(result), "same_person": same})
     else:
-        say(f"{'the same person' if same else 'two persons'}: similarity {result.similarity:.1f} of 100")
+        say(
+            _("{verdict}: similarity {similarity:.1f} of 100").format(
+                verdict=_("the same person") if same else _("two persons"), similarity=result.similarity
+            )
+        )
     raise typer.Exit(Exit.OK if same else Exit.NO)

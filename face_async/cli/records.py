@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from gettext import gettext as _
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,8 +71,12 @@ def delete(
 ) -> None:
     """Delete a person with all faces, or only some faces."""
     if not yes:
-        what = f"these {len(face_ids)} faces of {person_id}" if face_ids else f"{person_id} with all faces"
-        _confirm(f"Delete {printable(what)}?")
+        what = (
+            _("these {count} faces of {person_id}").format(count=len(face_ids), person_id=person_id)
+            if face_ids
+            else _("{person_id} with all faces").format(person_id=person_id)
+        )
+        _confirm(_("Delete {what}?").format(what=printable(what)))
 
     async def erase(session: FaceSession) -> DelPersonResult | DelFaceResult:
         return await (session.del_face(person_id, face_ids) if face_ids else session.del_person(person_id))
@@ -81,9 +86,9 @@ def delete(
 
 def _confirm(question: str) -> None:
     if not _is_terminal():
-        raise fail("nothing deleted: say --yes, as there is no terminal to ask on")
+        raise fail(_("nothing deleted: say --yes, as there is no terminal to ask on"))
     if not typer.confirm(question, err=True):
-        raise fail("nothing deleted", Exit.NO)
+        raise fail(_("nothing deleted"), Exit.NO)
 
 
 def _is_terminal() -> bool:

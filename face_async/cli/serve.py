@@ -6,6 +6,7 @@ import enum
 import shlex
 import ssl
 from functools import partial
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -191,9 +192,13 @@ def serve_command(
         shown = {BASE_URL_VARIABLE: base_url} if is_named else _environment(settings.first_account(), base_url)
         for name, value in shown.items():
             say(f"export {name}={shlex.quote(value)}")
-        where = base_url if is_loopback(host) else f"{host}, on this machine {base_url}"
-        by = "" if workers == 1 else f" by {workers} processes"
-        tell(f"serving {without_password(db)} on {where}{by}; Ctrl-C stops it")
+        where = (
+            base_url
+            if is_loopback(host)
+            else _("{host}, on this machine {base_url}").format(host=host, base_url=base_url)
+        )
+        by = "" if workers == 1 else _(" by {workers} processes").format(workers=workers)
+        tell(_("serving {db} on {where}{by}; Ctrl-C stops it").format(db=without_password(db), where=where, by=by))
 
     if workers > 1:
         serve_workers(
@@ -216,7 +221,7 @@ def serve_command(
 
         with settings.serving() as app:
             run(app, host=host, port=port, limits=limits, certificate=certificate, on_ready=announce_page)
-    tell("stopped")
+    tell(_("stopped"))
 
 
 def _check_start(settings: ServerSettings, host: str, port: int, certificate: Certificate | None) -> None:
@@ -256,7 +261,7 @@ def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:
 
 
 def _tell_link(link: str) -> None:
-    tell(f"the page, by a link that is good once: {link}")
+    tell(_("the page, by a link that is good once: {link}").format(link=link))
 
 
 def _environment(account: Account, base_url: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from face_async import Answer, ServiceLimits
 from face_async.cli._app import app
 from face_async.cli.doctor import checks_service
 from face_async.cli.doctor.checks import EXTRAS, check_installation
+from face_async.cli.language import LANGUAGE_VARIABLE
 from face_async.cli.options import SERVER_VARIABLES
 from face_async.local import local_session
 from face_async.portraits import draw_portrait
@@ -244,7 +245,7 @@ class TestTheEnvironment:
     def test_no_text_names_a_variable_that_is_not_read(self):
         texts = [path.read_text("utf-8") for path in Path(face_async.__file__).parent.rglob("*.py")]
         named = {name for text in texts for name in re.findall(r"FACE_ASYNC_[A-Z_]*[A-Z]", text)}
-        assert named == {*SESSION_VARIABLES, *SERVER_VARIABLES}
+        assert named == {*SESSION_VARIABLES, *SERVER_VARIABLES, LANGUAGE_VARIABLE}
 
     def test_a_variable_of_the_server_is_no_mistake(self, examine, monkeypatch):
         for name in SERVER_VARIABLES:

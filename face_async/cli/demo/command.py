@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from face_async.cli.demo.people import drawn_people, drawn_strangers, photograph
 from face_async.cli.demo.report import write_report
 from face_async.cli.demo.result import DemoResult, Trial
 from face_async.cli.exits import Exit, one_line
+from face_async.cli.language import translated
 from face_async.cli.options import AsJson, ProgressOption, RecognizerName, RecognizerOption
 from face_async.cli.output import foreign, say, say_json, say_table, tell
 from face_async.cli.progress import ProgressDisplay
@@ -63,13 +65,13 @@ def demo(
     display = ProgressDisplay(progress)
     if photos is None:
         with display:
-            participants = list(display.track(drawn_people(people, faces=faces), "drawing", people))
+            participants = list(display.track(drawn_people(people, faces=faces), _("drawing"), people))
         participants += drawn_strangers()
     else:
         passed_over = PassedOver()
         participants = photographed_people(photos, passed_over)
         if str(passed_over):
-            tell(f"passed over: {passed_over}")
+            tell(_("passed over: {what}").format(what=translated(str(passed_over))))
         _remark_on(participants)
     taking_part = [person for person in participants if person.enrolled or person.is_stranger]
     result = anyio.run(perform, taking_part, recognizer.value, display)
@@ -80,7 +82,7 @@ def demo(
         say(result.summary)
     if report is not None:
         write_report(report, result)
-        tell(f"wrote {report}")
+        tell(_("wrote {path}").format(path=report))
     raise typer.Exit(Exit.OK if result.all_right else Exit.NO)
 
 
@@ -128,7 +130,7 @@ async def _enroll(
 
     pairs = [(person.person_id, picture) for person in people for picture in person.enrolled]
     faces: dict[str, PictureSource] = {}
-    display.begin("enrolling", len(pairs))
+    display.begin(_("enrolling"), len(pairs))
     async with session.add_faces(pairs, max_at_once=_AT_ONCE) as outcomes:
         async for outcome in outcomes:
             display.advance()
@@ -136,11 +138,15 @@ async def _enroll(
             if outcome.result is not None and outcome.result.face_id is not None:
                 faces[outcome.result.face_id] = picture
             elif outcome.error is not None:
-                tell(f"not enrolled for {person_id}: {_label(picture)}: {one_line(outcome.error)}")
+                tell(
+                    _("not enrolled for {person_id}: {label}: {reason}").format(
+                        person_id=person_id, label=_label(picture), reason=translated(one_line(outcome.error))
+                    )
+                )
     usable = set(faces.values())
     for person in people:
         if usable.isdisjoint(person.enrolled):
-            tell(f"{printable(person.name)} has no usable picture, and cannot be recognized")
+            tell(_("{name} has no usable picture, and cannot be recognized").format(name=printable(person.name)))
     return faces
 
 
@@ -151,7 +157,7 @@ async def _identify_all(
     probes = [(person, probe) for person in people for probe in person.probes]
     group_ids = list(dict.fromkeys(person.group_id for person in people))
     everywhere = probes[-1:] + [(person, probe) for person in strangers for probe in person.probes]
-    display.begin("recognizing", len(probes) + len(everywhere))
+    display.begin(_("recognizing"), len(probes) + len(everywhere))
     trials: dict[int, Trial] = {}  # by place, as they are completed in any order
 
     async def in_group(group_id: str) -> None:
@@ -181,26 +187,39 @@ async def _identify_all(
 def _remark_on(people: Sequence[Participant]) -> None:
     for person in people:
         if not person.enrolled:
-            tell(f"{printable(person.name)} has no picture to enroll, and takes no part")
+            tell(_("{name} has no picture to enroll, and takes no part").format(name=printable(person.name)))
         elif not person.probes:
-            tell(f"{printable(person.name)} has a single picture: enrolled, but there is none to recognize")
+            tell(
+                _("{name} has a single picture: enrolled, but there is none to recognize").format(
+                    name=printable(person.name)
+                )
+            )
 
 
 def _label(picture: PictureSource) -> str:
-    return printable(str(picture)) if isinstance(picture, Path) else "a drawn picture"
+    return printable(str(picture)) if isinstance(picture, Path) else _("a drawn picture")
 
 
 def _say_trials(result: DemoResult) -> None:
     rows: list[tuple[str | Text, ...]] = []
     for trial in result.trials:
-        verdict = Text("right", "green") if trial.right else Text("wrong", "bold red")
+        verdict = Text(_("right"), "green") if trial.right else Text(_("wrong"), "bold red")
         confidence = "" if trial.best is None else f"{trial.best.confidence:.1f}"
         if trial.found is not None:
             name = result.names.get(trial.found.person_id, trial.found.person_id)
         else:
-            name = "nobody" if trial.error is None else one_line(trial.error)
-        rows.append((trial.person.name, trial.where, foreign(name), confidence, verdict))
-    say_table(("who it is", "searched in", f"who was found, from {SAME_PERSON:g} on", "confidence", ""), rows)
+            name = _("nobody") if trial.error is None else translated(one_line(trial.error))
+        rows.append((translated(trial.person.name), translated(trial.where), foreign(name), confidence, verdict))
+    say_table(
+        (
+            _("who it is"),
+            _("searched in"),
+            _("who was found, from {threshold:g} on").format(threshold=SAME_PERSON),
+            _("confidence"),
+            "",
+        ),
+        rows,
+    )
 
 
 def _as_json(result: DemoResult) -> dict[str, object]:

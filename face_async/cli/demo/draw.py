@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gettext import gettext as _
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,15 +40,23 @@ def draw(
     """
     written = kept = 0
     with ProgressDisplay(progress) as display:
-        drawn = display.track(drawn_people(people, faces=faces), "drawing", people)
+        drawn = display.track(drawn_people(people, faces=faces), _("drawing"), people)
         for person in (*drawn, *drawn_strangers()):
             for path, picture in _files_of(person, folder):
                 is_new = _write(path, picture)
                 written += is_new
                 kept += not is_new
-    there = f", {kept:,} were there" if kept else ""
-    say(f"drew {written:,} pictures{there}: {people:,} people in {printable(str(folder / 'people'))} to enroll,")
-    say(f"and a new picture of each, and of two strangers, in {printable(str(folder / 'probes'))} to recognize")
+    there = _(", {kept:,} were there").format(kept=kept) if kept else ""
+    say(
+        _("drew {written:,} pictures{there}: {people:,} people in {folder} to enroll,").format(
+            written=written, there=there, people=people, folder=printable(str(folder / "people"))
+        )
+    )
+    say(
+        _("and a new picture of each, and of two strangers, in {folder} to recognize").format(
+            folder=printable(str(folder / "probes"))
+        )
+    )
 
 
 def _files_of(person: Participant, folder: Path) -> Iterator[tuple[Path, PictureSource]]:
@@ -64,7 +73,7 @@ def _write(path: Path, picture: PictureSource) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         if path.read_bytes() != content:
-            raise fail(f"{printable(str(path))} exists and is another file; choose another folder")
+            raise fail(_("{path} exists and is another file; choose another folder").format(path=printable(str(path))))
         return False
     with OutputFile(path) as output:
         output.file.buffer.write(content)

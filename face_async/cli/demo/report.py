@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from gettext import gettext as _
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from face_async import SAME_PERSON
 from face_async.cli.exits import one_line
 from face_async.cli.html.page import Card, Rank, Section, card, page
+from face_async.cli.language import translated
 from face_async.ingest.output_file import OutputFile
 
 if TYPE_CHECKING:
@@ -26,13 +28,13 @@ def write_report(path: Path, result: DemoResult) -> None:
         OSError: The file cannot be written.
     """
     summary = {
-        "people": len(result.people),
-        "faces enrolled": len(result.faces),
-        "the same person from": f"{SAME_PERSON:g} of 100",
-        "requests": result.stats.requests,
-        "seconds": f"{result.seconds:.1f}",
-        "requests a second": f"{result.stats.requests / result.seconds:.0f}",
-        "recognizer": result.recognizer,
+        _("people"): len(result.people),
+        _("faces enrolled"): len(result.faces),
+        _("the same person from"): _("{threshold:g} of 100").format(threshold=SAME_PERSON),
+        _("requests"): result.stats.requests,
+        _("seconds"): f"{result.seconds:.1f}",
+        _("requests a second"): f"{result.stats.requests / result.seconds:.0f}",
+        _("recognizer"): result.recognizer,
     }
     with OutputFile(path) as output:
         output.file.writelines(page(result.counts, summary, _sections(result), command="face-async demo"))
@@ -41,18 +43,22 @@ def write_report(path: Path, result: DemoResult) -> None:
 def _sections(result: DemoResult) -> Iterator[Section]:
     for where, group in groupby(result.trials, lambda trial: trial.where):
         trials = list(group)
-        yield Section(f"In {where}", len(trials), (card(_card(trial, result)) for trial in trials))
+        yield Section(
+            _("In {where}").format(where=translated(where)),
+            len(trials),
+            (card(_card(trial, result)) for trial in trials),
+        )
 
 
 def _card(trial: Trial, result: DemoResult) -> Card:
     return Card(
-        title=trial.person.name,
-        verdict="right" if trial.right else "wrong",
+        title=translated(trial.person.name),
+        verdict=_("right") if trial.right else _("wrong"),
         tone="good" if trial.right else "bad",
         picture=trial.probe,
-        caption="to be recognized",
+        caption=_("to be recognized"),
         ranks=[_rank(candidate, trial, result) for candidate in trial.candidates],
-        reason=one_line(trial.error) if trial.error else "nobody was found",
+        reason=translated(one_line(trial.error)) if trial.error else "",
         threshold=trial.threshold,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gettext import gettext as _
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -85,9 +86,17 @@ class DemoResult:
     def counts(self) -> str:
         """How many probes were recognized, and how many strangers came out as nobody."""
         strangers = [trial for trial in self.trials if trial.person.is_stranger]
-        said = f"{self.recognized} of {len(self.trials) - len(strangers)} recognized"
+        said = _("{recognized} of {count} recognized").format(
+            recognized=self.recognized, count=len(self.trials) - len(strangers)
+        )
         nobody = sum(trial.right for trial in strangers)
-        return f"{said}, {nobody} of {len(strangers)} strangers are nobody" if strangers else said
+        return (
+            _("{said}, {nobody} of {strangers} strangers are nobody").format(
+                said=said, nobody=nobody, strangers=len(strangers)
+            )
+            if strangers
+            else said
+        )
 
     @property
     def all_right(self) -> bool:
@@ -102,8 +111,15 @@ class DemoResult:
     @property
     def summary(self) -> str:
         """All counts in one line."""
-        return (
-            f"{self.counts}: {len(self.people)} people, {len(self.faces)} faces, "
-            f"{self.stats.requests} requests in {self.seconds:.1f} s "
-            f"({self.stats.requests / self.seconds:.0f} a second), recognizer {self.recognizer}"
+        return _(
+            "{counts}: {people} people, {faces} faces, {requests} requests in {seconds:.1f} s "
+            "({rate:.0f} a second), recognizer {recognizer}"
+        ).format(
+            counts=self.counts,
+            people=len(self.people),
+            faces=len(self.faces),
+            requests=self.stats.requests,
+            seconds=self.seconds,
+            rate=self.stats.requests / self.seconds,
+            recognizer=self.recognizer,
         )

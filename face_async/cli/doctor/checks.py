@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from face_async import __version__
 from face_async.cli.exits import Exit
+from face_async.cli.language import LANGUAGE_VARIABLE
 from face_async.cli.options import SERVER_VARIABLES, trust
 from face_async.session import (
     ACCOUNT_VARIABLES,
@@ -104,7 +105,10 @@ def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     """Check which environment variables are set, and whether their values can be used."""
     known = [name for name in sorted(_KNOWN_VARIABLES) if os.environ.get(name)]
     unknown = sorted(
-        {name for name in os.environ if name.startswith("FACE_ASYNC_")} - _KNOWN_VARIABLES - SERVER_VARIABLES
+        {name for name in os.environ if name.startswith("FACE_ASYNC_")}
+        - _KNOWN_VARIABLES
+        - SERVER_VARIABLES
+        - {LANGUAGE_VARIABLE}
     )
     yield _check_account(known)
     if unknown:

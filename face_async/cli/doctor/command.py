@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gettext import gettext as _
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from face_async.cli.doctor.checks import CheckResult, CheckVerdict, check_instal
 from face_async.cli.doctor.checks_local import check_local
 from face_async.cli.doctor.checks_service import check_service
 from face_async.cli.exits import Exit
+from face_async.cli.language import translated
 from face_async.cli.options import AsJson, BaseUrl, Db, RecognizerName, RecognizerOption, ServiceChoice
 from face_async.cli.output import say_json, wide_console
 from face_async.errors import printable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _STYLES = {CheckVerdict.OK: "green", CheckVerdict.WARNING: "bold yellow", CheckVerdict.WRONG: "bold red"}
 _LONGEST_TEXT = 1_000
-_TOPIC_WIDTH = len("extra recognition")
+_TOPIC_WIDTH = 20  # of the longest one in either language, on the terminal
 
 
 def doctor(
@@ -84,9 +86,9 @@ def _row(result: CheckResult) -> Table:
     row.add_column(width=7)
     row.add_column(width=_TOPIC_WIDTH)
     row.add_column(overflow="fold")
-    text = Text(printable(result.said, _LONGEST_TEXT))
+    text = Text(printable(translated(result.said), _LONGEST_TEXT))
     if result.mend:
         style = "bold" if result.verdict is CheckVerdict.WRONG else ""
-        text.append(f"; {printable(result.mend, _LONGEST_TEXT)}", style)
-    row.add_row(Text(result.verdict, _STYLES[result.verdict]), Text(result.topic), text)
+        text.append(f"; {printable(translated(result.mend), _LONGEST_TEXT)}", style)
+    row.add_row(Text(_(result.verdict), _STYLES[result.verdict]), Text(translated(_(result.topic))), text)
     return row

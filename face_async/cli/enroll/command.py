@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import tempfile
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -185,7 +186,7 @@ def _enroll_with_journal(
         work = Work(wanted, kept, concurrency, options)
         throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
         run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
-        conclude(wanted, work.result, f"journal {kept}" if wanted.person is None else "")
+        conclude(wanted, work.result, _("journal {path}").format(path=kept) if wanted.person is None else "")
 
 
 def _only(sources: Sequence[str]) -> str:
@@ -232,7 +233,7 @@ def merge_journals_command(
 ) -> None:
     """Make one journal of those of all parts that were enrolled with --shard, to continue without --shard."""
     merge_journals(journals, into)
-    tell(f"wrote {into}")
+    tell(_("wrote {path}").format(path=into))
 
 
 def _shard(text: str) -> tuple[int, int]:

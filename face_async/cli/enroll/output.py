@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 from rich.filesize import decimal
 
+from face_async.cli.language import translated
 from face_async.cli.output import say, say_json_line, tell
 from face_async.cli.progress import OutageNotice, short_number
 from face_async.errors import CODES, printable, quoted
@@ -65,7 +67,7 @@ class Display:
         work = "listing" if summary.phase == "listing" else "sending"
         if work != self._work:
             self._work = work
-            self._progress.begin(work)
+            self._progress.begin(_("listing") if work == "listing" else _("sending"))
         if work == "listing":
             self._progress.show(summary.listed)
             return
@@ -74,28 +76,40 @@ class Display:
             total=summary.total,
             failed=summary.failed,
             size=summary.added_bytes,
-            note=summary.phase if summary.phase in {"waiting", "stopping"} else self._under_way(),
+            note={"waiting": _("waiting"), "stopping": _("stopping")}.get(summary.phase) or self._under_way(),
         )
 
     def _under_way(self) -> str:
         state = self._throttle()
-        slowed = f" of {state.concurrency}" if state.slowdowns else ""
-        return f"{state.in_flight}{slowed} at once" if state.in_flight else ""
+        if not state.in_flight:
+            return ""
+        said = _("{in_flight} of {most} at once") if state.slowdowns else _("{in_flight} at once")
+        return said.format(in_flight=state.in_flight, most=state.concurrency)
 
 
 def say_summary(summary: Summary, *, person: str | None, dry_run: bool) -> None:
     """Print the result of a run: counts, and why pictures were not enrolled; ``person`` if all are this one's."""
     if person is not None and not dry_run:
-        say(f"pictures enrolled for {printable(person)}: {summary.done:,} of {summary.total:,}")
-    elif dry_run:
-        say(f"{summary.pending:,} of {summary.total:,} pictures would be sent, {summary.done:,} are enrolled already")
-    else:
-        said = f"{summary.done:,} of {summary.total:,} pictures are enrolled"
-        if summary.added:
-            rate = (
-                f"{short_number(summary.faces_per_second)} faces and {decimal(int(summary.bytes_per_second))} a second"
+        say(
+            _("pictures enrolled for {person}: {done:,} of {total:,}").format(
+                person=printable(person), done=summary.done, total=summary.total
             )
-            said += f", {summary.added:,} by this run in {summary.seconds:.1f} s: {rate}"
+        )
+    elif dry_run:
+        say(
+            _("{pending:,} of {total:,} pictures would be sent, {done:,} are enrolled already").format(
+                pending=summary.pending, total=summary.total, done=summary.done
+            )
+        )
+    else:
+        said = _("{done:,} of {total:,} pictures are enrolled").format(done=summary.done, total=summary.total)
+        if summary.added:
+            rate = _("{faces} faces and {size} a second").format(
+                faces=short_number(summary.faces_per_second), size=decimal(int(summary.bytes_per_second))
+            )
+            said += _(", {added:,} by this run in {seconds:.1f} s: {rate}").format(
+                added=summary.added, seconds=summary.seconds, rate=rate
+            )
         say(said)
     rows = [(code, count, _meaning(code)) for code, count in summary.codes.items()]
     others = {"row": summary.bad_rows, "same": summary.collapsed, "doubt": summary.ambiguous}
@@ -103,7 +117,7 @@ def say_summary(summary: Summary, *, person: str | None, dry_run: bool) -> None:
     rows += [(word, count, _OTHER_ROWS[word]) for word, count in others.items()]
     for code, count, meaning in sorted(rows, key=lambda row: -row[1]):
         if count:
-            say(f"{count:>9,}  {code:<10}  {meaning}")
+            say(f"{count:>9,}  {code:<10}  {translated(meaning)}")
 
 
 def as_json(summary: Summary, differences: Sequence[Difference] | None) -> dict[str, object]:
@@ -134,22 +148,30 @@ def tell_failures(failures: Sequence[tuple[str, str, str, str]], count: int, *, 
         count: How many there are.
         listed: Whether all of them are in a file.
     """
-    for _, source, code, reason in failures:
+    for _person_id, source, code, reason in failures:
         number = int(code) if code.lstrip("-").isdecimal() else 0
         # The reason of a file names it.
-        why = f"{CODES[number].meaning} ({code})" if number in CODES else reason.replace(quoted(source), "the file")
-        why = why.replace("the image the file", "the file")
-        tell(f"failed: {printable(_short(source), _LONGEST_PATH)}: {printable(why, _LONGEST_PATH)}")
+        unnamed = reason.replace(quoted(source), "the file").replace("the image the file", "the file")
+        why = f"{translated(CODES[number].meaning)} ({code})" if number in CODES else translated(unnamed)
+        tell(
+            _("failed: {source}: {why}").format(
+                source=printable(_short(source), _LONGEST_PATH), why=printable(why, _LONGEST_PATH)
+            )
+        )
     if failures and count > len(failures) and not listed:
-        tell(f"and {count - len(failures):,} more: --failures FILE.csv lists all")
+        tell(_("and {count:,} more: --failures FILE.csv lists all").format(count=count - len(failures)))
 
 
 def tell_comparison(compared: tuple[int, int], *, repaired: int, differ: int) -> None:
     """Print what comparing the service with the journal has shown: persons and faces, and how many persons differ."""
     persons, faces = compared
-    result = f"they differ for {differ:,}" if differ else "they are the same"
-    before = f", before the repair they differed for {repaired:,}" if repaired else ""
-    tell(f"compared the service and the journal, people {persons:,}, faces {faces:,}: {result}{before}")
+    result = _("they differ for {differ:,}").format(differ=differ) if differ else _("they are the same")
+    before = _(", before the repair they differed for {repaired:,}").format(repaired=repaired) if repaired else ""
+    tell(
+        _("compared the service and the journal, people {persons:,}, faces {faces:,}: {result}{before}").format(
+            persons=persons, faces=faces, result=result, before=before
+        )
+    )
 
 
 def tell_differences(differences: Sequence[Difference]) -> None:
@@ -157,7 +179,7 @@ def tell_differences(differences: Sequence[Difference]) -> None:
     for difference in differences[:_MOST_DIFFERENCES]:
         tell(f"{printable(difference.person_id)}: {_what_differs(difference)}")
     if len(differences) > _MOST_DIFFERENCES:
-        tell(f"and {len(differences) - _MOST_DIFFERENCES:,} more people differ")
+        tell(_("and {count:,} more people differ").format(count=len(differences) - _MOST_DIFFERENCES))
 
 
 def _short(source: str) -> str:
@@ -167,12 +189,14 @@ def _short(source: str) -> str:
 
 def _what_differs(difference: Difference) -> str:
     if difference.absent:
-        return "the service does not know this person"
+        return _("the service does not know this person")
     missing = len(difference.missing) + difference.missing_unnamed
     said = (
-        f"{missing} faces are missing" if missing else "",
-        f"{len(difference.extra)} faces are not of this journal" if difference.extra else "",
-        f"not in {', '.join(map(printable, difference.missing_groups))}" if difference.missing_groups else "",
+        _("{missing} faces are missing").format(missing=missing) if missing else "",
+        _("{count} faces are not of this journal").format(count=len(difference.extra)) if difference.extra else "",
+        _("not in {groups}").format(groups=", ".join(map(printable, difference.missing_groups)))
+        if difference.missing_groups
+        else "",
     )
     return ", ".join(filter(None, said))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gettext import gettext as _
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def enroll_in_parts(
     if is_new and wanted.retry:
         raise ValueError(f"there is no run in {state}, so nothing has failed yet")
     if is_new and part and not wanted.quiet:
-        tell(f"waiting for the plan of {state}, which --shard 0/{shards} makes")
+        tell(_("waiting for the plan of {state}, which --shard 0/{shards} makes").format(state=state, shards=shards))
     if wanted.failures is not None:
         check_output(wanted.failures, sources=[source, state])
     run = _PartsEnrollment(wanted, source, state, part, shards, fleet.spread, fleet.connection())
@@ -53,7 +54,7 @@ def enroll_in_parts(
     except KeyboardInterrupt:
         run.result.interrupted, run.result.summary = True, None  # which says what was known some seconds ago
     run.read_failures()
-    conclude(wanted, run.result, f"state {state}")
+    conclude(wanted, run.result, _("state {path}").format(path=state))
 
 
 @frozen
@@ -88,7 +89,7 @@ class _PartsEnrollment:
             self.result.summary = summary
             display.show_parts(summary)
 
-        display.begin("enrolling")
+        display.begin(_("enrolling"))
         options = {**options, "on_progress": note}
         try:
             if wanted.retry:
@@ -110,7 +111,7 @@ class _PartsEnrollment:
 
     def compare(self, display: FleetDisplay, options: EngineOptions, *, repair: bool) -> FleetComparison:
         """Compare the service with the journals of the parts."""
-        display.begin("comparing")
+        display.begin(_("comparing"))
         return verify(self.state, connection=self.connection, repair=repair, part=self.part, **options)
 
     def read_failures(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from attrs import define, field, frozen
 
 from face_async.cli.enroll.output import as_json, say_summary, tell_comparison, tell_differences, tell_failures
 from face_async.cli.exits import Exit, exit_code, fail, one_line
+from face_async.cli.language import translated
 from face_async.cli.output import say_json_line, tell
 from face_async.fleet import StateError
 from face_async.fleet.columns import parquet_files
@@ -104,19 +106,24 @@ def conclude(wanted: EnrollRequest, result: EnrollResult, record: str) -> None:
     """Print the result, and exit; ``record`` is where it is noted, "" if it is not kept."""
     summary, quiet = result.summary, wanted.quiet
     if isinstance(result.error, JournalError | StateError):  # then its counts may be another database's
-        raise fail(one_line(result.error), exit_code(result.error))
+        raise fail(translated(one_line(result.error)), exit_code(result.error))
     if summary is not None:
         _say(wanted, result, summary)
     if wanted.failures is not None and not quiet:
-        tell(f"wrote {wanted.failures}")
+        tell(_("wrote {path}").format(path=wanted.failures))
     if result.error is not None:
-        raise fail(f"{one_line(result.error)}; the same command goes on from here", exit_code(result.error))
+        raise fail(
+            _("{reason}; the same command goes on from here").format(reason=translated(one_line(result.error))),
+            exit_code(result.error),
+        )
     where = f" ({record})" if record else ""
     if summary is None:
-        raise fail(f"stopped; the same command goes on from here{where}", Exit.INTERRUPTED)
+        raise fail(_("stopped; the same command goes on from here{where}").format(where=where), Exit.INTERRUPTED)
     if result.interrupted:
         left = summary.pending + summary.ambiguous
-        line = f"stopped with {left:,} pictures left; the same command goes on with them{where}"
+        line = _("stopped with {left:,} pictures left; the same command goes on with them{where}").format(
+            left=left, where=where
+        )
         raise fail(line, Exit.INTERRUPTED)
     if result.compared is not None and not quiet:
         tell_comparison(result.compared, repaired=len(result.repaired), differ=len(result.differences))

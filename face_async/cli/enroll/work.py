@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from gettext import gettext as _
 from typing import TYPE_CHECKING
 
 import anyio
@@ -69,12 +70,14 @@ class Work:
         except NotFoundError:
             if not group_ids:
                 raise ValueError(f"say --group GROUP: {name} is new, and every person is in a group") from None
-            said = f"{name} is new, and is put into {', '.join(group_ids)}"
+            said = _("{name} is new, and is put into {groups}").format(name=name, groups=", ".join(group_ids))
         else:
-            groups = ", ".join(map(printable, known.group_ids)) or "no group"
-            said = f"{name} exists already, in {groups} (faces: {len(known.face_ids):,})"
+            groups = ", ".join(map(printable, known.group_ids)) or _("no group")
+            said = _("{name} exists already, in {groups} (faces: {count:,})").format(
+                name=name, groups=groups, count=len(known.face_ids)
+            )
             if not set(group_ids) <= set(known.group_ids):
-                said += f", and stays in {groups}: --group is for new people"
+                said += _(", and stays in {groups}: --group is for new people").format(groups=groups)
         if not self.wanted.quiet:
             tell(said)
 
@@ -105,10 +108,10 @@ class Work:
             contextlib.suppress(NotImplementedError),
             anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received,
         ):
-            async for _ in received:
+            async for _signal in received:
                 if self.result.interrupted:
                     everything.cancel()
                     return
                 self.result.interrupted = True
                 run.stop()
-                tell("finishing the requests under way; Ctrl-C again stops at once")
+                tell(_("finishing the requests under way; Ctrl-C again stops at once"))

@@ -7,6 +7,7 @@ its largest piece.
 from __future__ import annotations
 
 import base64
+import gettext
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -66,7 +67,7 @@ class Card:
     picture: PictureSource | None = field(default=None, repr=False)
     caption: str = ""
     box: Box | None = None
-    reason: str = "nobody was found"
+    reason: str = ""  # nobody was found
     threshold: float | None = None
 
 
@@ -95,7 +96,15 @@ def page(
     return (
         _environment()
         .get_template("page.html")
-        .generate(title=title, summary=summary, sections=sections, command=command, version=__version__, remark=remark)
+        .generate(
+            language=_language(),
+            title=title,
+            summary=summary,
+            sections=sections,
+            command=command,
+            version=__version__,
+            remark=remark,
+        )
     )
 
 
@@ -116,15 +125,22 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("face_async.cli.html"),
         autoescape=True,
+        extensions=["jinja2.ext.i18n"],
         finalize=_without_control_characters,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
         lstrip_blocks=True,
     )
+    environment.install_gettext_callables(gettext.gettext, gettext.ngettext, newstyle=False)  # type: ignore[attr-defined]  # by the extension
     functions: dict[str, object] = environment.globals  # pyright: ignore[reportAssignmentType]  # more than the default
     functions.update(base64=_base64, percent=_percent, smaller_copy=smaller_copy)
     return environment
+
+
+def _language() -> str:
+    """Return the language of the page, as HTML names it."""
+    return "en" if gettext.gettext("nobody") == "nobody" else "zh-CN"
 
 
 def _without_control_characters(value: object) -> object:

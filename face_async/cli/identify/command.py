@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from gettext import gettext as _
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ from face_async.cli.fleet import (
 from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.identify.output import Csv, Failures, Json, Lines, Output, Outputs, Table
 from face_async.cli.identify.report import Report
+from face_async.cli.language import translated
 from face_async.cli.options import (
     AllowOutside,
     AsJson,
@@ -150,7 +152,7 @@ def identify(
                 allow_outside=allow_outside,
             )
             outputs.include(page)
-        display.begin("recognizing", probes.count(passed_over))
+        display.begin(_("recognizing"), probes.count(passed_over))
 
         def take(identified: Identification) -> None:
             tally.add(identified)
@@ -160,7 +162,7 @@ def identify(
         run = partial(search.run, probes=probes, take=take)
         ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
     if str(passed_over) and not quiet:
-        tell(f"passed over: {passed_over}")
+        tell(_("passed over: {what}").format(what=translated(str(passed_over))))
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
     raise typer.Exit(tally.exit)
 
@@ -182,7 +184,7 @@ def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: boo
         if not quiet:
             tell(tally.summary())
     for path in () if quiet else written:
-        tell(f"wrote {path}")
+        tell(_("wrote {path}").format(path=path))
 
 
 @frozen
@@ -301,7 +303,7 @@ class Search:
 
 def _tell_of(outages: BulkOutages) -> None:
     if outages.away is not None:
-        tell(f"waiting for the service: {outages.away}")
+        tell(_("waiting for the service: {reason}").format(reason=translated(outages.away)))
 
 
 def _place(name: str) -> str:

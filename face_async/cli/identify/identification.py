@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import time
+from gettext import gettext as _
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
 from face_async.cli.exits import Exit, exit_code, one_line
+from face_async.cli.language import translated
 from face_async.errors import CODES, RequestTooLargeError, ServiceError, printable, quoted
 
 if TYPE_CHECKING:
@@ -61,11 +63,11 @@ class Identification:
             case None:
                 return ""
             case RequestTooLargeError():
-                return "too large for a request; --fit makes it smaller"
+                return _("too large for a request; --fit makes it smaller")
             case ServiceError() as error if error.code in CODES:
-                return f"{CODES[error.code].meaning} ({error.code})"
+                return f"{translated(CODES[error.code].meaning)} ({error.code})"
             case error:
-                return one_line(error).replace(f"the image {quoted(self.image)}", "the file")
+                return translated(one_line(error).replace(f"the image {quoted(self.image)}", "the file"))
 
 
 @define
@@ -100,7 +102,7 @@ class Tally:
         if not reason:
             return ""
         if len(self.reasons) >= _MAX_REASONS and reason not in self.reasons:
-            reason = _OTHER_REASONS
+            reason = translated(_OTHER_REASONS)
         count, examples = self.reasons.get(reason, (0, []))
         if count < _EXAMPLES:
             examples.append(printable(identified.image))
@@ -114,12 +116,16 @@ class Tally:
 
     def summary(self) -> str:
         """Return all counts in one line."""
-        verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
+        verdicts = ", ".join(f"{count:,} {_(verdict)}" for verdict, count in self.counts.items())
         seconds = self.seconds
-        return f"{self.pictures:,} pictures in {seconds:.1f} s ({self.pictures / seconds:.1f} a second): {verdicts}"
+        return _("{pictures:,} pictures in {seconds:.1f} s ({rate:.1f} a second): {verdicts}").format(
+            pictures=self.pictures, seconds=seconds, rate=self.pictures / seconds, verdicts=verdicts
+        )
 
     def failures(self) -> Iterator[str]:
         """Yield a line for each reason."""
         for reason, count, examples in self.most_frequent():
-            more = f" and {count - len(examples):,} more" if count > len(examples) else ""
-            yield f"{count:,} failed: {reason}: {', '.join(examples)}{more}"
+            more = _(" and {count:,} more").format(count=count - len(examples)) if count > len(examples) else ""
+            yield _("{count:,} failed: {reason}: {examples}{more}").format(
+                count=count, reason=reason, examples=", ".join(examples), more=more
+            )

@@ -6,14 +6,17 @@ import json
 import threading
 from abc import abstractmethod
 from contextlib import AbstractContextManager, ExitStack
+from gettext import gettext as _
 from typing import TYPE_CHECKING, Self
 
 import attrs
+from rich.cells import set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from face_async.cli.exits import one_line
 from face_async.cli.identify.identification import Verdict
+from face_async.cli.language import translated
 from face_async.cli.output import foreign, say, say_table, tell
 from face_async.errors import printable
 from face_async.ingest.output_file import OutputFile
@@ -98,7 +101,7 @@ class Table(Output):
         for verdict in self._verdicts:
             say(verdict)
         if self._rows:
-            say_table(("picture", "person", "confidence", "face", "tag"), self._rows)
+            say_table((_("picture"), _("person"), _("confidence"), _("face"), _("tag")), self._rows)
 
 
 class Failures(Output):
@@ -110,7 +113,7 @@ class Failures(Output):
     def add(self, identified: Identification) -> None:
         """Take an identification."""
         if identified.error is not None:
-            self._lines.append(f"{printable(identified.image)}: {one_line(identified.error)}")
+            self._lines.append(f"{printable(identified.image)}: {translated(one_line(identified.error))}")
 
     def close(self, *, complete: bool) -> None:
         """Print the lines."""
@@ -129,9 +132,11 @@ class Lines(Output):
         """Take an identification."""
         best = identified.candidates[0] if identified.candidates else None
         confidence = "" if best is None else f"{best.confidence:.1f}"
-        result = identified.reason if identified.error is not None else "nobody" if best is None else best.person_id
+        result = identified.reason if identified.error is not None else _("nobody") if best is None else best.person_id
         image = printable(identified.image, _LONGEST_PATH)
-        line = f"{identified.verdict:10}  {confidence:>5}  {printable(result):{_PERSON_WIDTH}}  {image}"
+        line = (
+            f"{set_cell_size(_(identified.verdict), 10)}  {confidence:>5}  {printable(result):{_PERSON_WIDTH}}  {image}"
+        )
         # Through sys.stdout, which a live display may have replaced by its own.
         with self._console.capture() as colored:
             self._console.print(Text(line, _STYLES[identified.verdict]))
@@ -192,12 +197,16 @@ class Csv(Output):
 def _who(identified: Identification) -> str:
     """Return who is in a picture that was searched for everywhere, and why."""
     if not identified.candidates:
-        return "nobody; no face in these groups is like it"
+        return _("nobody; no face in these groups is like it")
     best = identified.candidates[0]
-    near = f"{printable(best.person_id)}, confidence {best.confidence:.1f} of 100"
+    near = _("{person_id}, confidence {confidence:.1f} of 100").format(
+        person_id=printable(best.person_id), confidence=best.confidence
+    )
     if identified.verdict is Verdict.RECOGNIZED:
         return near
-    return f"nobody; the nearest is {near}, below the threshold of {identified.threshold:g}"
+    return _("nobody; the nearest is {near}, below the threshold of {threshold:g}").format(
+        near=near, threshold=identified.threshold
+    )
 
 
 def _fields(identified: Identification) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from functools import lru_cache
+from gettext import gettext as _
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,16 +78,22 @@ class Report(Output):
     def close(self, *, complete: bool) -> None:
         """Write the page, unless nothing came of the run."""
         tally = self._tally
-        ending = "" if complete else ", then stopped"
-        title = f"{tally.counts[Verdict.RECOGNIZED]:,} of {tally.pictures:,} recognized{ending}"
+        ending = "" if complete else _(", then stopped")
+        title = _("{recognized:,} of {pictures:,} recognized{ending}").format(
+            recognized=tally.counts[Verdict.RECOGNIZED], pictures=tally.pictures, ending=ending
+        )
         summary = {
-            **{verdict.value: f"{count:,}" for verdict, count in tally.counts.items()},
-            "searched in": ", ".join(self._group_ids),
-            "threshold": f"{self._threshold:g}",
-            "seconds": f"{tally.seconds:.1f}",
+            **{_(verdict.value): f"{count:,}" for verdict, count in tally.counts.items()},
+            _("searched in"): ", ".join(self._group_ids),
+            _("threshold"): f"{self._threshold:g}",
+            _("seconds"): f"{tally.seconds:.1f}",
         }
         finder = self._boxes.name
-        remark = f"The frames around faces were found on this machine, by {finder}." if finder else ""
+        remark = (
+            _("The frames around faces were found on this machine, by {finder}.").format(finder=finder)
+            if finder
+            else ""
+        )
         pieces = page(title, summary, self._sections(), command="face-async identify", remark=remark)
         if complete or tally.pictures:
             with self._output as output:
@@ -101,14 +108,14 @@ class Report(Output):
         reasons = (
             failed_pictures(reason, count, self._failures[reason]) for reason, count, _ in self._tally.most_frequent()
         )
-        yield Section("Failed", self._tally.counts[Verdict.FAILED], reasons, kind="reasons")
+        yield Section(_("Failed"), self._tally.counts[Verdict.FAILED], reasons, kind="reasons")
         yield self._cards_of(Verdict.RECOGNIZED)
 
     def _cards_of(self, verdict: Verdict) -> Section:
         count, cards = self._tally.counts[verdict], self._cards[verdict]
         cards.seek(0)
-        lead = f"The first {_MAX_CARDS:,} are shown." if count > _MAX_CARDS else ""
-        return Section(verdict.capitalize(), count, cards, lead)
+        lead = _("The first {count:,} are shown.").format(count=_MAX_CARDS) if count > _MAX_CARDS else ""
+        return Section(_(verdict.capitalize()), count, cards, lead)
 
     def _card(self, identified: Identification) -> Card:
         picture = _file(identified)
@@ -116,7 +123,7 @@ class Report(Output):
         return Card(
             title=where.name or identified.image,
             note="" if picture is None or where.parent == Path() else str(where.parent),
-            verdict=identified.verdict,
+            verdict=_(identified.verdict),
             tone="good" if identified.verdict is Verdict.RECOGNIZED else "open",
             picture=picture,
             box=None if picture is None else self._boxes.find(picture),

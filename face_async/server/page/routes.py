@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from email.utils import formatdate
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from face_async.errors import ReturnCode
 from face_async.limits import SAME_PERSON, ServiceLimits
 from face_async.server.page.access import FORGERY_HEADER, PAGE_ROOT, PageAccess
 from face_async.server.page.calls import signed_scope
+from face_async.server.page.language import language_of, texts_of_scripts, translations
 from face_async.server.refusal import Refusal
 from face_async.server.storage.base import StoreError
 from face_async.server.storage.failures import FailureLog
@@ -38,7 +40,7 @@ VIEWS: Mapping[str, str] = {
     "compare": "Compare",
     "status": "Status",
 }
-"""The name of each view in its address -> its title."""
+"""The name of each view in its address -> its title in English."""
 
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
@@ -89,9 +91,13 @@ class Page:
             await self._app(scope, receive, send)
             return
         answer: ASGIApp = self._page
-        if not self._access.is_for_us(Request(scope)):
-            name = "an address, as 127.0.0.1, or a name that --ui-host allows"
-            answer = PlainTextResponse(f"The page is not served under this name: open it by {name}.", 421)
+        if not self._access.is_for_us(request := Request(scope)):
+            _ = translations(language_of(request)).gettext
+            refusal = _(
+                "The page is not served under this name: open it by an address, as 127.0.0.1, or a name that --ui-host "
+                "allows."
+            )
+            answer = PlainTextResponse(refusal, 421)
         await answer(scope, receive, _with_headers(send))
 
 
@@ -112,6 +118,20 @@ def _assets() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@cache
+def _templates(language: str) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("face_async.server.page"),
+        autoescape=True,
+        extensions=["jinja2.ext.i18n"],
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]  # by the extension
+    return environment
+
+
 @frozen
 class _Views:
     app: ASGIApp
@@ -119,15 +139,6 @@ class _Views:
     account: Callable[[], Account]
     limits: ServiceLimits
     access: PageAccess
-    templates: Environment = field(
-        factory=lambda: Environment(
-            loader=PackageLoader("face_async.server.page"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-    )
     assets: Mapping[str, bytes] = field(factory=_assets)
     failures: FailureLog = field(factory=FailureLog)
 
@@ -149,9 +160,9 @@ class _Views:
             return RedirectResponse(first)
         session = self.access.open(request.query_params["token"])
         if session is None:
-            return self._closed()
+            return self._closed(request)
         # No redirect: were the link opened from another site, browsers would not send the cookie after one.
-        answer = HTMLResponse(self._text("opened.html", first=first), headers={"Refresh": f"0; url={first}"})
+        answer = HTMLResponse(self._text(request, "opened.html", first=first), headers={"Refresh": f"0; url={first}"})
         answer.set_cookie(
             self.access.cookie,
             session,
@@ -171,7 +182,7 @@ class _Views:
 
     async def thumbnail(self, request: Request) -> Response:
         if self.access.second_token(request) is None:
-            return self._closed()
+            return self._closed(request)
         try:
             face_id = request.path_params["face_id"]
             return Response(
@@ -188,11 +199,14 @@ class _Views:
         if name not in VIEWS:
             return PlainTextResponse("Not Found", 404)
         if token is None:
-            return self._closed()
-        return HTMLResponse(self._text(f"{name}.html", view=name, views=VIEWS, settings=self._settings(token)))
+            return self._closed(request)
+        settings = self._settings(token, language_of(request))
+        return HTMLResponse(self._text(request, f"{name}.html", view=name, views=VIEWS, settings=settings))
 
-    def _settings(self, token: str) -> str:
+    def _settings(self, token: str, language: str) -> str:
         account = self.account()
+        meaning = partial(translations(language).pgettext, "library")
+        scripts = (content.decode() for name, content in self.assets.items() if name.endswith(".js"))
         settings = {
             "appid": account.appid,
             "bucket": account.buckets[0],
@@ -203,15 +217,17 @@ class _Views:
             "samePerson": SAME_PERSON,
             "maxRequestBytes": self.limits.max_request_bytes,
             "maxFaces": self.limits.max_faces_per_person,
-            "codes": {int(code): [code.name, code.meaning] for code in ReturnCode},
+            "codes": {int(code): [code.name, meaning(code.meaning)] for code in ReturnCode},
+            "texts": texts_of_scripts(scripts, language),
         }
         return json.dumps(settings)
 
-    def _closed(self) -> Response:
-        return HTMLResponse(self._text("closed.html"), 401)
+    def _closed(self, request: Request) -> Response:
+        return HTMLResponse(self._text(request, "closed.html"), 401)
 
-    def _text(self, template: str, **values: object) -> str:
-        return self.templates.get_template(template).render(root=PAGE_ROOT, **values)
+    def _text(self, request: Request, template: str, **values: object) -> str:
+        language = language_of(request)
+        return _templates(language).get_template(template).render(root=PAGE_ROOT, language=language, **values)
 
 
 @frozen
@@ -223,8 +239,9 @@ class _Calls:
     access: PageAccess
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self.access.is_ours(Request(scope)):
-            refused = PlainTextResponse("The page's session has ended, or the call is not the page's own.", 403)
+        if not self.access.is_ours(request := Request(scope)):
+            _ = translations(language_of(request)).gettext
+            refused = PlainTextResponse(_("The page's session has ended, or the call is not the page's own."), 403)
             await refused(scope, receive, send)
             return
         await self.app(signed_scope(scope, scope["path_params"]["endpoint"], self.account()), receive, send)

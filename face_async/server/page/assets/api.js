@@ -1,13 +1,12 @@
 // Calls of the server's endpoints. The page's own back end signs them: no key comes to the browser.
 
 import { showProgram } from "./programs.js";
-
-export const settings = JSON.parse(document.querySelector("meta[name=settings]").content);
+import { settings, t } from "./settings.js";
 
 export class Refusal extends Error {
   constructor(code, data) {
-    const [name, meaning] = settings.codes[code] ?? ["", "a code that this page does not know"];
-    super(`${sentence(meaning)} (code ${code}${name && ` ${name}`})`);
+    const [name, meaning] = settings.codes[code] ?? ["", t("a code that this page does not know")];
+    super(t("{meaning} (code {code})", { meaning: sentence(meaning), code: `${code} ${name}`.trim() }));
     Object.assign(this, { code, name, meaning, data });
   }
 }
@@ -36,7 +35,7 @@ export async function callQuietly(endpoint, fields, images = {}) {
     body: form,
     headers: { [settings.tokenHeader]: settings.token },
   });
-  if (response.status === 403) throw new Error(`${await response.text()} Open the last link that serve has printed.`);
+  if (response.status === 403) throw new Error(`${await response.text()} ${t("Open the last link that serve has printed.")}`);
   const { code, data } = await response.json();
   if (code !== 0) throw new Refusal(code, data);
   return data;

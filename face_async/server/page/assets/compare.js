@@ -1,8 +1,9 @@
 // Compare: whether two pictures show the same person.
 
-import { call, settings } from "./api.js";
+import { call } from "./api.js";
 import { bar, byId, h, say, showError, threshold } from "./elements.js";
 import { onPaste, PicturePlace } from "./pictures.js";
+import { settings, t } from "./settings.js";
 
 const result = byId("result");
 const limit = threshold(settings.samePerson, () => show());
@@ -20,16 +21,16 @@ async function look() {
     similarity = (await call("compare", {}, { imageA: first, imageB: second })).similarity;
     show();
   } catch (error) {
-    const which = { 1: "The first picture: ", 2: "The second picture: " }[error.data?.fail_flag] ?? "";
-    complain(new Error(which + error.message));
+    const which = { 1: t("The first picture"), 2: t("The second picture") }[error.data?.fail_flag];
+    complain(which ? new Error(`${which}: ${error.message}`) : error);
   }
 }
 
 function show() {
   if (similarity === null) return;
   const same = similarity >= limit();
-  const verdict = h("span", { class: `verdict ${same ? "good" : "open"}` }, same ? "The same person" : "Different people");
-  const bars = h("ol", { class: "bars" }, bar("Similarity, 0 to 100", similarity, limit()));
+  const verdict = h("span", { class: `verdict ${same ? "good" : "open"}` }, same ? t("The same person") : t("Different people"));
+  const bars = h("ol", { class: "bars" }, bar(t("Similarity, 0 to 100"), similarity, limit()));
   result.replaceChildren(h("article", { class: "card" }, h("h2", {}, verdict), bars));
   say(`${verdict.textContent}: ${similarity.toFixed(1)}`);
 }

@@ -1,8 +1,9 @@
 // Enroll: all people of a folder.
 
-import { call, forEachAtOnce, PERSON_EXISTS, Refusal, settings } from "./api.js";
+import { call, forEachAtOnce, PERSON_EXISTS, Refusal } from "./api.js";
 import { byId, h, scrolling } from "./elements.js";
 import { MAX_PICTURE_BYTES, prepared } from "./pictures.js";
+import { settings, t } from "./settings.js";
 
 const PEOPLE_AT_ONCE = 2;
 const BUSY = 15; // the code of a server that asks to be called later
@@ -54,7 +55,7 @@ async function filesIn(folder, path) {
 
 function choose(files) {
   pictures = files.filter(({ file, path }) => file.type.startsWith("image/") && !path.some((name) => SYSTEM_NAME.test(name)));
-  byId("chosen").textContent = `${pictures.length} pictures of ${byPerson().size} people`;
+  byId("chosen").textContent = t("{pictures} pictures of {people} people", { pictures: pictures.length, people: byPerson().size });
   byId("start").disabled = !pictures.length;
 }
 
@@ -70,7 +71,7 @@ async function enroll() {
   byId("start").disabled = true;
   byId("stop").hidden = false;
   for (const picture of pictures.filter(({ path }) => path.length === 1)) {
-    outcomes.add("", picture, null, "The picture is in no person's folder.");
+    outcomes.add("", picture, null, t("The picture is in no person's folder."));
   }
   await forEachAtOnce(byPerson(), PEOPLE_AT_ONCE, async ([personId, all]) => {
     try {
@@ -81,7 +82,7 @@ async function enroll() {
     }
     await addFaces(personId, all, outcomes);
   });
-  outcomes.end(stopped ? "Stopped." : "Done.");
+  outcomes.end(stopped ? t("Stopped.") : t("Done."));
   byId("start").disabled = false;
   byId("stop").hidden = true;
 }
@@ -169,7 +170,9 @@ class Outcomes {
   show(word) {
     const done = this.enrolled + this.failed.length;
     byId("progress").value = done;
-    byId("state").textContent = `${word} ${this.enrolled} enrolled, ${this.failed.length} not, of ${this.total} pictures.`.trim();
+    const counts = { enrolled: this.enrolled, failed: this.failed.length, total: this.total };
+    const told = t("{enrolled} enrolled, {failed} not, of {total} pictures.", counts);
+    byId("state").textContent = `${word} ${told}`.trim();
     if (this.failed.length) byId("reasons").replaceChildren(table(Map.groupBy(this.failed, ({ reason }) => reason)));
     else byId("reasons").replaceChildren();
   }
@@ -190,8 +193,8 @@ function table(reasons) {
       const first = all.slice(0, 3).map(({ source }) => source).join(", ");
       return h("tr", {}, h("th", { scope: "row" }, reason), h("td", { class: "number" }, String(all.length)), h("td", {}, first));
     });
-  const head = h("tr", {}, h("th", { scope: "col" }, "Why not"), h("th", { scope: "col", class: "number" }, "Pictures"), h("th", { scope: "col" }, "The first of them"));
-  return scrolling("Reasons", h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
+  const head = h("tr", {}, h("th", { scope: "col" }, t("Why not")), h("th", { scope: "col", class: "number" }, t("Pictures")), h("th", { scope: "col" }, t("The first of them")));
+  return scrolling(t("Reasons"), h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
 }
 
 // With a mark that tells spreadsheets the encoding; a text that they would compute gets an apostrophe.

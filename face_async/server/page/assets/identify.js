@@ -1,8 +1,9 @@
 // Identify: who is in a picture.
 
-import { addToPerson, call, learnOf, settings, titleOf } from "./api.js";
+import { addToPerson, call, learnOf, titleOf } from "./api.js";
 import { bar, byId, h, onSubmit, say, showError, threshold } from "./elements.js";
 import { cropped, onPaste, PicturePlace } from "./pictures.js";
+import { settings, t } from "./settings.js";
 
 const ALL = ""; // the choice of all groups
 const faces = byId("faces");
@@ -22,14 +23,14 @@ async function listGroups() {
   groups = (await call("getgroupids")).group_ids;
   const chosen = group.value;
   const choices = groups.map((name) => h("option", { value: name }, name));
-  const all = h("option", { value: ALL }, groups.length ? "All groups" : "There are no groups yet");
+  const all = h("option", { value: ALL }, groups.length ? t("All groups") : t("There are no groups yet"));
   group.replaceChildren(all, ...choices);
   group.value = groups.includes(chosen) ? chosen : ALL;
 }
 
 async function look(picture) {
   faces.setAttribute("aria-busy", "true");
-  faces.replaceChildren(h("p", { class: "soft" }, "Looking…"));
+  faces.replaceChildren(h("p", { class: "soft" }, t("Looking…")));
   try {
     if (!groups.length) await listGroups(); // a picture may come before they do
     const searched = group.value === ALL ? groups : [group.value];
@@ -55,26 +56,26 @@ async function withoutGroups(picture) {
 function show() {
   if (!found.length) return;
   faces.replaceChildren(...found.map(card));
-  say(found.map((face, index) => `${faceOf(index)}: ${nameOf(best(face)) ?? "nobody"}`).join(". "));
+  say(found.map((face, index) => `${faceOf(index)}: ${nameOf(best(face)) ?? t("Nobody")}`).join(". "));
 }
 
 const best = ({ people }) => (people.length && people[0].confidence >= limit() ? people[0] : null);
 const nameOf = (person) => person && titleOf(person.person_id);
-const faceOf = (index) => (found.length > 1 ? `Face ${index + 1}` : "The face");
+const faceOf = (index) => (found.length > 1 ? t("Face {number}", { number: index + 1 }) : t("The face"));
 
 function card(face, index) {
   const who = nameOf(best(face));
-  const verdict = h("span", { class: `verdict ${who ? "good" : "open"}` }, who ?? "Nobody");
-  const reason = face.people.length ? `Nobody reaches the threshold of ${limit()}.` : "There is nobody to compare with.";
+  const verdict = h("span", { class: `verdict ${who ? "good" : "open"}` }, who ?? t("Nobody"));
+  const reason = face.people.length ? t("Nobody reaches the threshold of {threshold}.", { threshold: limit() }) : t("There is nobody to compare with.");
   const bars = face.people.map((person) => bar(nameOf(person), person.confidence, limit()));
-  const button = h("button", { type: "button", "aria-label": `Add ${faceOf(index).toLowerCase()} to a person` }, "Add to …");
+  const button = h("button", { type: "button", "aria-label": t("Add {face} to a person", { face: faceOf(index).toLowerCase() }) }, t("Add to …"));
   button.addEventListener("click", () => ask(face));
   return h(
     "article",
     { class: "card" },
     h("h2", {}, faceOf(index), verdict),
     who ? null : h("p", { class: "soft" }, reason),
-    bars.length ? h("ol", { class: "bars", "aria-label": "The most similar people, by confidence of 0 to 100" }, ...bars) : null,
+    bars.length ? h("ol", { class: "bars", "aria-label": t("The most similar people, by confidence of 0 to 100") }, ...bars) : null,
     button,
   );
 }
@@ -93,5 +94,5 @@ async function add() {
   await addToPerson(personId, image, { name: byId("add-name").value.trim(), groups: [byId("add-group").value.trim()] });
   await listGroups();
   await look(place.picture);
-  say(`The face was added to ${personId}.`);
+  say(t("The face was added to {person}.", { person: personId }));
 }

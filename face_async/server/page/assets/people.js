@@ -1,8 +1,9 @@
 // People: the groups, who is in them, and what is known of each.
 
-import { call, callQuietly, firstFaceOf, forEachAtOnce, learnOf, Refusal, settings, titleOf, unless, whatIsKnownOf } from "./api.js";
+import { call, callQuietly, firstFaceOf, forEachAtOnce, learnOf, Refusal, titleOf, unless, whatIsKnownOf } from "./api.js";
 import { byId, h, onSubmit, say, showError, thumbnail } from "./elements.js";
 import { prepared } from "./pictures.js";
+import { settings, t } from "./settings.js";
 
 const PAGE = 50; // people that are shown at once
 const AT_ONCE = 6;
@@ -47,10 +48,10 @@ async function listGroups() {
     });
   }
   byId("groups").replaceChildren(...[...buttons.values()].map((button) => h("li", {}, button)));
-  if (!groups.length) byId("count").textContent = "There are no groups yet: enroll somebody.";
+  if (!groups.length) byId("count").textContent = t("There are no groups yet: enroll somebody.");
   await forEachAtOnce(buttons, AT_ONCE, async ([name, button]) => {
     const count = (await callQuietly("getpersonids", { group_id: name })).person_ids.length;
-    button.append(h("span", { class: "soft" }, count === 1 ? "1 person" : `${count} people`));
+    button.append(h("span", { class: "soft" }, count === 1 ? t("1 person") : t("{count} people", { count })));
   });
 }
 
@@ -66,7 +67,7 @@ function showPeople() {
   const words = search.value.trim().toLowerCase();
   const matching = people.filter((id) => titleOf(id).toLowerCase().includes(words));
   const visible = matching.slice(0, shown);
-  byId("count").textContent = `${matching.length} of ${people.length} in ${group}`;
+  byId("count").textContent = t("{matching} of {all} in {group}", { matching: matching.length, all: people.length, group });
   byId("more").hidden = visible.length === matching.length;
   list.replaceChildren(
     ...visible.map((id) => {
@@ -85,7 +86,7 @@ function portrait(id) {
 
 async function open(personId) {
   edited = await whatIsKnownOf(personId);
-  if (!edited) throw new Error(`${personId} has been deleted in the meantime.`);
+  if (!edited) throw new Error(t("{person} has been deleted in the meantime.", { person: personId }));
   byId("person-title").textContent = personId;
   byId("person-name").value = edited.person_name;
   byId("person-tag").value = edited.tag;
@@ -110,7 +111,7 @@ async function save() {
   const [name, tag] = [byId("person-name").value, byId("person-tag").value];
   if (name !== edited.person_name || tag !== edited.tag) await call("setinfo", { ...of, person_name: name, tag });
   const [further, left, faces] = [byId("person-group").value.trim(), unchecked("person-groups"), unchecked("person-faces")];
-  if (left.length === edited.group_ids.length && !further) throw new Error("A person in no group is found by nobody: leave one.");
+  if (left.length === edited.group_ids.length && !further) throw new Error(t("A person in no group is found by nobody: leave one."));
   if (further) await call("addgroupids", { ...of, group_ids: [further] });
   if (left.length) await call("delgroupids", { ...of, group_ids: left });
   if (faces.length) await call("delface", { ...of, face_ids: faces });
@@ -119,12 +120,12 @@ async function save() {
     if (code !== 0) throw new Error(`${file.name}: ${new Refusal(code, {}).message}`);
   }
   await whatIsKnownOf(edited.person_id);
-  await refresh(`${edited.person_id} was saved.`);
+  await refresh(t("{person} was saved.", { person: edited.person_id }));
 }
 
 async function remove() {
   await call("delperson", { person_id: edited.person_id });
-  await refresh(`${edited.person_id} was deleted.`);
+  await refresh(t("{person} was deleted.", { person: edited.person_id }));
 }
 
 async function refresh(news) {

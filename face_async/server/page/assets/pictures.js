@@ -1,7 +1,7 @@
 // Pictures: chosen, dropped, pasted or taken by the camera; made smaller where the service would refuse them.
 
-import { settings } from "./api.js";
 import { h } from "./elements.js";
+import { settings, t } from "./settings.js";
 
 const TAKEN = ["image/jpeg", "image/png", "image/bmp", "image/webp"];
 const SIDE = 1600; // pixels; faces in what is sent are still large
@@ -32,7 +32,7 @@ async function decoded(file) {
   try {
     return await createImageBitmap(file);
   } catch {
-    throw new Error(`This browser cannot read ${file.name || "the picture"}: take a JPEG, PNG, WebP or BMP.`);
+    throw new Error(t("This browser cannot read {picture}: take a JPEG, PNG, WebP or BMP.", { picture: file.name || t("the picture") }));
   }
 }
 
@@ -106,20 +106,20 @@ export class PicturePlace {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
     } catch {
-      this.onError(new Error("There is no camera that this page may use. Browsers allow it on this machine and over https."));
+      this.onError(new Error(t("There is no camera that this page may use. Browsers allow it on this machine and over https.")));
       return;
     }
-    const video = h("video", { autoplay: true, playsinline: true, "aria-label": "What the camera sees" });
+    const video = h("video", { autoplay: true, playsinline: true, "aria-label": t("What the camera sees") });
     video.muted = true;
     video.srcObject = stream;
     const form = h(
       "form",
       { method: "dialog" },
-      h("h2", {}, "Camera"),
+      h("h2", {}, t("Camera")),
       video,
-      h("p", { class: "row" }, h("button", { value: "take", class: "first" }, "Take the picture"), h("button", { value: "" }, "Cancel")),
+      h("p", { class: "row" }, h("button", { value: "take", class: "first" }, t("Take the picture")), h("button", { value: "" }, t("Cancel"))),
     );
-    const dialog = h("dialog", { "aria-label": "Camera" }, form);
+    const dialog = h("dialog", { "aria-label": t("Camera") }, form);
     dialog.addEventListener("close", async () => {
       const still = dialog.returnValue === "take" ? await drawn(video, 0, 0, video.videoWidth, video.videoHeight, 1) : null;
       for (const track of stream.getTracks()) track.stop();

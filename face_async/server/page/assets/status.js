@@ -1,8 +1,8 @@
 // Status: what the server's metrics tell, and each endpoint as a program.
 
-import { settings } from "./api.js";
 import { byId, h, scrolling, showError } from "./elements.js";
 import { EXAMPLES, showProgram } from "./programs.js";
+import { language, settings, t } from "./settings.js";
 
 const EVERY = 2_000; // milliseconds
 const LINE = /^(\w+)(?:\{(.*)\})? (\S+)$/; // the text format of Prometheus
@@ -31,7 +31,7 @@ async function watch() {
 async function refresh() {
   try {
     const answer = await fetch("/metrics");
-    if (!answer.ok) throw new Error("This server tells no metrics.");
+    if (!answer.ok) throw new Error(t("This server tells no metrics."));
     show(samples(await answer.text()));
     isFirst = false;
   } catch (error) {
@@ -56,16 +56,16 @@ function show(all) {
   const refused = [...Map.groupBy(calls.filter(({ code }) => code !== "0"), ({ code }) => code)];
   const buckets = Map.groupBy(named("call_seconds_bucket"), ({ endpoint }) => endpoint);
   const figures = {
-    "Pictures that wait": sum(named("pictures_waiting")),
-    Calls: sum(calls),
-    Refused: sum(refused.flatMap(([, some]) => some)),
-    Faces: sum(named("faces")),
+    [t("Pictures that wait")]: sum(named("pictures_waiting")),
+    [t("Calls")]: sum(calls),
+    [t("Refused")]: sum(refused.flatMap(([, some]) => some)),
+    [t("Faces")]: sum(named("faces")),
   };
   byId("figures").replaceChildren(
-    h("dl", { class: "figures" }, ...Object.entries(figures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value.toLocaleString("en"))))),
-    table("Calls by endpoint", ["Endpoint", "Calls", "p50, ms", "p99, ms"], endpointRows(calls, buckets), "no call yet"),
-    table("Refusals by code", ["Code", "Calls", "Seen last", "Meaning"], refused.map(refusalRow), "nothing was refused"),
-    table("Faces by recognizer", ["Recognizer", "Faces"], named("faces").map((each) => [each.recognizer, each.value]), "no face yet"),
+    h("dl", { class: "figures" }, ...Object.entries(figures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value.toLocaleString(language))))),
+    table(t("Calls by endpoint"), [t("Endpoint"), t("Calls"), t("p50, ms"), t("p99, ms")], endpointRows(calls, buckets), t("no call yet")),
+    table(t("Refusals by code"), [t("Code"), t("Calls"), t("Seen last"), t("Meaning")], refused.map(refusalRow), t("nothing was refused")),
+    table(t("Faces by recognizer"), [t("Recognizer"), t("Faces")], named("faces").map((each) => [each.recognizer, each.value]), t("no face yet")),
   );
 }
 
@@ -79,9 +79,9 @@ function endpointRows(calls, buckets) {
 
 function refusalRow([code, some]) {
   const count = sum(some);
-  const at = isFirst ? "before this view was opened" : new Date().toLocaleTimeString();
+  const at = isFirst ? t("before this view was opened") : new Date().toLocaleTimeString(language);
   if (lastSeen.get(code)?.count !== count) lastSeen.set(code, { count, at });
-  const [name, meaning] = settings.codes[code] ?? ["", "the caller had gone"];
+  const [name, meaning] = settings.codes[code] ?? ["", t("the caller had gone")];
   return [`${code} ${name}`, count, lastSeen.get(code).at, meaning];
 }
 
@@ -102,11 +102,11 @@ function milliseconds(seconds) {
 }
 
 function table(title, names, rows, none) {
-  if (!rows.length) return h("p", { class: "soft" }, `${title}: ${none}.`);
+  if (!rows.length) return h("p", { class: "soft" }, t("{title}: {none}.", { title, none }));
   const kind = (value) => (typeof value === "number" ? "number" : "");
   const head = h("tr", {}, ...names.map((name, column) => h("th", { scope: "col", class: kind(rows[0][column]) }, name)));
   const body = rows.map(([first, ...others]) =>
-    h("tr", {}, h("th", { scope: "row" }, first), ...others.map((value) => h("td", { class: kind(value) }, value.toLocaleString("en")))),
+    h("tr", {}, h("th", { scope: "row" }, first), ...others.map((value) => h("td", { class: kind(value) }, value.toLocaleString(language)))),
   );
   return h("div", {}, h("h2", {}, title), scrolling(title, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body))));
 }
