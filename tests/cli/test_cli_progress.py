@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from face_async.cli import progress as progress_module
-from face_async.cli.fleet import show_parts
+from face_async.cli.fleet import FleetDisplay
 from face_async.cli.progress import ProgressDisplay, ProgressStyle
 from face_async.fleet import FleetSummary
 from face_async.portraits import draw_portrait
@@ -84,9 +84,12 @@ def test_a_speed_is_of_the_last_seconds_and_of_bytes_where_they_are_known(told, 
 
 
 def test_a_run_on_a_cluster_tells_of_its_parts_and_lost_workers(told, clock):
-    with ProgressDisplay(ProgressStyle.LOG) as display:
+    with FleetDisplay(ProgressStyle.LOG, quiet=False) as display:
         display.begin("enrolling")
-        show_parts(display, FleetSummary(parts=8, parts_done=2, rows=100, done=20, failed=3, collapsed=1, losses=1))
+        nothing = dict.fromkeys(("listed", "pending", "ambiguous", "bad_rows", "added", "added_bytes"), 0)
+        counts = {"done": 20, "failed": 3, "collapsed": 1, "rows": 100, "parts": 8, "parts_done": 2, "losses": 1}
+        summary = FleetSummary(phase="sending", codes={}, seconds=1.0, away=None, **{**nothing, **counts})
+        display.show_parts(summary)
     assert told() == ["enrolling: 24 of 100, 3 failed, 2 of 8 parts, 1 workers lost"]
 
 
