@@ -97,17 +97,22 @@ async def test_who_is_only_told_when_to_come_again_has_not_used_up_an_attempt(an
     """However often, until the deadline; without Retry-After, or with a single attempt, it counts like any other."""
     status, content = answer
     told, busy = (status, {"Retry-After": "1"}, content), (status, {}, content)
-    session, _ = session_over(told, busy, told, busy, (200, {}, PERSON))
-    assert (await session.set_info("p", tag="x")).meta.attempts == 5
-    for answers, policy, attempts in (([told, busy], AT_ONCE, 4), ([told], RetryPolicy(max_attempts=1), 1)):
-        session, _ = session_over(*answers, retry=policy)
+
+    async def succeeds() -> None:
+        session, _ = session_over(told, busy, told, busy, (200, {}, PERSON))
+        assert (await session.set_info("p", tag="x")).meta.attempts == 5
+
+    async def fails(answers, attempts, **options) -> None:
+        session, transport = session_over(*answers, **options)
         with pytest.raises((RateLimitedError, ResponseError)) as caught:
             await session.get_info("p")
-        assert caught.value.attempts == attempts
-    session, transport = session_over(told, deadline=2.5)
-    with pytest.raises((RateLimitedError, ResponseError)):
-        await session.get_info("p")
-    assert len(transport.signatures) == 3
+        assert (caught.value.attempts, len(transport.signatures)) == (attempts, attempts)
+
+    async with anyio.create_task_group() as tasks:  # all of them wait for seconds
+        tasks.start_soon(succeeds)
+        tasks.start_soon(partial(fails, [told, busy], 4, retry=AT_ONCE))
+        tasks.start_soon(partial(fails, [told], 1, retry=RetryPolicy(max_attempts=1)))
+        tasks.start_soon(partial(fails, [told], 3, deadline=2.5))
 
 
 @pytest.mark.parametrize("answer", [(503, b"down"), (200, envelope(code=15)), (429, envelope(code=107))])
