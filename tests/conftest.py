@@ -1,7 +1,8 @@
 """What every test may ask for: both event loops, a printed seed, and whether to count in full.
 
 A test meets the real thing wherever that can show what is to be shown: ``face_async.testing.FaceServer``, the server's
-application in process, or ``face_async.server.serve_in_background``, the same on a socket. What stands in for it:
+application in process, or ``face_async.server.serve_in_background``, the same on a socket. What stands in for it lies
+in ``stand_ins``, whose modules every test can import:
 
 ==================  ================================================================================================
 stand-in            what it is, and when it is used
@@ -16,10 +17,15 @@ stand-in            what it is, and when it is used
                     what no HTTP library would commit.
 ``faults``          The table of what a server can do wrong, as behaviors for the raw server, and what each means to a
                     client: for what is true of every fault.
-``nginx``           Debian's nginx before any of these servers, with the directives that a test gives it.
+``nginxkit``        Debian's nginx before any of these servers, with the directives that a test gives it.
+``faultcases``      Which fault of that table meets which verb on which stack.
+``transportkit``    For transports: answers, and what a raw server and the kernel know of connections.
+``picturekit``      For pictures: a session at a raw server, and the pictures that a body brought there.
 ``stacks``          Fixtures that run a test on every event loop and HTTP library that a session may stand on.
 ``albums``          ``Album``: the bulk verbs over a dictionary of faces, without requests; it can hold and refuse
                     requests. For packing, the order of outcomes and the ledger.
+``bulkkit``         For bulk runs: work that goes on when it is let, and a service whose lists can be held.
+``facekit``         For recognizers: drawn people as pictures.
 ``serverkit``       For the server's tests, which use none of the client's code: requests and signatures by hand, a
                     recognizer that reads who a picture shows from its bytes, and the application in process.
 ``pagekit``         The page for people before that application on a socket, for browsers.

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKAGE = Path(face_async.__file__).parent
+TESTS = Path(__file__).parent
+PROJECT = TESTS.parent
 MAX_LINES = 500
 MAX_ROOMS = 20
 MAX_ARROWS = 80
 MAX_FILES_IN_A_FOLDER = 14
+PEOPLE_WRITE_IN = ("tests", "benchmarks", ".ci")
+PROGRAMS_WRITE = {".onnx", ".mo", ".po", ".pyc"}
 
 # The rooms of the top, floor by floor, the lowest first. A room imports only from floors below its own; inside of a
 # room no imports run in a circle. This is the one place where the layout is written down.
@@ -439,7 +444,12 @@ def test_only_the_judgement_reads_what_a_code_means_for_trying_again():
 
 
 def test_no_file_is_too_long_to_be_read_at_once():
-    lengths = {where(module, 1): len(path.read_text(encoding="utf-8").splitlines()) for module, path in FILES.items()}
+    """Whatever people write: sources, tests and documents."""
+    folders = [PACKAGE, *(PROJECT / name for name in PEOPLE_WRITE_IN)]
+    places = [PROJECT.glob("*.md"), PROJECT.glob("*.toml"), *(folder.rglob("*") for folder in folders)]
+    files = {path for path in chain(*places) if path.suffix not in PROGRAMS_WRITE and path.is_file()}
+    assert {Path(__file__), PROJECT / "README.md", *FILES.values()} <= files
+    lengths = {path.as_posix(): path.read_bytes().count(b"\n") for path in files}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
@@ -464,7 +474,16 @@ def test_import_face_async_loads_no_server_no_command_line_and_no_picture_librar
 
 
 def test_the_map_of_the_stand_ins_is_complete():
-    tests = Path(__file__).parent
-    conftest = ast.parse((tests / "conftest.py").read_text("utf-8"))
-    kits = {path.stem for path in [*tests.glob("*.py"), *tests.glob("server/*.py")] if not path.match("test_*")}
-    assert kits - {"conftest"} == set(re.findall(r"^``(\w+)``", ast.get_docstring(conftest) or "", re.MULTILINE))
+    conftest = ast.parse((TESTS / "conftest.py").read_text("utf-8"))
+    kits = {path.stem for path in TESTS.glob("stand_ins/*.py") if not path.match("test_*")}
+    assert kits == set(re.findall(r"^``(\w+)``", ast.get_docstring(conftest) or "", re.MULTILINE))
+
+
+def test_tests_lie_in_rooms_and_what_they_share_in_one():
+    """And no module that they share is called as a program that may be missing: it would be found in its place."""
+    elsewhere = [path for path in TESTS.rglob("*.py") if not path.match("test_*") and path.name != "conftest.py"]
+    assert {path.parent.name for path in elsewhere} == {"stand_ins", "typing"}
+    markers = re.findall(r"mark\.external\((.*)\)", "\n".join(path.read_text("utf-8") for path in TESTS.rglob("*.py")))
+    programs = set(re.findall(r'"([^"]+)"', " ".join(markers)))
+    assert "nginx" in programs
+    assert programs & {path.stem for path in elsewhere} == set()

@@ -48,7 +48,7 @@ def chinese(monkeypatch):
 
 
 class TestCatalog:
-    """``python tests/catalogkit.py`` brings the catalog up to date; translations are written into the .po file."""
+    """``python tests/stand_ins/catalogkit.py`` brings the catalog up to date; translations go into the .po file."""
 
     def test_it_has_all_messages_and_no_others(self):
         listed = {(message.context, message.id) for message in catalog() if message.id}

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import typer
-from nginx import nginx_for_tests  # noqa: F401 - the fixture goes by another name
+from nginxkit import nginx_for_tests  # noqa: F401 - the fixture goes by another name
 from raw_server import CERTIFICATE
 from timing import PATIENCE
 

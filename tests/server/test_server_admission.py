@@ -23,6 +23,7 @@ from serverkit import (
     multipart,
     part,
     picture,
+    until,
 )  # fmt: skip
 from timing import PATIENCE
 
@@ -38,12 +39,6 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 @pytest.fixture
 def one_processor(monkeypatch):
     monkeypatch.setattr("face_async.server.bounds.admission.processors", lambda: 1)
-
-
-async def until(condition):
-    with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - threads have no event to tell
-            await anyio.sleep(0.001)
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(store, one_processor):

@@ -7,52 +7,23 @@ import gc
 import random
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
 import anyio
 import httpx
 import pytest
-from serverkit import CREDENTIALS, Caller, ToyRecognizer, authorization
+from serverkit import CREDENTIALS, Caller, ToyRecognizer, authorization, new_person, program
 from timing import PATIENCE
 
 from face_async.server import Store, create_app, serve_in_background
 
 pytestmark = pytest.mark.anyio
 
-PROGRAM = """
-import sys
-from face_async.server import Store, create_app, serve
-from face_async.signature import Credentials
-with Store(sys.argv[1]) as store:
-    credentials = Credentials("AKIDexampleSecretId", "exampleSecretKey")
-    app = create_app(store, credentials=credentials, recognizer="fingerprint")
-    serve(app, port=0, on_ready=lambda base_url: print(base_url, flush=True))
-print("closed", flush=True)
-"""
-
 
 @pytest.fixture
 def app(store):
     return create_app(store, credentials=CREDENTIALS, recognizer=ToyRecognizer())
-
-
-@contextlib.contextmanager
-def program(path):
-    """A server in a process of its own; yields the process and its base URL."""
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
-def new_person(client: httpx.Client, person_id: str) -> int:
-    body = {"appid": "123456", "bucket": "test", "person_id": person_id, "group_ids": ["staff"]}
-    headers = {"Authorization": authorization()}
-    return client.post("/face/newperson", json=body, headers=headers).json()["code"]
 
 
 def accepted_at(port: int) -> list[socket.socket]:

@@ -22,11 +22,11 @@ from serverkit import (
     compare,
     part,
     picture,
+    program,
+    until,
     web,
+    whole,
 )
-from test_server_admission import until
-from test_server_background import program
-from test_server_connections import whole
 from timing import PATIENCE
 
 from face_async.server import RequestLimits, create_app, serve_in_background

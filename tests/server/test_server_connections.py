@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
 
@@ -11,19 +10,19 @@ import anyio
 import anyio.lowlevel
 import pytest
 from serverkit import (
-    APPID,
     BOUNDARY,
-    BUCKET,
     CREDENTIALS,
+    GET_GROUPS,
     Connection,
     SlowRecognizer,
     ToyRecognizer,
-    authorization,
     compare,
+    head,
     multipart,
     part,
+    program,
+    whole,
 )
-from test_server_background import program
 from timing import PATIENCE
 
 from face_async.server import ConnectionLimits, create_app, serve_in_background
@@ -31,21 +30,10 @@ from face_async.server.bounds import connections as bounds
 
 pytestmark = pytest.mark.anyio
 
-GET_GROUPS = json.dumps({"appid": APPID, "bucket": BUCKET}).encode()
-
 
 @pytest.fixture
 def app(store):
     return create_app(store, credentials=CREDENTIALS, recognizer=ToyRecognizer())
-
-
-def head(*further: str, signature: str = "") -> bytes:
-    lines = ["POST /face/getgroupids HTTP/1.1", "Host: server", "Content-Type: application/json", *further]
-    return "\r\n".join([*lines, f"Authorization: {signature or authorization()}", "", ""]).encode()
-
-
-def whole(*further: str) -> bytes:
-    return head(f"Content-Length: {len(GET_GROUPS)}", *further) + GET_GROUPS
 
 
 @contextlib.asynccontextmanager

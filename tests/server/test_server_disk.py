@@ -8,8 +8,7 @@ import subprocess
 
 import httpx
 import pytest
-from serverkit import authorization
-from test_server_background import new_person, program
+from serverkit import authorization, new_person, program
 from timing import PATIENCE
 
 

@@ -282,7 +282,7 @@ def test_processes_share_a_database(database, open_one):
         "with t.open_storage(sys.argv[1]) as store:\n"
         "    for number in range(10): t.enroll(store, f'{sys.argv[2]}-{number}', face=number)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
     running = [
         subprocess.Popen([sys.executable, "-c", script, database, str(number)], env=environment) for number in range(3)
     ]

@@ -2,7 +2,8 @@
 
 Messages stand in English in the sources, and gettext brings them into the user's language: those of the command line
 are marked by ``_``, help texts are translated as a whole, and those of the library, which stay English for programs,
-when they are printed. The catalog is ``face_async/locale``; ``python tests/catalogkit.py`` brings it up to date.
+when they are printed. The catalog is ``face_async/locale``; ``python tests/stand_ins/catalogkit.py`` brings it up to
+date.
 
 Nothing but the standard library is imported here: typer reads some of its words while it is imported.
 """

@@ -98,3 +98,17 @@ def content(image):
 
 def refusal(code):
     return service_error(code, endpoint="addface")
+
+
+def shots(person, count, start=0):
+    """Return pairs of a person and images that are all different."""
+    return [(person, JPEG + f"{person} {shot}".encode()) for shot in range(start, start + count)]
+
+
+async def added(album, pairs, **options):
+    async with album.add_faces(pairs, **options) as outcomes:
+        return sorted(await outcomes.collect(), key=lambda outcome: outcome.index)
+
+
+def errors_of(outcomes):
+    return [type(outcome.error) for outcome in outcomes if outcome.error is not None]

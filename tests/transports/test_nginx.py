@@ -9,7 +9,7 @@ import anyio
 import pytest
 from doubles import envelope
 from faults import FAULTS, LARGE, SET
-from nginx import nginx_for_tests  # noqa: F401 - the fixture goes by another name
+from nginxkit import nginx_for_tests  # noqa: F401 - the fixture goes by another name
 from raw_server import RawServer, answer, say, silence
 from stacks import loop_of_stack, session_of_stack, stack_of_test  # noqa: F401 - fixtures go by other names
 from timing import PATIENCE, in_time

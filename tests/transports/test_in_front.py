@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from doubles import CREDENTIALS, envelope
-from nginx import nginx_for_tests  # noqa: F401 - the fixture goes by another name
+from nginxkit import nginx_for_tests  # noqa: F401 - the fixture goes by another name
 from PIL import Image
 from raw_server import RawServer, answer
 from stacks import loop_of_stack, session_of_stack, stack_of_test  # noqa: F401 - fixtures go by other names

@@ -1,7 +1,7 @@
 """The catalog of translations, beside what in the sources is to be translated.
 
-``python tests/catalogkit.py`` brings the catalog up to date: it adds what is new, without a translation, takes out what
-is no longer used, and compiles it.
+``python tests/stand_ins/catalogkit.py`` brings the catalog up to date: it adds what is new, without a translation,
+takes out what is no longer used, and compiles it.
 """
 
 from __future__ import annotations
@@ -370,7 +370,7 @@ def _whole(text: str) -> str:
     return "{0}" + re.sub(r"\{(\d+)\}", lambda match: f"{{{int(match[1]) + 1}}}", text)
 
 
-_HEADER = b"""# The messages of face_async in Chinese; "python tests/catalogkit.py" keeps their list.
+_HEADER = b"""# The messages of face_async in Chinese; "python tests/stand_ins/catalogkit.py" keeps their list.
 msgid ""
 msgstr ""
 "Language: zh_CN\\n"

@@ -407,7 +407,7 @@ def test_a_process_that_used_it_ends_without_a_word(stack, way, tmp_path):
 
     with RawServer(iter([behave] * 100)) as server:
         command = [sys.executable, "-W", "error", str(script), server.url, way]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
         over.set()
     assert (0, "done\n", "") == (ran.returncode, ran.stdout, ran.stderr)

@@ -219,7 +219,7 @@ def forked(stack, tmp_path):
 
     def run(server, way):
         command = [sys.executable, "-W", "error", str(script), server.url, stack.http, stack.loop, way]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment)
         assert (0, "") == (ran.returncode, ran.stderr)
         return ran.stdout.splitlines()

@@ -10,10 +10,13 @@ import itertools
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import anyio
 import anyio.from_thread
 import httpx
 import numpy as np
@@ -254,3 +257,50 @@ class Connection:
             return False
         finally:
             self.socket.settimeout(PATIENCE)
+
+
+async def until(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - threads have no event to tell
+            await anyio.sleep(0.001)
+
+
+PROGRAM = """
+import sys
+from face_async.server import Store, create_app, serve
+from face_async.signature import Credentials
+with Store(sys.argv[1]) as store:
+    credentials = Credentials("AKIDexampleSecretId", "exampleSecretKey")
+    app = create_app(store, credentials=credentials, recognizer="fingerprint")
+    serve(app, port=0, on_ready=lambda base_url: print(base_url, flush=True))
+print("closed", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def program(path):
+    """A server in a process of its own; yields the process and its base URL."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def new_person(client: httpx.Client, person_id: str) -> int:
+    body = {"appid": "123456", "bucket": "test", "person_id": person_id, "group_ids": ["staff"]}
+    headers = {"Authorization": authorization()}
+    return client.post("/face/newperson", json=body, headers=headers).json()["code"]
+
+
+GET_GROUPS = json.dumps({"appid": APPID, "bucket": BUCKET}).encode()
+
+
+def head(*further: str, signature: str = "") -> bytes:
+    lines = ["POST /face/getgroupids HTTP/1.1", "Host: server", "Content-Type: application/json", *further]
+    return "\r\n".join([*lines, f"Authorization: {signature or authorization()}", "", ""]).encode()
+
+
+def whole(*further: str) -> bytes:
+    return head(f"Content-Length: {len(GET_GROUPS)}", *further) + GET_GROUPS

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from face_async import Credentials, FaceSession
+from face_async import Credentials, FaceSession, RetryPolicy
+
+AT_ONCE = RetryPolicy(base_delay=0)
 
 CREDENTIALS = Credentials("AKIDexampleSecretId", "exampleSecretKey")
 
