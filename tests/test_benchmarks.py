@@ -28,7 +28,7 @@ CLIENTS = [
 ]  # fmt: skip
 
 # The peers' warnings are their own affair; the vendor's client opens pictures and never closes them.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.usefixtures("unclosed_files"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture

@@ -308,6 +308,7 @@ async def test_data_are_taken_over_with_their_ids(folder):
 @needs_docs
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.usefixtures("unclosed_files")
 @pytest.mark.filterwarnings("ignore")  # the vendor's client opens pictures and never closes them
 async def test_the_vendors_client_and_a_session_do_the_same_side_by_side(service, folder, monkeypatch):
     """The vendor's goes to the host that is gone; the environment's proxy is all that leads it here."""

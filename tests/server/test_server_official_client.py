@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 
 # It opens pictures and never closes them.
 pytestmark = [
+    pytest.mark.usefixtures("unclosed_files"),
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:.*unclosed file.*:pytest.PytestUnraisableExceptionWarning"),
 ]
