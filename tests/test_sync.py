@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -242,14 +243,21 @@ with FaceServer() as server:
     with FaceSession(server.appid, server.bucket, server.credentials, **options) as session:
         session.new_person("p0", ["staff"], draw_portrait(0))
 
-        def pictures():
-            yield draw_portrait(0)
-            server.faults.add("identify", delay=1, times=1)
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-            for _ in range(3):
-                yield draw_portrait(0)
+        class Pictures:  # unlike a generator, it goes on where it is interrupted
+            left = [draw_portrait(0)] * 4
 
-        with session.identify_many(pictures(), "staff", max_at_once=1) as outcomes:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if not self.left:
+                    raise StopIteration
+                if len(self.left) == 3:
+                    server.faults.add("identify", delay=1, times=1)
+                    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                return self.left.pop()
+
+        with session.identify_many(Pictures(), "staff", max_at_once=1) as outcomes:
             taken = [next(outcomes).index]
             try:
                 taken += [outcome.index for outcome in outcomes]
@@ -258,6 +266,40 @@ with FaceServer() as server:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "[0] [1, 2, 3]\n"
+
+
+def test_an_input_that_is_interrupted_is_pulled_again(server):
+    """Or has ended, if it is a generator: nothing waits for an item that nobody pulls."""
+
+    class Interrupted:
+        def __init__(self):
+            self.left = [KeyboardInterrupt, b"", KeyboardInterrupt, b""]
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            if self.left.pop() is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            return draw_portrait(0)
+
+    def generated():
+        yield draw_portrait(0)
+        raise KeyboardInterrupt
+
+    with session_with(server) as session:
+        session.new_person("ada", ["staff"], draw_portrait(0))
+        for items, found in ((Interrupted(), [1, 1, 0]), (generated(), [1, 0])):
+            with session.identify_many(items, "staff", max_at_once=1) as outcomes:
+                taken = []
+                for _ in found:
+                    taken.append(0)
+                    with contextlib.suppress(KeyboardInterrupt):
+                        for _outcome in outcomes:
+                            taken[-1] += 1
+            assert taken == found
 
 
 def loops():

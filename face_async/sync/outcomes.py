@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 from collections.abc import AsyncIterator, Generator, Iterable
-from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 import anyio
 from attrs import define, field
@@ -30,37 +30,62 @@ ResultT = TypeVar("ResultT")
 
 @define(eq=False)
 class _Pull(Generic[ItemT]):
-    """The wish for the next item of an input."""
+    """The wish for the next item of an input, and how far it is fulfilled: Ctrl-C may come between any two steps."""
 
-    fulfilled: anyio.Event = field(factory=anyio.Event)
+    known: anyio.Event = field(factory=anyio.Event)  # what follows, to the loop
     item: ItemT | None = None
     error: Exception | None = None  # StopAsyncIteration at the end
+    pulled: bool = False
+    told: bool = False
 
 
 class _Input(AsyncIterator[ItemT]):
-    """An input that is iterated by the thread that takes the outcomes: it may hold what belongs to that thread."""
+    """An input that is iterated by the threads that take the outcomes: it may hold what belongs to them."""
 
-    def __init__(self, items: Iterable[ItemT], wishes: queue.SimpleQueue[_Pull[ItemT] | Future[Any]]) -> None:
+    def __init__(self, items: Iterable[ItemT], takers: set[queue.SimpleQueue[None]]) -> None:
         self._items = items
         self._iterator = iter(items)
-        self._wishes = wishes
+        self._takers = takers
+        self._pull: _Pull[ItemT] | None = None  # the newest; it stays until there is another
+        self._pulling = threading.Lock()
 
     async def __anext__(self) -> ItemT:
-        pull = _Pull[ItemT]()
-        self._wishes.put(pull)
-        await pull.fulfilled.wait()
+        self._pull = pull = _Pull[ItemT]()
+        self._wake_takers()
+        await pull.known.wait()
         if pull.error is not None:
             raise pull.error
         return cast("ItemT", pull.item)
 
-    def fulfill(self, pull: _Pull[ItemT]) -> None:
-        """Pull an item, in that thread."""
+    def fulfill(self, loop: LoopThread) -> bool:
+        """Pull an item, if one is wished for and no other thread does; return whether there was anything to do."""
+        pull = self._pull
+        if pull is None or pull.told or not self._pulling.acquire(blocking=False):
+            return False
+        try:
+            if not pull.pulled:
+                self._next(pull)
+                pull.pulled = True
+            loop.start(partial(_set, pull.known))
+            pull.told = True
+        except BaseException:
+            self._wake_takers()  # another thread may go on
+            raise
+        finally:
+            self._pulling.release()
+        return True
+
+    def _next(self, pull: _Pull[ItemT]) -> None:
         try:
             pull.item = next(self._iterator)
         except StopIteration:
             pull.error = StopAsyncIteration()
         except Exception as error:  # noqa: BLE001 - the input's own error is raised where outcomes are taken
             pull.error = error
+
+    def _wake_takers(self) -> None:
+        for taker in tuple(self._takers):
+            taker.put(None)
 
     def close(self) -> None:
         """Close a generator."""
@@ -82,9 +107,8 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         begin: Callable[[Iterable[ItemT] | _Input[ItemT]], face_async.Outcomes[ItemT, ResultT]],
     ) -> None:
         self._loop = loop
-        self._news = queue.SimpleQueue[_Pull[ItemT] | Future[Any]]()  # wishes for items, and calls that are over
-        self._waiting = set[Future[Any]]()  # the calls for which a thread waits
-        self._input = _Input(items, self._news) if _may_run_code(items) else None
+        self._takers = set[queue.SimpleQueue[None]]()  # what wakes each thread that takes outcomes
+        self._input = _Input(items, self._takers) if _may_run_code(items) else None
         self._outcomes = self.hold(begin(self._input or items))
         self._block = ExitStack()
         super().__init__("a bulk run", "with session.identify_many(...) as outcomes:")
@@ -125,27 +149,20 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
     def _take(self, make: Callable[[], Awaitable[T]]) -> T:
         """Await something in the loop, and pull the input meanwhile."""
         self.check_entered()
+        news = queue.SimpleQueue[None]()
+        self._takers.add(news)
         future = self._loop.start(make)
-        self._waiting.add(future)
-        future.add_done_callback(self._news.put)
+        future.add_done_callback(lambda _: news.put(None))
         try:
             while not future.done():
-                news = self._news.get()
-                if isinstance(news, _Pull):
-                    self._fulfill(news)
-                elif news is not future and news in self._waiting:
-                    self._news.put(news)  # it is another thread's
+                if self._input is None or not self._input.fulfill(self._loop):
+                    news.get()
             return future.result()
         except BaseException:
             future.cancel()
             raise
         finally:
-            self._waiting.discard(future)
-
-    def _fulfill(self, pull: _Pull[ItemT]) -> None:
-        if self._input is not None:
-            self._input.fulfill(pull)
-            self._loop.start(partial(_set, pull.fulfilled))
+            self._takers.discard(news)
 
 
 def _may_run_code(items: object) -> bool:
