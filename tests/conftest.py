@@ -57,6 +57,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import hypothesis.strategies
 import pytest
 
 DEFAULT_SEED = 20_190_621
@@ -114,8 +115,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def _hypothesis_has_begun() -> None:
+    """At its first example it asks the collector what refers to its generator of random numbers."""
+    hypothesis.given(hypothesis.strategies.none())(lambda _: None)()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _the_collector_sees_what_is_new() -> None:
+def _the_collector_sees_what_is_new(_hypothesis_has_begun: None) -> None:
     """Leave what was there before out of its work, thousands of collected tests: those that collect wait for it."""
     gc.collect()
     gc.freeze()
