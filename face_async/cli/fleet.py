@@ -68,7 +68,7 @@ MaxRate = Annotated[
 ]
 
 
-@frozen
+@frozen(kw_only=True)
 class FleetOptions:
     """The options of a run on a cluster; without a cluster, one process does its parts."""
 

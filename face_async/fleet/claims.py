@@ -1,4 +1,4 @@
-"""Claims in object storage: who has one alone may work on something, until he gives it back or is not heard of."""
+"""Claims in object storage: only the holder of one may work on something, until it is released or has lapsed."""
 
 from __future__ import annotations
 

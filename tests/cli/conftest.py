@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from face_async import Credentials, FaceSession
 from face_async.cli import progress
 from face_async.cli._app import app
+from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server import Account, Store, create_app, serve_in_background
 
@@ -115,6 +116,21 @@ def service(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dic
 def ada(tmp_path: Path) -> Path:
     """Another picture of Ada."""
     return _portrait(tmp_path / "ada.jpg", ADA, shot=7)
+
+
+@pytest.fixture
+def probes(tmp_path: Path) -> tuple[str, ...]:
+    """A folder with pictures of Ada, who is enrolled in the embedded server's database."""
+
+    async def enroll() -> None:
+        async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
+            await session.new_person("ada", ["staff"], draw_portrait(0))
+
+    anyio.run(enroll)
+    (tmp_path / "probes").mkdir()
+    for shot in range(1, 9):
+        (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
+    return ("identify", "probes", "-g", "staff", "--recognizer", "fingerprint", "--threshold", "75")
 
 
 @pytest.fixture

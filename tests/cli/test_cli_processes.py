@@ -12,12 +12,10 @@ import subprocess
 import sys
 import time
 
-import anyio
 import pytest
 from timing import PATIENCE
 
 from face_async.cli import main
-from face_async.local import local_session
 from face_async.portraits import draw_portrait
 
 PROGRAM = "from face_async.cli import main; main()"
@@ -75,21 +73,6 @@ def test_serve_prints_what_to_paste_and_ends_quietly_on_ctrl_c(start, say, monke
     announced, stopped = err.splitlines()
     assert announced.startswith("face-async: serving faces.db on http://127.0.0.1:")
     assert stopped == "face-async: stopped"
-
-
-@pytest.fixture
-def probes(tmp_path):
-    """A folder with pictures of Ada, who is enrolled in the embedded server's database."""
-
-    async def enroll() -> None:
-        async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
-            await session.new_person("ada", ["staff"], draw_portrait(0))
-
-    anyio.run(enroll)
-    (tmp_path / "probes").mkdir()
-    for shot in range(1, 9):
-        (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
-    return ("identify", "probes", "-g", "staff", "--recognizer", "fingerprint", "--threshold", "75")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")

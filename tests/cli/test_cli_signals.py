@@ -9,13 +9,11 @@ import socket
 import threading
 import time
 
-import anyio
 import pytest
 from timing import PATIENCE
 
 from face_async.cli import progress
 from face_async.ingest import Ingestion
-from face_async.local import local_session
 from face_async.portraits import draw_portrait
 from face_async.server.recognition.fingerprint import FingerprintRecognizer
 
@@ -63,18 +61,9 @@ def test_it_ends_a_demo_that_draws_with_130_and_one_line(say, monkeypatch):
     assert (said.code, said.out, said.err) == (130, "", "face-async: interrupted\n")
 
 
-def test_it_leaves_what_was_found_until_then(say, tmp_path, during_looks):
-    async def enroll() -> None:
-        async with local_session(tmp_path / "faces.db", recognizer="fingerprint") as session:
-            await session.new_person("ada", ["staff"], draw_portrait(0))
-
-    anyio.run(enroll)
-    (tmp_path / "probes").mkdir()
-    for shot in range(1, 9):
-        (tmp_path / "probes" / f"{shot}.jpg").write_bytes(draw_portrait(0, shot=shot, size=120))
+def test_it_leaves_what_was_found_until_then(say, tmp_path, probes, during_looks):
     during_looks(interrupt_once, number=3)
-    options = ("--json", "--report", "page.html", "--at-once", "1", "--threshold", "75")
-    said = say("identify", "probes", "-g", "staff", *options, *FAST)
+    said = say(*probes, "--json", "--report", "page.html", "--at-once", "1")
     assert (said.code, said.err.splitlines()[-1]) == (130, "face-async: interrupted")
     images = json.loads(said.out)["images"]
     assert 1 <= len(images) < 8

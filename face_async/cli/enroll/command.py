@@ -155,7 +155,18 @@ def enroll(
     if isinstance(source, str) and (state is not None or cluster is not None):
         if journal or dry_run or no_pack or at_once or db:
             raise ValueError("--state and --cluster go with no --journal, --dry-run, --no-pack, --at-once or --db")
-        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, json, progress, spread)
+        fleet = FleetOptions(
+            cluster=cluster,
+            shards=shards,
+            max_concurrency=max_concurrency,
+            max_rate=max_rate,
+            base_url=base_url,
+            fit=fit,
+            quiet=quiet,
+            json=json,
+            progress=progress,
+            spread=spread,
+        )
         enroll_in_parts(wanted, source, state, parts, fleet)
         return
     if spread:

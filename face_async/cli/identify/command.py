@@ -128,7 +128,17 @@ def identify(
     if cluster is not None or out is not None:
         if cluster is None or out is None or report or csv or enrolled or db:
             raise ValueError("--cluster and --out go together, and with neither --report, --csv, --enrolled nor --db")
-        fleet = FleetOptions(cluster, shards, max_concurrency, max_rate, base_url, fit, quiet, as_json, progress)
+        fleet = FleetOptions(
+            cluster=cluster,
+            shards=shards,
+            max_concurrency=max_concurrency,
+            max_rate=max_rate,
+            base_url=base_url,
+            fit=fit,
+            quiet=quiet,
+            json=as_json,
+            progress=progress,
+        )
         identify_on_cluster(map(_place, probes), out, group_ids, fleet)
         return
     search = Search(group_ids, threshold, at_once, fit, on_outage)
