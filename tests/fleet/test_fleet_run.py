@@ -276,7 +276,9 @@ def test_what_is_found_becomes_a_data_set(people, tmp_path, connection, meter):
 
 def test_sigterm_does_what_an_interrupt_does():
     before = signal.getsignal(signal.SIGTERM)
-    options = FleetOptions(None, None, 1, None, None, fit=False, quiet=True, json=False)
+    options = FleetOptions(
+        cluster=None, shards=None, max_concurrency=1, max_rate=None, base_url=None, fit=False, quiet=True, json=False
+    )
     with pytest.raises(KeyboardInterrupt), options.engine(FleetDisplay("enrolling", quiet=True)):
         signal.raise_signal(signal.SIGTERM)
     assert before == signal.getsignal(signal.SIGTERM)
