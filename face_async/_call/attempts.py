@@ -17,7 +17,6 @@ from face_async._call.home import Home
 from face_async._call.judgement import Failure, Phase, facts_of, judge_error
 from face_async._call.observation import Attempt, logger
 from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, check_policy, clock_skew, retry_after
-from face_async._call.thread_jobs import ThreadJobs
 from face_async._transports.base import BadResponse, Reason, Timeouts, TransportFailure
 from face_async._version import __version__
 from face_async.endpoints import subject_of
@@ -31,6 +30,7 @@ from face_async.errors import (
     TransportError,
     call_label,
 )
+from face_async.images.thread_jobs import ThreadJobs
 from face_async.models import Meta
 from face_async.signature import MAX_NONCE, Credentials, Signer
 

@@ -22,8 +22,8 @@ from face_async.limits import check_image, check_request_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from face_async._call.thread_jobs import ThreadJobs
     from face_async.images import Picture, PictureReader
+    from face_async.images.thread_jobs import ThreadJobs
     from face_async.limits import ServiceLimits
 
 WHOLE_BYTES = 256 * 1024
@@ -110,7 +110,7 @@ class MultipartBody(Body):
         for picture in pictures:
             await picture.read_file_object(limits.max_request_bytes)
         if any(picture.size < 0 for picture in pictures):
-            await jobs.run(partial(_look, pictures))
+            await jobs.run(partial(_look, pictures), files=len(pictures))
         self.prepare(limits)
 
     def prepare(self, limits: ServiceLimits) -> None:

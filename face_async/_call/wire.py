@@ -65,7 +65,7 @@ class Request(Generic[T_co]):
     body: Body
     fields: Fields
     urls: Mapping[str, str | Sequence[str]]
-    pictures: Sequence[tuple[str, Picture]]
+    pictures: tuple[tuple[str, Picture], ...]
 
     @property
     def images(self) -> list[ImageUrl | Picture]:
@@ -104,7 +104,7 @@ def _check_field(name: str, value: str | int | Sequence[str], limits: ServiceLim
         check_text(name, cast("str", value), limits)
 
 
-def _split(images: Images, limits: ServiceLimits) -> tuple[dict[str, str | list[str]], list[tuple[str, Picture]]]:
+def _split(images: Images, limits: ServiceLimits) -> tuple[dict[str, str | list[str]], tuple[tuple[str, Picture], ...]]:
     """Divide images into URL parameters and pictures to send, under the specification's names."""
     urls: dict[str, str | list[str]] = {}
     pictures: list[tuple[str, Picture]] = []
@@ -120,7 +120,7 @@ def _split(images: Images, limits: ServiceLimits) -> tuple[dict[str, str | list[
             urls[URL_FIELDS.get(name, name)] = image.url
         else:
             pictures.append((name, image))
-    return urls, pictures
+    return urls, tuple(pictures)
 
 
 def _split_list(value: object, limits: ServiceLimits) -> tuple[list[str], list[Picture]]:

@@ -9,6 +9,7 @@ request.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import anyio
@@ -21,7 +22,8 @@ from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
 from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
 from face_async.endpoints import ADD_FACE
 from face_async.errors import CallError, ImageRefusedError, LimitError
-from face_async.images import ImageSource, Picture, as_image, threads
+from face_async.images import ImageSource, Picture, as_image
+from face_async.images.thread_jobs import ThreadJobs
 from face_async.limits import check_id, check_image
 from face_async.models import FaceOutcome
 
@@ -98,6 +100,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         self._outages = outages
         self._tag = tag
         self._fit = fit
+        self._jobs = ThreadJobs()
         self._packer = Packer[_JobPhoto](
             api, add=self._request, end=self._put, reserve=self._reserve, going=self._going, pack=pack
         )
@@ -186,7 +189,8 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
                 photos.append(photo)
                 in_memory += max(0, photo.bytes_known)
         in_files = any(photo.bytes_known < 0 for photo in photos)
-        refused = await threads.pictures.run(_look_at, photos) if in_files else _look_at(photos)
+        look = partial(_look_at, photos)
+        refused = await self._jobs.run(look, files=len(photos)) if in_files else look()
         for photo, refusal in refused:
             photos.remove(photo)
             await self._put([photo], refusal)

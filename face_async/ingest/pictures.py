@@ -22,7 +22,8 @@ from face_async.errors import (
     TransportError,
     quoted,
 )
-from face_async.images import ImageUrl, Picture, is_url, threads
+from face_async.images import ImageUrl, Picture, is_url
+from face_async.images.thread_jobs import ThreadJobs
 from face_async.ingest.journal import State, Unit
 from face_async.ingest.objects import is_object_url, read_picture
 from face_async.ingest.queries import stamp_of
@@ -65,6 +66,7 @@ class UnitReader:
     def __init__(self, limits: ServiceLimits, room: Callable[[Unit], int] | None) -> None:
         self._limits = limits
         self._room = room
+        self._jobs = ThreadJobs()
 
     async def read(self, units: Sequence[Unit], *, again: bool = False) -> tuple[list[UnitPhoto], list[Unit]]:
         """Read the pictures of units; return those that can be sent, and the units of those that cannot.
@@ -74,8 +76,11 @@ class UnitReader:
         room = self._room
         large = room is not None and any(is_object_url(unit.source) or unit.size > room(unit) for unit in units)
         read = self._read_again if again else self._photo
-        workers = recompressions if large else threads.pictures
-        found = await workers.run(lambda: [read(unit) for unit in units])
+
+        def work() -> list[UnitPhoto | Unit]:
+            return [read(unit) for unit in units]
+
+        found = await (recompressions.run(work) if large else self._jobs.run(work, files=len(units)))
         photos = [one for one in found if isinstance(one, UnitPhoto)]
         return photos, [one for one in found if isinstance(one, Unit)]
 

@@ -17,10 +17,10 @@ from python_multipart.multipart import parse_options_header
 
 from face_async import FaceSession, ImageFile, LimitError
 from face_async._call.multipart import CHUNK_BYTES, WHOLE_BYTES, JsonBody, MultipartBody, SentBody
-from face_async._call.thread_jobs import ThreadJobs
 from face_async._call.wire import encode
 from face_async.endpoints import Endpoint
 from face_async.images import Picture
+from face_async.images.thread_jobs import ThreadJobs
 from face_async.limits import ServiceLimits
 
 JPEG = b"\xff\xd8\xff\xe0"

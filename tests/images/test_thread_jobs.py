@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 from timing import PATIENCE
 
-from face_async._call.thread_jobs import MAX_BATCH, ThreadJobs
+from face_async.images.thread_jobs import MAX_BATCH, ThreadJobs
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +40,21 @@ async def test_what_is_asked_for_in_one_turn_shares_a_batch(made):
     assert sorted(made) == [4, MAX_BATCH, MAX_BATCH]
     assert len(threads) == 2 * MAX_BATCH + 4
     assert threading.get_ident() not in threads
+
+
+async def test_a_batch_has_few_files_whosever_they_are(made):
+    """A job of many files has a thread to itself: read one after another by one, a slow disk's would take for ever."""
+    jobs = ThreadJobs()
+    for files, batches in ((MAX_BATCH // 2, [1, 2]), (MAX_BATCH + 1, [1, 1, 1])):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(jobs.run, int, files)
+        assert sorted(made) == batches
+        made.clear()
+
+
+async def test_a_job_has_a_result():
+    assert await ThreadJobs().run(lambda: "seen") == "seen"
 
 
 async def test_one_after_another_they_go_alone(made):
