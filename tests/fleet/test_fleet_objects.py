@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from face_async import FaceSession, Throttle
 from face_async.cli._app import app
-from face_async.fleet import StateError, claims, enroll, identify
+from face_async.fleet import StateError, claims, enroll, identify, retry_failed, verify, write_failures
 from face_async.fleet import objects as fleet_objects
 from face_async.fleet.claims import Claim
 from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
@@ -169,6 +169,26 @@ def test_a_run_goes_on_after_its_driver_was_killed(people, bucket, meter, connec
             people, state=state, connection=connection, executor=executor, group_ids=["staff"], shards=4, at_once=2
         )
     assert (60, {}, True) == (summary.done, summary.codes, summary.complete)
+    assert exact(meter, 30, 2)
+    assert face_ids_stored(meter) == face_ids_published(state)
+
+
+def test_what_has_failed_is_tried_again_and_all_is_compared(people, bucket, meter, connection, tmp_path):
+    """From the published results and copies alone: no journal is kept on this machine."""
+    folder, name = ObjectFolder(people), "person0/01.jpg"
+    good = folder.get(name)
+    folder.put(name, b"BMnobody")
+    state = f"{bucket}/run"
+    with ThreadPoolExecutor(2) as executor:
+        options = {"state": state, "connection": connection, "executor": executor, "at_once": 2}
+        assert {"-1101": 1} == enroll(people, group_ids=["staff"], shards=4, **options).codes
+        assert 1 == write_failures(state, tmp_path / "failed.csv")
+        folder.put(name, good)
+        summary = retry_failed(**options)
+        assert (60, 1, {}, True) == (summary.done, summary.added, summary.codes, summary.complete)
+        assert 0 == write_failures(state, tmp_path / "failed.csv")
+        found = verify(**options)
+    assert (30, 60, ()) == (found.persons, found.faces, found.differences)
     assert exact(meter, 30, 2)
     assert face_ids_stored(meter) == face_ids_published(state)
 
