@@ -157,13 +157,13 @@ class JobRunner(ABC, Generic[ItemT, ResultT]):
         """Called before an item is pulled: one more may be alive again."""
 
 
-@define(eq=False)
 class _IdleTask(Generic[ItemT]):
     """A task that waits for its next job; woken without one, it ends."""
 
-    context: Context
-    woken: anyio.Event = field(factory=anyio.Event)
-    job: Job[ItemT] | None = None
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.woken = anyio.Event()
+        self.job: Job[ItemT] | None = None
 
     def is_new_in(self, context: Context) -> bool:
         """Return whether a new task in a context would see what this one sees, the very same objects."""
