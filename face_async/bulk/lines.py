@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from face_async._call.multipart import WHOLE_BYTES
 from face_async.bulk.limited import fit_into, taken
-from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome
+from face_async.bulk.outcomes import Job, JobBoard, JobRunner, Outcome, StayingTasks
 from face_async.bulk.packs import AddRequest, ItemError, Packer, Photo, bare, images_of
 from face_async.endpoints import ADD_FACE
 from face_async.errors import CallError, ImageRefusedError, LimitError
@@ -101,6 +101,7 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         self._tag = tag
         self._fit = fit
         self._jobs = ThreadJobs()
+        self._tasks = StayingTasks(self._serve)
         self._packer = Packer[_JobPhoto](
             api, add=self._request, end=self._put, reserve=self._reserve, going=self._going, pack=pack
         )
@@ -129,15 +130,16 @@ class PersonLines(JobRunner["PersonImage", FaceOutcome]):
         line = self._lines.get(person_id)
         if line is None:
             line = self._lines[person_id] = deque()
-            tasks.start_soon(self._serve, person_id, line)
+            self._tasks.start(tasks, (person_id, line))
         line.append(_JobPhoto(tag=self._tag, job=job))
         self._last = line
 
     def _going(self) -> bool:
         return self._board.failure is None
 
-    async def _serve(self, person_id: str, line: deque[_JobPhoto]) -> None:
+    async def _serve(self, work: tuple[str, deque[_JobPhoto]]) -> None:
         """Send a person's images until none waits."""
+        person_id, line = work
         try:
             while line and self._going():
                 await self._gather(line)

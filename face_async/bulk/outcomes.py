@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+WorkT = TypeVar("WorkT")
 
 MAX_AT_ONCE = 64
 """How many items may be alive at once, unless the caller says otherwise."""
@@ -157,13 +158,13 @@ class JobRunner(ABC, Generic[ItemT, ResultT]):
         """Called before an item is pulled: one more may be alive again."""
 
 
-class _IdleTask(Generic[ItemT]):
-    """A task that waits for its next job; woken without one, it ends."""
+class _IdleTask(Generic[WorkT]):
+    """A task that waits for more work; woken without any, it ends."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.woken = anyio.Event()
-        self.job: Job[ItemT] | None = None
+        self.work: WorkT | None = None
 
     def is_new_in(self, context: Context) -> bool:
         """Return whether a new task in a context would see what this one sees, the very same objects."""
@@ -171,38 +172,55 @@ class _IdleTask(Generic[ItemT]):
         return len(mine) == len(context) and all(mine.get(name, mine) is value for name, value in context.items())
 
 
-class _OneByOne(JobRunner[ItemT, ResultT]):
-    """Runs every job by a call of its own.
+class StayingTasks(Generic[WorkT]):
+    """Tasks that stay for more work: a new one costs more than everything else about a small call.
 
-    Tasks stay for the next job, as a new one costs more than everything else about a job. To its call a task looks new:
-    the context variables are those of the moment when its item was pulled; none is as another call has left it.
+    To its work a task looks new: the context variables are those of the moment when the work was given to it; none is
+    as other work has left it.
+
+    Args:
+        do: Does a piece of work, and raises nothing.
     """
 
-    def __init__(self, call: Callable[[ItemT], Awaitable[ResultT]]) -> None:
-        self._call = call
-        self._idle: list[_IdleTask[ItemT]] = []
+    def __init__(self, do: Callable[[WorkT], Awaitable[None]]) -> None:
+        self._do = do
+        self._idle: list[_IdleTask[WorkT]] = []
 
-    def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
+    def start(self, tasks: TaskGroup, work: WorkT) -> None:
+        """Have a piece of work done, by an idle task or by a new one of the group, always the same one."""
         context = copy_context()
         while self._idle:
             task = self._idle.pop()
             task.woken.set()
             if task.is_new_in(context):
-                task.job = job
+                task.work = work
                 return
-        tasks.start_soon(self._work, board, job)
+        tasks.start_soon(self._run, work)
 
-    async def _work(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT] | None) -> None:
-        while job is not None:
-            await self._run(board, job)
-            job = None  # while there is nothing to do, nothing is kept
-            idle = _IdleTask[ItemT](copy_context())
+    async def _run(self, work: WorkT | None) -> None:
+        while work is not None:
+            await self._do(work)
+            work = None  # while there is nothing to do, nothing is kept
+            idle = _IdleTask[WorkT](copy_context())
             self._idle.append(idle)
             await idle.woken.wait()
-            job = idle.job
+            work = idle.work
             del idle
 
-    async def _run(self, board: JobBoard[ItemT, ResultT], job: Job[ItemT]) -> None:
+
+class _OneByOne(JobRunner[ItemT, ResultT]):
+    """Runs every job by a call of its own."""
+
+    def __init__(self, call: Callable[[ItemT], Awaitable[ResultT]]) -> None:
+        self._call = call
+        self._tasks = StayingTasks[tuple["JobBoard[ItemT, ResultT]", "Job[ItemT]"]](self._run)
+
+    def begin(self, board: JobBoard[ItemT, ResultT], tasks: TaskGroup, job: Job[ItemT]) -> None:
+        self._tasks.start(tasks, (board, job))
+
+    async def _run(self, work: tuple[JobBoard[ItemT, ResultT], Job[ItemT]]) -> None:
+        board, job = work
+        del work
         try:
             if board.failure is None:
                 job.begun = True
