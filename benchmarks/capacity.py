@@ -64,6 +64,7 @@ class Size:
         galleries: What is in the databases that are identified in, by recognizer.
         calls: How often a gallery is asked in each of its ways.
         crowds: The recognizers of the servers that a crowd comes to.
+        sessions: How many sessions a crowd is.
         attacks: The attacks.
         share: Which part of each attack is made.
         seconds: How long attacks without an end go on.
@@ -74,6 +75,7 @@ class Size:
     galleries: Sequence[tuple[str, Filling]]
     calls: int
     crowds: Sequence[str]
+    sessions: int
     attacks: Sequence[Attack]
     share: float
     seconds: float
@@ -83,15 +85,15 @@ SIZES = {
     "full": Size(
         {FINGERPRINT: ((*CHEAP, *LOOKING), (1, 16, 64, 256)), REAL: (LOOKING, (1, 16))}, (8, 0.3),
         [(FINGERPRINT, SMALL), (FINGERPRINT, MEDIUM), (FINGERPRINT, LARGE), (FINGERPRINT, MILLION), (REAL, MEDIUM)],
-        30, (FINGERPRINT, REAL), ATTACKS, 1.0, 45.0,
+        30, (FINGERPRINT, REAL), 10, ATTACKS, 1.0, 45.0,
     ),
     "quick": Size(
         {FINGERPRINT: (("getinfo", "setinfo", "identify", "newperson"), (1, 64)), REAL: (("identify",), (1,))},
-        (4, 0.25), [(FINGERPRINT, SMALL), (FINGERPRINT, MEDIUM)], 10, (FINGERPRINT,), ATTACKS, 0.2, 3.0,
+        (4, 0.25), [(FINGERPRINT, SMALL), (FINGERPRINT, MEDIUM)], 10, (FINGERPRINT,), 10, ATTACKS, 0.2, 3.0,
     ),
     "smoke": Size(
-        {FINGERPRINT: (("getinfo", "identify"), (2,))}, (1, 0.1), [(FINGERPRINT, PEOPLE)], 2, (FINGERPRINT,),
-        ATTACKS[::4], 0.01, 0.2,
+        {FINGERPRINT: (("getinfo", "identify"), (2,))}, (1, 0.1), [(FINGERPRINT, PEOPLE)], 2, (FINGERPRINT,), 2,
+        ATTACKS[:5:4], 0.01, 0.2,
     ),
 }  # fmt: skip
 
@@ -200,7 +202,7 @@ class Bench:
             for checkout in self.checkouts:
                 server = self.served(checkout, recognizer, PEOPLE)
                 try:
-                    found = asyncio.run(measure_crowd(server, self.picture.read_bytes(), self.item))
+                    found = asyncio.run(measure_crowd(server, self.picture.read_bytes(), self.item, self.size.sessions))
                 finally:
                     server.child.close()
                 rows.append({"recognizer": recognizer, "server": checkout.name, **found})

@@ -15,15 +15,15 @@ from face_async import Credentials, FaceError, FaceSession
 if TYPE_CHECKING:
     from served import Server
 
-SESSIONS, CALLS, LEAVING = 10, 40, 60
+CALLS, LEAVING = 40, 60
 PATIENCE = 1.0
 """Seconds after which callers give up."""
 
 
-async def measure_crowd(server: Server, picture: bytes, item: str) -> dict[str, Any]:
-    """Return how many of 400 identifications at once failed, and how long the call after 60 abandoned ones took."""
+async def measure_crowd(server: Server, picture: bytes, item: str, sessions: int) -> dict[str, Any]:
+    """Return how many of 40 identifications a session failed, and how long the call after 60 abandoned ones took."""
     began = time.perf_counter()
-    batches = [one_session(server.base_url, picture, first * CALLS) for first in range(SESSIONS)]
+    batches = [one_session(server.base_url, picture, first * CALLS) for first in range(sessions)]
     failed = sum(await asyncio.gather(*batches))
     seconds = time.perf_counter() - began
     client = Calls(server.base_url, LEAVING)
@@ -34,7 +34,7 @@ async def measure_crowd(server: Server, picture: bytes, item: str) -> dict[str, 
     began = time.perf_counter()
     await patient.identify(item)
     return {
-        "calls": SESSIONS * CALLS,
+        "calls": sessions * CALLS,
         "failed": failed,
         "seconds": seconds,
         "next_s": time.perf_counter() - began,

@@ -28,7 +28,6 @@ from face_async.errors import CODES, service_error
 from face_async.server.page.routes import VIEWS
 
 CHINESE_LETTER = re.compile(r"[\u4e00-\u9fff\uff08]")
-LIBRARY_MESSAGES = in_library()  # read while help texts are English
 ASSETS, TEMPLATES = PACKAGE / "server" / "page" / "assets", PACKAGE / "server" / "page" / "templates"
 
 PROGRAMS = ASSETS / "programs.js"  # whose texts are programs
@@ -36,6 +35,12 @@ PROGRAMS = ASSETS / "programs.js"  # whose texts are programs
 README = Path(__file__).parents[1] / "README.md"
 README_IN_CHINESE = PACKAGE / "docs" / "README.zh-CN.md"
 needs_docs = pytest.mark.skipif(not README_IN_CHINESE.exists(), reason="the wheel leaves the documentation out")
+
+
+@pytest.fixture(scope="module")
+def library_messages():
+    """Return what the library says; made before any test's language, for help texts must be English."""
+    return in_library()
 
 
 @pytest.fixture
@@ -160,10 +165,10 @@ class TestTranslated:
         }
 
     @pytest.mark.usefixtures("chinese")
-    def test_every_message_comes_out_by_its_own_template(self):
+    def test_every_message_comes_out_by_its_own_template(self, library_messages):
         """No other template of the catalog takes a message away from the one that it was made by."""
         known = {message.id: message.string for message in catalog() if message.context == LIBRARY}
-        for template in sorted(LIBRARY_MESSAGES):
+        for template in sorted(library_messages):
             follow = set(
                 re.findall(r"\}\{(\d+)\}", template)
             )  # a value that follows another one goes on with a sentence

@@ -157,7 +157,7 @@ def is_gone(pid):
 @pytest.mark.anyio
 async def test_a_signature_is_good_once_and_a_write_is_read_at_once_at_every_process(database):
     """Each request on a connection of its own, so that all processes get some."""
-    with Server(database, 4, "--replay-protection") as server:
+    with Server(database, 2, "--replay-protection") as server:
 
         async def post(name, value, **fields):
             async with httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import cache
 
 import anyio
 import httpx
@@ -26,9 +27,13 @@ from face_async.testing import FaceServer
 pytestmark = pytest.mark.anyio
 behind_nginx = pytest.mark.external("nginx")
 
-PORTRAITS = [draw_portrait(person) for person in range(8)]
 GROUPS = envelope({"group_ids": ["staff"]})
 INFO = envelope({"person_id": "p", "person_name": "", "face_ids": [], "group_ids": [], "tag": ""})
+
+
+@cache
+def portraits() -> list[bytes]:
+    return [draw_portrait(person) for person in range(8)]
 
 
 def sized(content: bytes, size: int) -> bytes:
@@ -68,7 +73,7 @@ async def test_packs_become_as_small_as_a_proxy_wants_them(session_behind, face_
         sizes = []
         for person_id in ("ada", "bob"):
             before = session.stats.bytes_sent
-            pictures = [(person_id, sized(portrait, 200_000)) for portrait in PORTRAITS[:6]]
+            pictures = [(person_id, sized(portrait, 200_000)) for portrait in portraits()[:6]]
             async with session.add_faces(pictures) as outcomes:
                 assert [None] * 6 == [outcome.error for outcome in await outcomes.collect()]
             sizes.append(session.stats.bytes_sent - before)
@@ -86,7 +91,7 @@ async def test_enrollments_become_as_small_as_a_proxy_wants_them(session_behind,
         folder = tmp_path / "people" / f"person{person}"
         folder.mkdir(parents=True)
         for shot in range(6):
-            (folder / f"{shot}.jpg").write_bytes(sized(PORTRAITS[shot], 200_000))
+            (folder / f"{shot}.jpg").write_bytes(sized(portraits()[shot], 200_000))
     async with (
         session_behind() as session,
         ingest(session, tmp_path / "people", journal=tmp_path / "j", group_ids=["staff"]) as run,
@@ -102,10 +107,10 @@ async def test_one_picture_too_large_for_a_proxy_is_refused_and_the_next_is_made
     Image.fromarray(noise).save(large, "PNG")
     assert len(large.getvalue()) > 1_400_000
     async with session_behind() as session:
-        await session.new_person("ada", ["staff"], PORTRAITS[0])
+        await session.new_person("ada", ["staff"], portraits()[0])
         assert session.planned_request_bytes == session.limits.planned_request_bytes
         with pytest.raises(RequestTooLargeError, match=r"HTTP 413.*client_max_body_size"):
-            await session.with_options(deadline=PATIENCE).identify("staff", sized(PORTRAITS[0], 1_300_000))
+            await session.with_options(deadline=PATIENCE).identify("staff", sized(portraits()[0], 1_300_000))
         assert 640_000 < session.planned_request_bytes < 660_000
         async with session.identify_many([large.getvalue()], "staff", fit=True) as outcomes:
             (outcome,) = await outcomes.collect()
@@ -150,7 +155,7 @@ async def test_a_server_that_refuses_every_request_as_too_large_leaves_something
             for ask in (session.get_group_ids, session.get_group_ids):
                 with pytest.raises(RequestTooLargeError):
                     await ask()
-            async with session.identify_many([PORTRAITS[0][:20_000]], "staff", fit=True) as outcomes:
+            async with session.identify_many([portraits()[0][:20_000]], "staff", fit=True) as outcomes:
                 (outcome,) = await outcomes.collect()
             assert session.planned_request_bytes >= 32_000
     assert isinstance(outcome.error, RequestTooLargeError)
@@ -302,6 +307,6 @@ async def test_a_redirect_ends_a_run(session_behind):
     """No further call can succeed either."""
     async with session_behind("return 302 https://login.example/;") as session:
         with pytest.raises(ResponseError, match=r"redirect to https://login.example/"):
-            async with session.identify_many(PORTRAITS * 100, "staff", max_at_once=4) as outcomes:
+            async with session.identify_many(portraits() * 100, "staff", max_at_once=4) as outcomes:
                 await outcomes.collect()
         assert session.stats.requests <= 8
