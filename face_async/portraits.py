@@ -62,7 +62,10 @@ def draw_portrait(person: int, *, shot: int = 0, size: int = 320) -> bytes:
         raise ValueError(f"person and shot count from 0, not {person} and {shot}")
     if size < _SMALLEST:
         raise ValueError(f"size must be at least {_SMALLEST} pixels, not {size}")
-    seed = _seed(person)
+    return _draw(_seed(person), shot, size)
+
+
+def _draw(seed: int, shot: int, size: int) -> bytes:
     looks = _looks(seed)
     sheet = _Sheet(2 * size, looks.wall, _framing(seed, shot))
     _draw_behind(sheet, looks)

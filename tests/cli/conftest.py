@@ -4,6 +4,8 @@ import json
 import logging
 import math
 import os
+from functools import cache
+from gettext import gettext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from attrs import frozen
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from face_async import Credentials, FaceSession
@@ -64,6 +67,19 @@ def _clean_log() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     ours.setLevel(our_level)
+
+
+@cache
+def _made(commands: Any, _language: str) -> Any:
+    return get_command(commands)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_made_once() -> Iterator[None]:
+    """In each language: typer makes them from their functions for every one that a test runs, which takes it 15 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", lambda commands: _made(commands, gettext("Usage: ")))
+        yield
 
 
 @pytest.fixture
