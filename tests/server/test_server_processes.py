@@ -259,7 +259,7 @@ def test_all_processes_stop_together(tmp_path, number):
         assert len(workers) == 2
         status, _, log = server.stop(number)
         assert status == 0
-        assert "Traceback" not in log
+        assert "Traceback" not in log, log
         assert log.endswith("face-async: stopped\n")
         assert all(is_gone(worker) for worker in workers)
     assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
@@ -277,7 +277,7 @@ def test_processes_that_are_still_starting_stop_as_quietly(tmp_path, number):
     finally:
         server.__exit__()
     assert status == 0
-    assert "Traceback" not in log
+    assert "Traceback" not in log, log
     assert log.endswith("face-async: stopped\n")
     assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
 
