@@ -135,13 +135,16 @@ def serve_on(
     """Serve ``app`` on a listening socket as :func:`serve` does."""
     server = _Server(app, limits, on_ready, certificate)
     # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
-    # before its callers have closed the store; so it becomes a KeyboardInterrupt like the other one.
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # before its callers have closed the store; so it becomes a KeyboardInterrupt, unless somebody handles it.
+    unhandled = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if unhandled:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        if unhandled:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Server(uvicorn.Server):

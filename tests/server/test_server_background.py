@@ -16,7 +16,7 @@ import pytest
 from serverkit import CREDENTIALS, Caller, ToyRecognizer, authorization, new_person, program
 from timing import PATIENCE
 
-from face_async.server import Store, create_app, serve_in_background
+from face_async.server import Store, create_app, serve, serve_in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -126,6 +126,20 @@ async def test_a_server_that_cannot_start_says_so(app, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         async with serve_in_background(app):
             pass
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_the_end_by_sigterm_is_told_to_the_program_if_it_listens(app, handled):
+    """By its own handler, once the server has stopped; nothing interrupts what it does then."""
+    told = []
+    before = signal.getsignal(signal.SIGTERM)
+    handler = (lambda *_: told.append("stopped")) if handled else signal.SIG_DFL
+    try:
+        signal.signal(signal.SIGTERM, handler)
+        serve(app, port=0, on_ready=lambda _: signal.raise_signal(signal.SIGTERM))
+        assert (["stopped"] * handled, handler) == (told, signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
