@@ -163,7 +163,11 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         # Here, not at the end of startup(): whoever is stopped by who was told has this to return from, and shuts down.
-        self._on_ready()
+        try:
+            self._on_ready()
+        except BaseException:
+            await self.shutdown()  # else uvloop would wait for ever for the listening socket
+            raise
         await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

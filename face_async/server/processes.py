@@ -197,7 +197,7 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
 
     def tell_ready() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        ready.send(None)
+        _tell(ready, None)
 
     for number in _STOP_SIGNALS:
         signal.signal(number, _do_nothing)  # SIG_IGN would lose one that waits
@@ -210,8 +210,13 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
         with served.settings.serving() as app, listener:
             serve_on(app, listener, served.limits, served.certificate, tell_ready)
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
-        ready.send(error)
+        _tell(ready, error)
         raise SystemExit(1) from None
+
+
+def _tell(ready: Connection, error: Exception | None) -> None:
+    with contextlib.suppress(OSError):  # the process that started this one has ended, as this one is about to
+        ready.send(error)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

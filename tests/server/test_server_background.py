@@ -142,6 +142,20 @@ def test_the_end_by_sigterm_is_told_to_the_program_if_it_listens(app, handled):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_an_error_of_who_is_told_that_it_is_ready_stops_the_server(app):
+    """It is raised, and the port is free."""
+    ports = []
+
+    def fail(base_url):
+        ports.append(int(base_url.rpartition(":")[2]))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        serve(app, port=0, on_ready=fail)
+    with socket.create_server(("127.0.0.1", ports[0])):
+        pass
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 def test_a_signal_ends_the_program_cleanly(tmp_path, number):
     """No traceback, and what comes after the server is still done."""
