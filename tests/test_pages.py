@@ -122,7 +122,9 @@ async def test_the_configuration_of_nginx_lets_pass_what_a_session_sends(start_n
             for old, new in changes.items():
                 assert old in block
                 block = block.replace(old, new)
-            start_nginx(base_url, http=block)
+            nginx = start_nginx(base_url, http=block)
+            async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as anybody:
+                await anybody.get(nginx.url)  # which it answers once all its sockets are there
             transport = httpx.AsyncHTTPTransport(uds=str(address), verify=ssl.create_default_context(cafile=pem))
             trusted = {"base_url": "https://127.0.0.1", "transport": transport}
             picture = draw_portrait(0)
