@@ -149,8 +149,8 @@ class FaceSession(BulkApi):
         limits: The service's limits, checked before anything is sent.
         throttle: How much may be under way at once.
         http: What the session stands on: ``"httpx"`` (asyncio and trio), ``"httpx2"``, its maintained fork (the same;
-            extra ``httpx2``), or ``"asyncio"``, connections of its own that cost half as much (asyncio only; with the
-            extra ``speed`` a third, on uvloop).
+            extra ``httpx2``), or ``"asyncio"``, connections of its own that cost two thirds as much (asyncio only;
+            with the extra ``speed`` two fifths, on uvloop).
         transport: Any asynchronous transport of httpx or httpx2 to send with (proxies, tests, other back ends). It is
             not closed by the session.
         verify: Who vouches for an https server: a file of certificates of authorities (PEM), such as a private one's,
