@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import uuid4
 
+from face_async.fleet.layout import reporting_damage
 from face_async.ingest.objects import ObjectStorageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Claim:
         """Take the claim and begin to renew it; return whose it was, None while it may be another's.
 
         Raises:
+            StateError: What the other one has left is damaged.
             ObjectStorageError: The storage cannot be used.
         """
         began = time.monotonic()
@@ -74,11 +76,12 @@ class Claim:
         if found is None:
             version = self._folder.create(self._name, self._content())
         else:
-            other = json.loads(found[0])
-            former = "released" if other["released"] else "lapsed"
-            if former == "lapsed" and not self._lapsed(found[1], other):
-                return None
-            self.note = other["note"]
+            with reporting_damage(self._folder.url, self._name):
+                other = json.loads(found[0])
+                former = "released" if other["released"] else "lapsed"
+                if former == "lapsed" and not self._lapsed(found[1], other):
+                    return None
+                self.note = str(other["note"])
             version = self._folder.replace(self._name, self._content(), found[1])
         if version is None:
             return None

@@ -13,12 +13,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Protocol
 
 from face_async import FaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -30,6 +32,43 @@ class StateError(FaceError):
 def part_name(kind: str, rank: int, suffix: str = "") -> str:
     """Return the name of a part's file in a state."""
     return f"{kind}/{rank:05}{suffix}"
+
+
+@contextlib.contextmanager
+def reporting_damage(location: str, name: str, *, remove: str = "") -> Generator[None]:
+    """Make what fails within the block, when something in a state is not what was published, say so.
+
+    Args:
+        location: The state.
+        name: What is read.
+        remove: What is made again when it is missing, by which the run can go on; by default ``name`` itself.
+
+    Raises:
+        StateError: It is damaged, or another version's.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(
+            f"{location}: {name} is damaged, or of another version: {error}; remove {remove or 'it'} and run again"
+        ) from None
+
+
+def lines_of(state: RunState, name: str, values: int, *, remove: str = "") -> Generator[list[object]]:
+    """Yield the lines of a file in a state, each a list of so many values; none if nothing of this name was published.
+
+    Raises:
+        StateError: One is damaged (see :func:`reporting_damage`).
+    """
+    if not state.exists(name):
+        return
+    with state.reading(name) as path, path.open("rb") as file:
+        for line in file:
+            with reporting_damage(state.location, name, remove=remove):
+                found: object = json.loads(line)
+                if not isinstance(found, list) or len(found) != values:
+                    raise ValueError(f"a line has not {values} values")
+            yield found
 
 
 class RunState(Protocol):

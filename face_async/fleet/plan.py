@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from face_async.errors import quoted
 from face_async.fleet.columns import SUFFIX, divide, parquet_files, rows_in
-from face_async.fleet.layout import StateError, part_name
+from face_async.fleet.layout import StateError, lines_of, part_name, reporting_damage
 from face_async.ingest import BadRow, Row, read_source
 from face_async.ingest.objects import is_object_url, split_url
 from face_async.ingest.objects.listing import object_names
@@ -90,10 +90,8 @@ def read_plan(state: RunState) -> Plan | None:
     content = state.read(PLAN)
     if content is None:
         return None
-    try:
+    with reporting_damage(state.location, PLAN):
         return Plan(**json.loads(content))
-    except (ValueError, TypeError) as error:
-        raise StateError(f"{state.location}: {PLAN} is damaged, or of another version: {error}") from None
 
 
 def planned(state: RunState) -> Plan:
@@ -176,7 +174,7 @@ def rows_of(state: RunState, rank: int) -> Generator[Row]:
             for row in rows_in(path, plan.home, plan.group_ids, allow_outside=plan.allow_outside):
                 yield _spread(row, plan.spread)
         return
-    for person_id, source, group_ids, person_name, tag in _lines_of(state, part_name(plan.parts, rank, ".jsonl")):
+    for person_id, source, group_ids, person_name, tag in _lines_of(state, plan, rank, 5):
         row = Row(
             cast("str", person_id),
             cast("str", source),
@@ -197,21 +195,18 @@ def _spread(row: Row, spread: int) -> Row:
 
 def bad_rows_of(state: RunState) -> Generator[BadRow]:
     """Yield the rows of the source that are not a picture of a person."""
-    for file, line, reason in _lines_of(state, f"{planned(state).parts}/{_BAD_ROWS}"):
+    for file, line, reason in lines_of(state, f"{planned(state).parts}/{_BAD_ROWS}", 3, remove=PLAN):
         yield BadRow(cast("str", file), cast("int", line), cast("str", reason))
 
 
 def probes_of(state: RunState, rank: int) -> list[str]:
     """Return the probes of a part."""
-    return [cast("str", probe) for (probe,) in _lines_of(state, part_name(planned(state).parts, rank, ".jsonl"))]
+    return [cast("str", probe) for (probe,) in _lines_of(state, planned(state), rank, 1)]
 
 
-def _lines_of(state: RunState, name: str) -> Generator[Sequence[object]]:
-    if not state.exists(name):  # a part without a single person, or a source without a bad row
-        return
-    with state.reading(name) as path, path.open(encoding="utf-8") as file:
-        for line in file:
-            yield cast("list[object]", json.loads(line))
+def _lines_of(state: RunState, plan: Plan, rank: int, values: int) -> Generator[list[object]]:
+    """Yield the lines of a part: none if it is without a single person, which has no file."""
+    return lines_of(state, part_name(plan.parts, rank, ".jsonl"), values, remove=PLAN)
 
 
 class _PartFiles:

@@ -7,14 +7,14 @@ import os
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 import attrs
 from attrs import field, frozen
 
 from face_async import FaceError
-from face_async.fleet.layout import StateError, part_name
+from face_async.fleet.layout import StateError, lines_of, part_name, reporting_damage
 from face_async.fleet.plan import planned, rows_of
 from face_async.fleet.state import open_state
 from face_async.ingest import (
@@ -150,19 +150,28 @@ def verify_part(task: PartTask, *, repair: bool = False) -> PartResult:
 
 
 def read_result(state: RunState, rank: int) -> PartResult | None:
-    """Return the result of a part, None while it is not done."""
-    content = state.read(part_name("done", rank, ".json"))
+    """Return the result of a part, None while it is not done.
+
+    Raises:
+        StateError: It is damaged, or another version's.
+    """
+    name = part_name("done", rank, ".json")
+    content = state.read(name)
     if content is None:
         return None
-    fields = json.loads(content)
-    summary = fields.pop("summary")
-    return PartResult(summary=None if summary is None else Summary(**summary), **fields)
+    with reporting_damage(state.location, name):
+        fields = json.loads(content)
+        summary = fields.pop("summary")
+        return PartResult(summary=None if summary is None else Summary(**summary), **fields)
 
 
 def read_progress(state: RunState, rank: int) -> Summary | None:
     """Return the summary of a part that is under way, some seconds old; None if nothing is known of it."""
     content = state.read(part_name("progress", rank, ".json"))
-    return None if content is None else Summary(**json.loads(content))
+    try:
+        return None if content is None else Summary(**json.loads(content))
+    except (TypeError, ValueError):  # a damaged one ends no run: the next one comes in a few seconds
+        return None
 
 
 def was_begun(state: RunState, rank: int) -> bool:
@@ -327,13 +336,8 @@ class _PartWork:
 
 def failures_of_part(state: RunState, rank: int) -> Generator[Failure]:
     """Yield what had failed in a part, or was in doubt, when it was last worked on."""
-    name = part_name("failures", rank, ".jsonl")
-    if not state.exists(name):
-        return
-    with state.reading(name) as path, path.open(encoding="utf-8") as file:
-        for line in file:
-            person_id, source, code, reason = json.loads(line)
-            yield person_id, source, code, reason
+    for person_id, source, code, reason in lines_of(state, part_name("failures", rank, ".jsonl"), 4):
+        yield cast("str", person_id), cast("str", source), cast("str", code), cast("str", reason)
 
 
 def publish_result(state: RunState, result: PartResult) -> PartResult:

@@ -78,13 +78,14 @@ def summarize(
         codes.update(summary.codes)
     counts = {name: sum(getattr(summary, name) for summary in summaries) for name in _COUNTS}
     counts["done"] += sum(result.rows for result in results if result.summary is None)
-    pending = sum(summary.pending for summary in summaries)
-    if len(results) < parts:  # nothing else is known of parts that were not begun
-        pending = max(pending, plan.rows - sum(counts[name] for name in _COUNTS[1:]))
+    bad_rows = sum(summary.bad_rows for summary in summaries)
+    # Of parts that were not begun, and of rows that the state has lost, nothing else is known.
+    unaccounted = plan.rows - bad_rows - sum(counts[name] for name in _COUNTS[1:])
+    pending = max(unaccounted, sum(summary.pending for summary in summaries))
     return FleetSummary(
         phase="sending" if under_way else "ended",
         pending=pending,
-        bad_rows=plan.bad_rows + sum(summary.bad_rows for summary in summaries),
+        bad_rows=plan.bad_rows + bad_rows,
         codes=dict(codes),
         added=sum(summary.added for summary in fresh),
         added_bytes=sum(summary.added_bytes for summary in fresh),

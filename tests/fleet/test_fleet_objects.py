@@ -274,6 +274,13 @@ def test_a_claim_of_the_dead_is_taken_over_once(bucket, monkeypatch):
     dead.release()
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"released": false}'])
+def test_a_claim_that_is_damaged_is_named(bucket, content):
+    ObjectFolder(bucket).put("claim", content)
+    with pytest.raises(StateError, match=f"{bucket}.*: claim is damaged.*; remove it and run again$"):
+        Claim(ObjectFolder(bucket), "claim").take()
+
+
 def test_a_holder_that_cannot_renew_its_claim_gives_up_before_another_may_have_it(bucket, monkeypatch):
     monkeypatch.setattr(claims, "LEASE", 0.5)
     monkeypatch.setattr(Claim, "_renew", lambda self, ended: None)

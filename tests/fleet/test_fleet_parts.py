@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
 import pickle
+import re
 import threading
 import time
 from importlib import import_module
@@ -18,7 +20,7 @@ from ingestkit import APPID, BUCKET, write_people
 from face_async import LimitLedger, Throttle
 from face_async.fleet import Connection, FleetSummary, StateError, enroll
 from face_async.fleet.plan import Plan, bad_rows_of, plan_enrollment, read_plan, rows_of
-from face_async.fleet.shard import PartTask, enroll_part
+from face_async.fleet.shard import PartTask, enroll_part, failures_of_part, read_progress
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalError, JournalInUseError, Row, Shard, State, read_source, read_units
 from face_async.ingest.parts import part_of
@@ -118,6 +120,50 @@ def test_a_plan_that_cannot_be_read_says_so(state, content):
     open_state(state).publish("plan.json", content)
     with pytest.raises(StateError, match="damaged"):
         read_plan(open_state(state))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize("name", ["plan.json", "plan/00001.jsonl", "done/00001.json"])
+def test_a_run_with_anything_damaged_says_what_to_remove_and_then_comes_to_its_end(  # noqa: PLR0917 - fixtures
+    people, state, connection, meter, name, content
+):
+    def run():
+        return enroll(people, state=state, connection=connection, group_ids=["staff"], shards=2)
+
+    whole = run()
+    assert whole.complete
+    (state / name).write_bytes(content)
+    if name.startswith("plan/"):
+        (state / "done" / "00001.json").unlink()  # for the part to be read once more
+    with pytest.raises(StateError, match=f"{name} is damaged") as raised:
+        run()
+    (what,) = re.findall(r"; remove (\S+) and run again$", str(raised.value))
+    (state / (name if what == "it" else what)).unlink()
+    enrolled = copy.deepcopy(meter.enrolled)
+    assert (run().done, run().complete) == (whole.done, True)
+    assert enrolled == meter.enrolled
+
+
+def test_a_part_that_has_lost_its_rows_is_not_taken_for_done(people, state, connection):
+    """As when a machine loses power: the plan knows how many there are."""
+    plan = plan_enrollment(open_state(state), people, Plan("enroll", str(people), 2, ("staff",)))
+    (state / "plan" / "00001.jsonl").write_bytes(b"")
+    summary = enroll(people, state=state, connection=connection, group_ids=["staff"], shards=2)
+    assert not summary.complete
+    assert (plan.rows, True) == (summary.done + summary.pending, summary.pending > 0)
+
+
+def test_failures_that_are_damaged_are_named(state):
+    opened = open_state(state)
+    for content in (b"{", b'["alice"]', b"\xff"):
+        opened.publish("failures/00001.jsonl", content)
+        with pytest.raises(StateError, match=r"failures/00001.jsonl is damaged.*; remove it and run again$"):
+            list(failures_of_part(opened, 1))
+
+
+def test_progress_that_is_damaged_is_not_known(state):
+    open_state(state).publish("progress/00001.json", b"")
+    assert read_progress(open_state(state), 1) is None
 
 
 def test_a_part_that_is_done_is_not_begun_again(task, meter):
