@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from processes import computed
 
 from face_async import Credentials, FaceSession, Throttle
 from face_async.fleet import Connection, enroll, open_engine
@@ -55,12 +56,6 @@ def server(folder: Path) -> Generator[int]:
     finally:
         process.terminate()
         process.wait()
-
-
-def cpu_of(pid: int) -> float:
-    """Return the processor time of another process in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_of_children() -> float:
@@ -109,12 +104,12 @@ def on_workers(people: Path, folder: Path, workers: int) -> tuple[float, float]:
 def measure(people: Path, pictures: int, workers: int) -> dict[str, float]:
     """Enroll once into a new server; return milliseconds a picture, and pictures a second."""
     with tempfile.TemporaryDirectory() as name, server(Path(name)) as pid:
-        began, server_began = time.monotonic(), cpu_of(pid)
+        began, server_began = time.monotonic(), computed(pid)
         if workers:
             parts, whole = on_workers(people, Path(name), workers)
         else:
             parts = whole = one_process(people, Path(name))
-        seconds, served = time.monotonic() - began, cpu_of(pid) - server_began
+        seconds, served = time.monotonic() - began, computed(pid) - server_began
     return {
         "workers": workers or 1,
         "parts": 1_000 * parts / pictures,

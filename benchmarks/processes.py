@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,8 +84,13 @@ def peak(process: int) -> float:
 
 def computed(process: int) -> float:
     """Return the seconds that a process has computed, with those of its children that have ended."""
+    try:
+        # The clock that clock_getcpuclockid(3) names, which Python does not have; /proc counts in steps of 10 ms.
+        own = time.clock_gettime((~process << 3) | 2)
+    except OSError:  # it has ended, or this system has no such clocks
+        return 0.0
     fields = _read(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(process: int, name: str) -> float:
