@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PERSON_COLUMNS = "person_id, group_ids, name, tag, listing, before"
-_UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason"
+_UNIT_COLUMNS = "source, size, stamp, tag, sha256, state, face_id, code, reason, origin"
 _NOTED_AT_ONCE = 2_000
 _READ_AT_ONCE = 32
 _BEST = ("done", "ambiguous", "intent", "failed", "collapsed", "pending")  # where journals differ, the first counts
@@ -147,7 +147,7 @@ def _copy_unit(target: sqlite3.Connection, person: int, unit: Sequence[object]) 
         if _BEST.index(known) <= _BEST.index(str(state)):
             return
         target.execute("DELETE FROM units WHERE id = ?", (number,))
-    new = f"INSERT INTO units (person, {_UNIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+    new = f"INSERT INTO units (person, {_UNIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
     target.execute(new, (person, *unit))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, TypeAlias, cast
+from zlib import crc32
 
 from attrs import evolve
 
@@ -22,6 +24,8 @@ _UNIT = (
     "units.id, units.person, person_id, source, size, stamp, units.tag, state, sha256, face_id, code, reason "
     "FROM units JOIN persons ON persons.id = units.person"
 )
+
+_NAME = "DELETE FROM unnamed WHERE id = (SELECT id FROM units WHERE person = ? AND source = ? AND stamp = ?)"
 
 Listed: TypeAlias = tuple[Row | BadRow, int, str]
 """A row, and the size and stamp of its file."""
@@ -52,27 +56,60 @@ def stamp_of(source: str) -> tuple[int, str]:
 # Listing a source
 
 
-def begin_listing(db: sqlite3.Connection) -> None:
+def origin_of(source: object, journal: str) -> int | None:
+    """Return the number of a folder or manifest, the same when it is moved with its journal; None for rows.
+
+    What has failed counts until the source that has named it, which may be one of several, names it no more.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return None
+    name = os.fspath(source)
+    if not is_object_url(name):
+        with contextlib.suppress(ValueError):  # they are on different drives
+            name = os.path.relpath(name, os.path.dirname(journal) or ".")  # noqa: PTH120 - paths are str down here
+    return crc32(name.encode("utf-8", "surrogateescape"))
+
+
+def begin_listing(db: sqlite3.Connection, origin: int | None = None) -> None:
     """Forget what is pending: the source says anew what is to be sent, and without what was taken out of it.
 
-    What failed and was to be tried again stays so.
+    What failed and was to be tried again stays so, if the source names it still (see :func:`end_listing`).
     """
     db.execute("UPDATE project SET listing = listing + 1")
     db.execute("DELETE FROM units WHERE state = 'pending' AND code IS NULL")
+    # The picture that a collapsed one is the same as may be gone since, or have failed: then it counts for itself.
+    db.execute(
+        "DELETE FROM units WHERE state = 'collapsed' AND NOT EXISTS (SELECT 1 FROM units AS same WHERE "
+        "same.person = units.person AND same.sha256 = units.sha256 AND same.state IN ('done', 'ambiguous'))"
+    )
     db.execute("DELETE FROM bad_rows")
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS unnamed (id INTEGER PRIMARY KEY)")
+    db.execute("DELETE FROM unnamed")
+    failed = "INSERT INTO unnamed SELECT id FROM units WHERE state IN ('failed', 'pending') AND origin = ?"
+    db.execute(failed, (origin,))
 
 
-def list_rows(db: sqlite3.Connection, rows: Iterable[Listed]) -> None:
-    """Note rows; those that are known with the same stamp are left as they stand."""
+def end_listing(db: sqlite3.Connection) -> None:
+    """Forget what has failed of the source and was taken out of it, once all of it was listed."""
+    db.execute("DELETE FROM units WHERE id IN (SELECT id FROM unnamed)")
+    db.execute("DELETE FROM unnamed")
+
+
+def list_rows(db: sqlite3.Connection, rows: Iterable[Listed], origin: int | None = None) -> None:
+    """Note rows of a source with this number; those that are known with the same stamp are left as they stand."""
     (listing,) = db.execute("SELECT listing FROM project").fetchone()
+    (has_failed,) = db.execute("SELECT EXISTS (SELECT 1 FROM unnamed)").fetchone()
     for row, size, stamp in rows:
         if isinstance(row, BadRow):
             db.execute("INSERT OR REPLACE INTO bad_rows VALUES (?, ?, ?)", (row.file, row.line, row.reason))
             continue
         person = _list_person(db, row, listing)
         key = (person, row.source, stamp)
-        new = "INSERT OR IGNORE INTO units (person, source, stamp, size, tag) VALUES (?, ?, ?, ?, ?)"
-        if db.execute(new, (*key, size, row.tag)).rowcount and listing > 1:
+        new = "INSERT OR IGNORE INTO units (person, source, stamp, size, tag, origin) VALUES (?, ?, ?, ?, ?, ?)"
+        if not db.execute(new, (*key, size, row.tag, origin)).rowcount:
+            if has_failed:
+                db.execute(_NAME, key)
+        elif listing > 1:
             # Another file by the same name: what the old one failed of says nothing of this one.
             old = "DELETE FROM units WHERE person = ? AND source = ? AND stamp <> ? AND state IN ('failed', 'pending')"
             db.execute(old, key)

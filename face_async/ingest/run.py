@@ -245,8 +245,9 @@ class Ingestion(EnteredOnce):
 
     async def _list(self, source: Source) -> None:
         """Note all rows of the source, some at a time."""
-        await self._journal.do(queries.begin_listing)
         settings = self._settings
+        origin = queries.origin_of(source, self._journal.path)
+        await self._journal.do(partial(queries.begin_listing, origin=origin))
         self._progress.passed_over = 0
         rows = read_source(
             source,
@@ -259,19 +260,20 @@ class Ingestion(EnteredOnce):
         listed = map(queries.look_at, ours)
         try:
             while not self._outages.stopping:
-                count = await journals.run(self._list_some, listed)
+                count = await journals.run(self._list_some, listed, origin)
                 self._progress.listed += count
                 self._tell()
                 if count < _LISTED_AT_ONCE:
+                    await self._journal.do(queries.end_listing)
                     break
         finally:
             # A thread that cancellation did not wait for still reads: then the generator is not there to be closed.
             with contextlib.suppress(ValueError):
                 rows.close()
 
-    def _list_some(self, rows: Iterator[Listed]) -> int:
+    def _list_some(self, rows: Iterator[Listed], origin: int | None) -> int:
         some = list(islice(rows, _LISTED_AT_ONCE))
-        self._journal.do_now(partial(queries.list_rows, rows=some))
+        self._journal.do_now(partial(queries.list_rows, rows=some, origin=origin))
         return len(some)
 
     # Sending

@@ -64,6 +64,10 @@ CREATE TABLE bad_rows (
     """
 ALTER TABLE project ADD COLUMN database TEXT NOT NULL DEFAULT ''
 """,
+    # A number for the folder or manifest that first named a picture (see origin_of); NULL for rows of a program.
+    """
+ALTER TABLE units ADD COLUMN origin INTEGER
+""",
 )
 """The tables of a journal."""
 

@@ -137,6 +137,7 @@ async def test_a_journal_of_an_earlier_version_is_brought_to_this_one(store, peo
         await finished(run_on(session, people))
         with contextlib.closing(sqlite3.connect(journal)) as db:
             db.execute("ALTER TABLE project DROP COLUMN database")
+            db.execute("ALTER TABLE units DROP COLUMN origin")
             db.execute("PRAGMA user_version = 1")
             db.commit()
         network.calls.clear()
