@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 from attrs import field, frozen
 from attrs.validators import ge, instance_of
 
-from face_async.errors import ImageRefusedError
-from face_async.images import is_url
 from face_async.ingest import queries
 from face_async.ingest.journal import State
-from face_async.ingest.objects import is_object_url, read_picture
 from face_async.ingest.output_file import check_output
+from face_async.ingest.pictures import sha256_of
 from face_async.ingest.schema import (
     JournalError,
     Project,
@@ -228,18 +226,7 @@ def _note_in_doubt(db: sqlite3.Connection, rows: Iterable[Row | BadRow]) -> None
     doubt = "UPDATE OR IGNORE units SET state = ?, sha256 = ? WHERE id = ?"
     units = db.execute("SELECT id, source FROM units WHERE state = ?", (State.PENDING,)).fetchall()
     with ThreadPoolExecutor(_READ_AT_ONCE) as readers:
-        contents = readers.map(_sha256_of, [source for _, source in units])
+        contents = readers.map(sha256_of, [source for _, source in units])
     for (number, _), content in zip(units, contents, strict=True):
         if content is not None and not db.execute(doubt, (State.AMBIGUOUS, content, number)).rowcount:
             db.execute("UPDATE units SET state = ? WHERE id = ?", (State.COLLAPSED, number))
-
-
-def _sha256_of(source: str) -> bytes | None:
-    """Return the hash of a picture's bytes, or of its URL; None if it cannot be read."""
-    if is_url(source):
-        return sha256(source.encode()).digest()
-    try:
-        content = read_picture(source) if is_object_url(source) else Path(source).read_bytes()
-    except (OSError, ImageRefusedError):
-        return None
-    return sha256(content).digest()

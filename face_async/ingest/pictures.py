@@ -102,7 +102,7 @@ class UnitReader:
     def _content(self, unit: Unit) -> UnitPhoto | Unit:
         picture = Picture(unit.source)
         try:
-            content = self._bytes(picture, unit.source)
+            content = read_content(picture, unit.source, self._check_size)
             picture.keep(content)
             check_image(picture.label, picture.size, picture.head)
             picture.check_known()
@@ -115,16 +115,37 @@ class UnitReader:
         except FileNotFoundError:
             return _missing(unit)
 
-    def _bytes(self, picture: Picture, source: str) -> bytes:
-        if is_object_url(source):
-            return read_picture(source, self._check_size)
-        with picture.opened() as reader:
-            self._check_size(reader.size)
-            return reader.read(reader.size)
-
     def _check_size(self, size: int) -> None:
         if self._room is None or size > MAX_SOURCE_BYTES:
             check_request_size(size, self._limits)
+
+
+def read_content(picture: Picture, source: str, check_size: Callable[[int], object]) -> bytes:
+    """Return the content of a picture in a file or in object storage, after ``check_size`` was called with its bytes.
+
+    Raises:
+        FileNotFoundError, ImageRefusedError, ObjectStorageError: As :meth:`Picture.opened`, and :func:`read_picture`.
+    """
+    if is_object_url(source):
+        return read_picture(source, check_size)
+    with picture.opened() as reader:
+        check_size(reader.size)
+        return reader.read(reader.size)
+
+
+def sha256_of(source: str) -> bytes | None:
+    """Return the hash of a picture's bytes, or of its URL; None if it cannot be read."""
+    if is_url(source):
+        return sha256(source.encode()).digest()
+
+    def check_size(size: int) -> None:
+        if size > MAX_SOURCE_BYTES:
+            raise ImageRefusedError(f"{quoted(source)} has more than {MAX_SOURCE_BYTES:,} bytes")
+
+    try:
+        return sha256(read_content(Picture(source), source, check_size)).digest()
+    except (FileNotFoundError, ImageRefusedError):
+        return None
 
 
 def failed(unit: Unit, error: Exception) -> Unit:

@@ -16,6 +16,7 @@ import anyio
 import pytest
 from fleetkit import all_rows
 from ingestkit import APPID, BUCKET, write_people
+from timing import PATIENCE
 
 from face_async import LimitLedger, Throttle
 from face_async.fleet import Connection, FleetSummary, StateError, enroll
@@ -218,6 +219,25 @@ def test_a_lost_journal_ends_exact_with_all_face_ids(state, connection, budget, 
     assert (58, {}) == (result.summary.done, result.summary.codes)
     assert face_ids_stored(meter) == face_ids_told(state)
     assert 58 == sum(map(len, face_ids_told(state).values()))
+
+
+def test_a_lost_journal_is_made_again_beside_what_can_never_be_read(people, state, connection, budget):
+    """A pipe gives nothing, as long as one waits; and what is larger than any picture is not read at all."""
+    os.mkfifo(people / "person0" / "pipe.jpg")
+    with (people / "person1" / "huge.jpg").open("wb") as file:
+        file.truncate(2**40)
+    plan_enrollment(open_state(state), people, Plan("enroll", str(people), 1, ("staff",)))
+    task = PartTask(str(state), 0, connection, budget)
+    first = enroll_part(task).summary
+    for name in ("journals/00000.journal", "done/00000.json"):
+        (state / name).unlink()
+    found = []
+    worker = threading.Thread(target=lambda: found.append(enroll_part(task).summary), daemon=True)
+    worker.start()
+    worker.join(5 * PATIENCE)
+    (again,) = found
+    assert (60, 2, {"refused": 1, "23": 1}) == (first.done, first.failed, first.codes)
+    assert (first.done, first.failed, first.codes) == (again.done, again.failed, again.codes)
 
 
 def test_single_parts_come_to_the_end_of_the_whole(people, state, connection, meter):
