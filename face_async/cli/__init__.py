@@ -23,6 +23,7 @@
 """
 
 import io
+import os
 import sys
 from gettext import gettext as _
 
@@ -31,6 +32,7 @@ from face_async.cli.language import choose_language
 
 def main() -> None:
     """Run the command line; the entry point ``face-async``."""
+    _open_missing_streams()
     choose_language()
     try:
         from face_async.cli._app import app  # noqa: PLC0415 - packages of the extra may be missing
@@ -48,3 +50,17 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportUnknownMemberType]
     app()
+
+
+def _open_missing_streams() -> None:
+    """Lead the standard streams that this program was started without, as by ``>&-``, to nowhere.
+
+    Otherwise a database would be opened under the number of one, and get what libraries write there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for good

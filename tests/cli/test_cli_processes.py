@@ -128,6 +128,19 @@ def test_output_that_nobody_reads_is_no_traceback(start, tmp_path):
     assert enroll.wait(PATIENCE) == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_from_the_beginning_changes_nothing(say, tmp_path, closed):
+    """Neither its exit code nor what is written, as into a journal that would get the number of a closed one."""
+    command = [*_people(tmp_path / "people"), "--failures", "failures.csv"]
+    shell = f'exec "$0" -c "$1" "${{@:2}}" {closed}'
+    shell_command = ["bash", "-c", shell, sys.executable, PROGRAM, *command]
+    ended = subprocess.run(shell_command, check=False, capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ("12 of 12" in ended.stdout) == (closed == "2>&-")
+    assert (tmp_path / "failures.csv").read_text(encoding="utf-8-sig").strip() == "person_id,source,code,reason"
+    assert (0, 12) == ((said := say(*command, "--json", "--verify")).code, said.lines[-1]["done"])
+
+
 def test_a_terminal_that_knows_ascii_only_gets_all_it_can_show(tmp_path, monkeypatch):
     (tmp_path / "Zoë").mkdir()
     for shot in range(2):
