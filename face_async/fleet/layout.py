@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from face_async import FaceError
 
@@ -66,9 +66,10 @@ def lines_of(state: RunState, name: str, values: int, *, remove: str = "") -> Ge
         for line in file:
             with reporting_damage(state.location, name, remove=remove):
                 found: object = json.loads(line)
-                if not isinstance(found, list) or len(found) != values:
+                row = cast("list[object]", found) if isinstance(found, list) else []
+                if len(row) != values:
                     raise ValueError(f"a line has not {values} values")
-            yield found
+            yield row
 
 
 class RunState(Protocol):

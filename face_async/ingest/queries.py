@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
 
+    from face_async.ingest.sources import Source
+
 _UNFINISHED = "state IN ('pending', 'intent', 'ambiguous')"  # word for word as in the index, or it is not used
 _UNIT = (
     "units.id, units.person, person_id, source, size, stamp, units.tag, state, sha256, face_id, code, reason "
@@ -56,7 +58,7 @@ def stamp_of(source: str) -> tuple[int, str]:
 # Listing a source
 
 
-def origin_of(source: object, journal: str) -> int | None:
+def origin_of(source: Source, journal: str) -> int | None:
     """Return the number of a folder or manifest, the same when it is moved with its journal; None for rows.
 
     What has failed counts until the source that has named it, which may be one of several, names it no more.
