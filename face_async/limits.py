@@ -34,9 +34,10 @@ class ServiceLimits:
         max_persons_per_group: Persons that one group may have.
         max_faces_per_person: Faces that one person may have, and so the images of one addface request.
         max_request_bytes: Bytes of a request's encoded body over which it is certainly too large. The
-            specification says "1.5MB" without defining the unit: this is the larger reading, 1.5 MiB.
+            specification says "1.5MB" without defining the unit: this is the larger reading, 1.5 MiB. Lower it
+            where a proxy takes less.
         planned_request_bytes: Bytes up to which requests are planned when there is a choice (the smaller
-            reading of "1.5MB").
+            reading of "1.5MB"); more than ``max_request_bytes`` becomes that.
         max_id_bytes: UTF-8 bytes of a group, person or face id. The specification has a code for "too long"
             (-1304) but no number.
         max_text_bytes: UTF-8 bytes of a person's name or a tag, for which the specification has no number either.
@@ -49,6 +50,10 @@ class ServiceLimits:
     planned_request_bytes: int = field(default=1_500_000, validator=_count)
     max_id_bytes: int = field(default=128, validator=_count)
     max_text_bytes: int = field(default=1_024, validator=_count)
+
+    def __attrs_post_init__(self) -> None:
+        planned = min(self.planned_request_bytes, self.max_request_bytes)
+        object.__setattr__(self, "planned_request_bytes", planned)  # only the class is frozen by now
 
 
 _ILLEGAL_IN_ID = re.compile(r"[\s/\x00-\x1f\x7f-\x9f]")

@@ -156,7 +156,8 @@ async def _new_person(api: FaceApi, doubt: Doubt) -> Finding:
     if info is None:
         return _UNKNOWN
     texts = doubt.text("person_name"), doubt.text("tag")
-    if texts != (info.person_name, info.tag) or not set(info.group_ids) <= set(group_ids):
+    is_changed = texts != (info.person_name, info.tag) or len(info.face_ids) > len(doubt.images)
+    if is_changed or not set(info.group_ids) <= set(group_ids):
         return _UNKNOWN  # another client's person, or ours, changed since by another client
     how, face_id = "the person was there already", ""
     if doubt.images and info.face_ids:

@@ -202,13 +202,19 @@ class RunningThrottle:
         if since != self.slowdowns:
             return False
         self.slowdowns += 1
-        self.places.resize(max(1.0, self.places.limit / 2))
+        self._resize(max(1.0, self.places.limit / 2))
         return True
 
     def recover(self) -> None:
         """Allow a little more again after a slowdown, up to what the throttle allows."""
         if self.places.limit < self._max_concurrency:
-            self.places.resize(min(self._max_concurrency, self.places.limit + _RECOVERY / self.places.limit))
+            self._resize(min(self._max_concurrency, self.places.limit + _RECOVERY / self.places.limit))
+
+    def _resize(self, limit: float) -> None:
+        """Change how many calls may be under way, and the rate with it; as many requests count as before."""
+        now = self._clock()
+        self._full_at = now + max(0.0, self._full_at - now) * self.places.limit / limit
+        self.places.resize(limit)
 
     @property
     def _rate(self) -> float | None:

@@ -65,6 +65,24 @@ class BulkApi(LimitedApi):
       while the service answers in between is given up.
     """
 
+    async def new_person(
+        self,
+        person_id: str,
+        group_ids: Sequence[str],
+        image: ImageSource | None = None,
+        *,
+        person_name: str | None = None,
+        tag: str | None = None,
+        exist_ok: bool = False,
+    ) -> NewPersonResult:
+        """As :meth:`FaceApi.new_person`, and the ledger hears of it."""
+        try:
+            return await super().new_person(
+                person_id, group_ids, image, person_name=person_name, tag=tag, exist_ok=exist_ok
+            )
+        finally:
+            self.ledger.forget(Key("faces", person_id))  # whoever had this id before may have been deleted elsewhere
+
     async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
         """As :meth:`FaceApi.add_face`, and the ledger hears of it."""
         try:

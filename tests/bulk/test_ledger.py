@@ -358,6 +358,19 @@ async def test_another_client_that_fills_a_person_is_seen_by_the_first_refusal(c
         assert 3 == (await ledger.faces("ada", 20, at_least=1)).granted
 
 
+async def test_a_person_who_is_new_has_no_faces_of_another_one(connect):
+    """Whoever had the id before was deleted by another client, of which the ledger has not heard."""
+    async with connect() as session, connect() as other:
+        await session.new_person("ada", ["staff"])
+        shots = [("ada", picture(0, 10 * shot)) for shot in range(20)]
+        async with session.add_faces(shots) as outcomes:
+            assert [None] * 20 == [outcome.error async for outcome in outcomes]
+        await other.del_person("ada")
+        await session.new_person("ada", ["staff"])
+        async with session.add_faces(shots[:1]) as outcomes:
+            assert [None] == [outcome.error async for outcome in outcomes]
+
+
 async def test_persons_are_kept_within_the_servers_limits(connect):
     """Concurrent new persons, two of three groups possible: groups at 5, the appid at 2, no refusal by the server."""
     ours = []

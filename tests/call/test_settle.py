@@ -112,6 +112,21 @@ async def test_a_person_that_was_there_is_somebody_elses(server, session):
         assert (caught.value.maybe_applied, caught.value.attempts) == (True, 2)
 
 
+@pytest.mark.parametrize("image", [None, picture(1)])
+async def test_a_person_with_more_faces_than_the_call_would_give_is_somebody_elses(server, session, image):
+    """Who has no name, no tag and the same groups is told by that alone."""
+    await session.new_person("ada", ["staff"], picture(1))
+    await session.add_face("ada", [picture(2)])
+    for exist_ok in (False, True):
+        server.faults.add("newperson", drop_request=True)
+        if exist_ok:
+            assert not (await session.new_person("ada", ["staff", "hq"], image, exist_ok=True)).created
+            continue
+        with pytest.raises(AlreadyExistsError) as caught:
+            await session.new_person("ada", ["staff", "hq"], image)
+        assert (caught.value.maybe_applied, caught.value.attempts) == (True, 2)
+
+
 async def test_a_face_that_is_missing_is_added(server, session):
     """A person half made is completed, and the result says how."""
     await session.new_person("ada", ["staff"])

@@ -213,6 +213,20 @@ def test_code_15_halves_places_and_rate_once_for_a_burst():
     assert (throttle.state.concurrency, throttle.state.rate) == (64, 100)
 
 
+def test_slowing_down_and_recovering_set_no_request_free():
+    """As many are sent at once after it as would have been before."""
+    clock = Clock()
+    throttle = RunningThrottle(Throttle(max_concurrency=8, max_rate=10, burst=10), clock)
+    assert [throttle.seconds_to_wait() for _ in range(11)] == pytest.approx([0.0] * 10 + [0.1])
+    clock.now += 0.5  # which frees five, one of them for the eleventh
+    for turn in range(3):
+        throttle.slow_down(turn)
+    assert [throttle.seconds_to_wait() for _ in range(6)] == pytest.approx([0.0] * 4 + [0.8, 1.6], abs=1e-6)
+    while throttle.state.rate < 10:
+        throttle.recover()
+    assert throttle.seconds_to_wait() == pytest.approx(0.3, abs=1e-6)
+
+
 def test_there_is_always_one_place():
     """However often the service says 15, one call goes on."""
     throttle = RunningThrottle(Throttle(max_concurrency=3))

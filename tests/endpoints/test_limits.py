@@ -49,6 +49,13 @@ def test_a_limit_is_at_least_one(field):
             attrs.evolve(LIMITS, **{field: wrong})
 
 
+def test_what_is_planned_can_always_be_sent():
+    """A limit that is lowered for a proxy lowers what requests are planned for."""
+    assert ServiceLimits(max_request_bytes=1_000_000).planned_request_bytes == 1_000_000
+    assert ServiceLimits(max_request_bytes=2_000_000).planned_request_bytes == 1_500_000
+    assert attrs.evolve(SMALL, planned_request_bytes=7).planned_request_bytes == 7
+
+
 def test_limits_never_change():
     with pytest.raises(AttributeError):
         LIMITS.max_faces_per_person = 21
