@@ -107,7 +107,7 @@ def ingest(
     Persons who do not exist are created in their groups; those who do are left as they are. Pictures of one person
     share requests. What was sent is noted in the journal, so that the next run with the same journal goes on where
     this one ends, and finds out what became of the requests that were under way. What failed is tried again only by
-    :func:`retry_failed`, or if its file has changed.
+    :func:`retry_failed`, or if its file has changed; it counts until its folder or manifest names it no more.
 
     While the service is away the run waits for it, as long as it takes. Errors after which no call can succeed (such
     as a wrong key) end the run; the journal is kept.
