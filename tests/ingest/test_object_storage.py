@@ -117,12 +117,15 @@ def test_an_account_that_is_not_named_is_asked_for(monkeypatch):
         ObjectFolder("az://container")
 
 
-class Refusing(BaseHTTPRequestHandler):
-    """Answers every request as S3 answers a wrong key."""
+class Storage(BaseHTTPRequestHandler):
+    """Answers every request in the same way, by default as S3 answers a wrong key."""
+
+    status = 403
+    body = b"<Error><Code>SignatureDoesNotMatch</Code><StringToSign>canary</StringToSign></Error>"
 
     def do_GET(self):
-        body = b"<Error><Code>SignatureDoesNotMatch</Code><StringToSign>canary</StringToSign></Error>"
-        self.send_response(403)
+        body = self.body
+        self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -134,8 +137,8 @@ class Refusing(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def refusing(monkeypatch):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+def storage(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Storage) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary")
@@ -148,7 +151,7 @@ def refusing(monkeypatch):
 
 
 @pytest.mark.external("obstore")
-def test_a_wrong_key_is_told_and_not_quoted(refusing):
+def test_a_wrong_key_is_told_and_not_quoted(storage):
     folder = ObjectFolder("s3://bucket/people")
     for act in (
         folder.check,
@@ -164,6 +167,19 @@ def test_a_wrong_key_is_told_and_not_quoted(refusing):
             act()
         assert "canary" not in str(raised.value)
         assert raised.value.__cause__ is None
+
+
+@pytest.mark.external("obstore")
+@pytest.mark.parametrize("name", ["a//b.jpg", "a/../b.jpg", "./b.jpg", "a/b\t.jpg"])
+def test_an_object_whose_name_is_no_path_is_named(storage, monkeypatch, name):
+    """S3 takes any name; the network is not what has to be looked at."""
+    key, dated = f"<Key>people/{name}</Key>", "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+    answer = f"<ListBucketResult><Contents>{key}{dated}<Size>1</Size></Contents></ListBucketResult>"
+    monkeypatch.setattr(Storage, "status", 200)
+    monkeypatch.setattr(Storage, "body", answer.encode())
+    with pytest.raises(ObjectStorageError, match=r"s3://bucket has an object under a name.*: rename it") as raised:
+        list(read_source("s3://bucket/people", group_ids=["staff"]))
+    assert repr(f"people/{name}")[1:-1].replace("\\", "") in str(raised.value).replace("\\", "")
 
 
 def test_folders_are_read_as_before(tmp_path):

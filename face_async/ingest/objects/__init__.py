@@ -38,6 +38,7 @@ _URL = re.compile(rf"(?P<root>(?:{'|'.join(VARIABLES)})://[\w$][\w.$-]*)(?:/(?P<
 _SIGNED = re.compile(r"[?&](sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+|awsaccesskeyid)=", re.IGNORECASE)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "specified bucket does not exist")
 _METADATA = ("169.254.169.254", "metadata.google.internal")  # asked for a role's credentials where none are set
+_INVALID_NAME = "invalid path"
 _REFUSED = re.compile(r"status code: 40[13]\b")
 _ANSWER = re.compile(r"(?<=status code: \d{3}) .*")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -291,6 +292,8 @@ def _advice(root: str, error: Exception, text: str, errors: Any) -> str:
         return "is not there: create the bucket, or mend its name"
     if any(sign in text for sign in _METADATA):
         return f"cannot be used without credentials: set {variables}"
+    if _INVALID_NAME in text:
+        return f"has an object under a name that cannot be used: rename it ({_first_line(error)})"
     refused = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
     if refused or _REFUSED.search(text):  # a listing that is refused has no error of its own
         return f"refuses access: check what the environment sets by {variables} ({_first_line(error)})"
