@@ -2,7 +2,8 @@
 
 A file, or a folder of files, with the columns of a manifest: ``person_id``, ``path`` (relative to the folder of the
 files) or ``url`` or both, and optionally ``group_ids`` (a list, or a string with ``|`` between the groups),
-``person_name`` and ``tag``. The parts are streams in Arrow's IPC format.
+``person_name`` and ``tag``. As in CSV, an empty text is none. The parts are streams in Arrow's IPC format; each row
+comes with its file and its number there, and is judged by whoever reads the part, as that of any manifest.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_async import ImageUrl
-from face_async.ingest import BadRow, Row
 from face_async.ingest.enclosure import Enclosure
-from face_async.ingest.objects import is_object_url, open_object, split_url
+from face_async.ingest.objects import is_object_url, open_object
 from face_async.ingest.objects.listing import object_names
-from face_async.ingest.schema import shown
+from face_async.ingest.sources import judged_rows
+from face_async.ingest.tables.manifests import row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from face_async.ingest import BadRow, Row
+    from face_async.ingest.rows import Found
 
 SUFFIX = ".parquet"
 _FIRST_OBJECTS = 1_000
 _COLUMNS = ("person_id", "path", "url", "group_ids", "person_name", "tag")
-_COMPLAINT = "the row must have a person_id, and either a path or a url"
+_PLACE = ("file", "line")  # what a stream has beside them
 _ROWS_AT_ONCE = 32_768
 _ROWS_IN_MEMORY = 200_000
 
@@ -62,14 +65,8 @@ def _is_table(name: str) -> bool:
     return name.lower().endswith(SUFFIX) and "/" not in name
 
 
-def divide(
-    files: Sequence[str],
-    folder: Path,
-    shards: int,
-    part_of: Callable[[str, int], int],
-    note_bad: Callable[[BadRow], object],
-) -> int:
-    """Write the rows of files into a stream for each part; return how many rows are pictures, and note the others.
+def divide(files: Sequence[str], folder: Path, shards: int, part_of: Callable[[str, int], int]) -> int:
+    """Write the rows of files, which are not judged yet, into a stream for each part; return how many there are.
 
     Raises:
         ModuleNotFoundError: pyarrow is missing (extra ``fleet``).
@@ -79,50 +76,49 @@ def divide(
     compute: Any = import_module("pyarrow.compute")
     rows = 0
     with _Streams(pa, folder) as streams:
-        for file in files:
-            read = 0
-            for batch in _batches(pa, file):
-                are_pictures = _are_pictures(compute, batch)
-                for index in compute.indices_nonzero(compute.invert(are_pictures)).to_pylist():
-                    note_bad(BadRow(file, read + index + 1, _COMPLAINT))
-                read += batch.num_rows
-                good = batch.filter(are_pictures)
-                rows += good.num_rows
-                if good.num_rows:
-                    streams.add(*_sorted_by_part(pa, compute, good, shards, part_of))
+        for batch in chain.from_iterable(_batches(pa, compute, file) for file in files):
+            rows += batch.num_rows
+            streams.add(*_sorted_by_part(pa, compute, batch, shards, part_of))
     return rows
 
 
-def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside: bool) -> Generator[Row]:
-    """Yield the rows of a part's stream.
+def rows_in(stream: Path, home: str, group_ids: Sequence[str], *, allow_outside: bool) -> Generator[Row | BadRow]:
+    """Yield the rows of a part's stream; what is no picture of a person, with its place in the source.
 
     Args:
         stream: The stream's file.
         home: What paths are relative to; a folder, or a URL of object storage.
         group_ids: The groups for rows that name none.
         allow_outside: Whether paths and links may lead out of that folder.
-
-    Raises:
-        ValueError: A path or a link leads out of it, or a URL is none.
     """
-    pa: Any = import_module("pyarrow")
     enclosure = None if allow_outside else Enclosure(home)
-    with pa.OSFile(os.fspath(stream)) as file, pa.ipc.open_stream(file) as reader:
+    return judged_rows(_found_in(stream, home), group_ids, enclosure=enclosure)
+
+
+def _found_in(stream: Path, home: str) -> Generator[Found]:
+    pa: Any = import_module("pyarrow")
+    with pa.OSFile(os.fspath(stream)) as opened, pa.ipc.open_stream(opened) as reader:
         for batch in reader:
             for row in batch.to_pylist():
-                source = row["url"] or os.path.join(home, row["path"])  # noqa: PTH118 - for each of millions
-                _check_place(source, enclosure, is_url=row["url"] is not None)
-                yield Row(row["person_id"], source, row["group_ids"] or group_ids, row["person_name"], row["tag"])
+                yield _text(row["file"]), row["line"], _row(row, home)
 
 
-def _check_place(source: str, enclosure: Enclosure | None, *, is_url: bool) -> None:
-    if is_object_url(source):
-        split_url(source)
-    elif is_url:
-        ImageUrl(source)
-        return
-    if enclosure is not None and (reason := enclosure.complaint(source)) is not None:
-        raise ValueError(f"{shown(source)}: {reason}")
+def _row(columns: Mapping[str, Any], home: str) -> Row | str:
+    """Return a row, or what is wrong with it."""
+    try:
+        return row_of({name: _value(columns[name]) for name in _COLUMNS if columns[name]}, home)
+    except ValueError as error:
+        return str(error)
+
+
+def _value(found: Any) -> object:
+    if isinstance(found, list):
+        return [_value(one) for one in found]  # pyright: ignore[reportUnknownVariableType]  # of whatever lists hold
+    return None if found is None else _text(found)
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="surrogateescape")  # what is not UTF-8 is wrong with its row alone
 
 
 class _Streams:
@@ -165,9 +161,13 @@ class _Streams:
         self._rows = 0
 
 
-def _batches(pa: Any, file: str) -> Generator[Any]:
-    """Yield the batches of a file, with all columns that a manifest may have, in one order and of one type."""
-    compute: Any = import_module("pyarrow.compute")
+def _batches(pa: Any, compute: Any, file: str) -> Generator[Any]:
+    """Yield the batches of a file, with all columns that a manifest may have, in one order and of one type.
+
+    Texts are bytes: a file may have some that are not UTF-8.
+    """
+    numpy: Any = import_module("numpy")
+    place, read = pa.array([os.fsencode(file)]), 0
     opened = open_object(file) if is_object_url(file) else file
     with import_module("pyarrow.parquet").ParquetFile(opened) as parquet:
         names = parquet.schema_arrow.names
@@ -178,35 +178,42 @@ def _batches(pa: Any, file: str) -> Generator[Any]:
                 f"it has {', '.join(names) or 'none'}"
             )
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, use_threads=False):
-            columns = [
-                _column(pa, compute, batch, name, pa.list_(pa.string()) if name == "group_ids" else pa.string())
-                for name in _COLUMNS
-            ]
-            yield pa.RecordBatch.from_arrays(columns, names=list(_COLUMNS))
+            columns = [_column(pa, compute, batch, name) for name in _COLUMNS]
+            files = pa.DictionaryArray.from_arrays(numpy.zeros(batch.num_rows, numpy.int32), place)
+            lines = pa.array(numpy.arange(read, read + batch.num_rows) + 1)
+            read += batch.num_rows
+            yield pa.RecordBatch.from_arrays([*columns, files, lines], names=[*_COLUMNS, *_PLACE])
 
 
-def _column(pa: Any, compute: Any, batch: Any, name: str, kind: Any) -> Any:
+def _column(pa: Any, compute: Any, batch: Any, name: str) -> Any:
+    text, kind = (pa.list_(one) if name == "group_ids" else one for one in (pa.string(), pa.binary()))
     if name not in batch.schema.names:
         return pa.nulls(batch.num_rows, kind)
     column = batch.column(name)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if name == "group_ids" and not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        column = compute.split_pattern(column.cast(pa.string()), "|")
-    return column.cast(kind)
+    if name == "group_ids" and not _is_list(pa, column.type):
+        texts = _as_bytes(pa, column, pa.string(), pa.binary())
+        # An empty text is no group, while an empty one in a list is a wrong one.
+        column = compute.split_pattern(compute.if_else(compute.equal(texts, b""), None, texts), "|")
+    return _as_bytes(pa, column, text, kind)
 
 
-def _are_pictures(compute: Any, batch: Any) -> Any:
-    """Return of each row whether it has a person, and either a path or a URL."""
-    person_id, path, url = (batch.column(name) for name in ("person_id", "path", "url"))
-    one_source = compute.xor(compute.is_valid(path), compute.is_valid(url))
-    return compute.and_(compute.is_valid(person_id), one_source)
+def _as_bytes(pa: Any, column: Any, text: Any, kind: Any) -> Any:
+    """Return a column of texts, or of lists of them, as bytes; numbers become texts before."""
+    of = column.type.value_type if _is_list(pa, column.type) else column.type
+    numbers = pa.types.is_primitive(of) or pa.types.is_decimal(of)
+    return (column.cast(text) if numbers else column).cast(kind)
+
+
+def _is_list(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _sorted_by_part(pa: Any, compute: Any, batch: Any, shards: int, part_of: Callable[[str, int], int]) -> Any:
     """Return a batch sorted by the numbers of its rows' parts, and those numbers; each person is hashed once."""
-    persons = batch.column("person_id").dictionary_encode()
-    numbers = pa.array([part_of(person, shards) for person in persons.dictionary.to_pylist()], pa.int32())
+    persons = compute.fill_null(batch.column("person_id"), b"").dictionary_encode()
+    numbers = pa.array([part_of(_text(person), shards) for person in persons.dictionary.to_pylist()], pa.int32())
     ranks = numbers.take(persons.indices)
     order = compute.sort_indices(ranks)
     return batch.take(order), ranks.take(order).to_numpy()

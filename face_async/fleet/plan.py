@@ -43,8 +43,8 @@ class Plan:
         source: What the source was called.
         shards: The number of parts.
         group_ids: The groups for rows that name none, or the groups that are searched.
-        rows: All rows that are a picture.
-        bad_rows: Rows that are not.
+        rows: All rows of the parts: pictures, but of a source in Parquet also what each part finds to be none.
+        bad_rows: Rows of the source that are no picture, and in no part.
         allow_outside: Whether paths and links may lead out of the source's folder.
         spread: Into how many numbered groups the persons of each group are put; 0 for the groups themselves.
         parts: What the parts' rows are below in the state.
@@ -121,7 +121,7 @@ def plan_enrollment(state: RunState, source: Source, wanted: Plan) -> Plan:
     files = parquet_files(source)
     with state.writing_parts("plan") as (folder, parts), _BadRowsFile(folder / _BAD_ROWS) as bad:
         if files:
-            rows = divide(files, folder, wanted.shards, part_of, bad.note)
+            rows = divide(files, folder, wanted.shards, part_of)
         else:
             found = read_source(source, group_ids=wanted.group_ids, allow_outside=wanted.allow_outside)
             rows = _divide_rows(found, folder, wanted.shards, bad.note)
@@ -165,14 +165,14 @@ def _pictures_of(probe: str) -> Iterable[str]:
     return (probe + name for name in object_names(probe)) if probe.endswith("/") else (probe,)
 
 
-def rows_of(state: RunState, rank: int) -> Generator[Row]:
-    """Yield the rows of a part; those of a source in Parquet have been checked by nobody yet."""
+def rows_of(state: RunState, rank: int) -> Generator[Row | BadRow]:
+    """Yield the rows of a part; bad ones only if the source is in Parquet, all others are in :func:`bad_rows_of`."""
     plan = planned(state)
     stream = part_name(plan.parts, rank, ".arrows")
     if state.exists(stream):
         with state.reading(stream) as path:
             for row in rows_in(path, plan.home, plan.group_ids, allow_outside=plan.allow_outside):
-                yield _spread(row, plan.spread)
+                yield row if isinstance(row, BadRow) else _spread(row, plan.spread)
         return
     for person_id, source, group_ids, person_name, tag in _lines_of(state, plan, rank, 5):
         row = Row(
@@ -194,7 +194,7 @@ def _spread(row: Row, spread: int) -> Row:
 
 
 def bad_rows_of(state: RunState) -> Generator[BadRow]:
-    """Yield the rows of the source that are not a picture of a person."""
+    """Yield the rows of the source that are not a picture of a person, and in no part."""
     for file, line, reason in lines_of(state, f"{planned(state).parts}/{_BAD_ROWS}", 3, remove=PLAN):
         yield BadRow(cast("str", file), cast("int", line), cast("str", reason))
 

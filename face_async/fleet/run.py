@@ -95,6 +95,7 @@ def enroll_source(
             for as many as the state has, or 256 if it is new.
         part: Enrolls only the part with this number, from 0, for schedulers that number their jobs, such as Slurm's.
             Part 0 makes the plan, tells of rows that are no picture, and all others wait for the plan, an hour at most.
+            Of a source in Parquet, each part tells of its own.
         allow_outside: Whether paths and links may lead out of the source's folder.
         spread: For more persons than a group may have: puts those of each group into so many numbered groups, 1 to
             5,000, which a :class:`~face_async.ShardedGroup` of the group's name opens. One for every 9,000 persons
@@ -218,7 +219,8 @@ def write_run_failures(
     Args:
         state: The run's state.
         path: The file to write, with mode 0600; one that is there is replaced once all is written.
-        part: Only the part with this number; rows of the source that are no picture are with part 0.
+        part: Only the part with this number; rows of the source that are no picture are with part 0, or if it is in
+            Parquet with the part of their person.
         sources: Manifests and folders of pictures, in which nothing may be written.
 
     Raises:

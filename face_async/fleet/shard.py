@@ -18,6 +18,7 @@ from face_async.fleet.layout import StateError, lines_of, part_name, reporting_d
 from face_async.fleet.plan import planned, rows_of
 from face_async.fleet.state import open_state
 from face_async.ingest import (
+    BadRow,
     Difference,
     JournalError,
     JournalInUseError,
@@ -305,9 +306,10 @@ class _PartWork:
         await run.copy_journal(copy)
         await anyio.to_thread.run_sync(self._journal.publish_copy, copy)
 
-    def _rows(self) -> Generator[Row]:
+    def _rows(self) -> Generator[Row | BadRow]:
         for row in rows_of(self._state, self._task.rank):
-            self._groups.update(row.group_ids)
+            if not isinstance(row, BadRow):
+                self._groups.update(row.group_ids)
             yield row
 
     def _teller(self, session: FaceSession) -> Callable[[Summary], None]:

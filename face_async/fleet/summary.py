@@ -28,7 +28,7 @@ class FleetSummary(Summary):
         parts: How many parts there are.
         parts_done: How many are done, in this run or before.
         parts_under_way: How many are under way.
-        rows: Rows of the source that are a picture.
+        rows: Rows of the source that are a picture, as far as they were looked at.
         losses: How often a worker has died in this run, with the part that it did.
         cpu_seconds: Seconds of processor time of the parts that are done, their last attempts only.
     """
@@ -94,7 +94,7 @@ def summarize(
         parts=parts,
         parts_done=sum(result.is_final for result in results),
         parts_under_way=len(under_way),
-        rows=plan.rows or sum(result.rows for result in results),
+        rows=plan.rows - bad_rows if plan.rows else sum(result.rows for result in results),
         losses=losses,
         cpu_seconds=sum(result.cpu_seconds for result in results),
         **counts,

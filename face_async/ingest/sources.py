@@ -8,7 +8,7 @@ own folder) and ``url``, and optionally ``group_ids``, ``person_name`` and ``tag
 names, and separates the groups of a cell by ``|``; JSON Lines has a list of str. Both are UTF-8.
 
 A picture that lies outside of the folder or of the manifest's folder, where its path or a link leads, is a bad row
-unless that is allowed. Rows that a program makes itself may name any file.
+unless that is allowed. Rows that a program makes itself may name any file, and a :class:`BadRow` among them is noted.
 
 A folder or a manifest may be in object storage, and so may pictures that a manifest or a row names by URL (see
 :mod:`face_async.ingest.objects`; extra ``fleet``). They are read here, with the rights of whoever enrolls them, and so
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PassOver: TypeAlias = "Callable[[str], object] | None"
 
-Source: TypeAlias = "str | os.PathLike[str] | Iterable[Row]"
+Source: TypeAlias = "str | os.PathLike[str] | Iterable[Row | BadRow]"
 """A folder, a manifest, or rows that a program makes itself."""
 
 
@@ -74,7 +74,20 @@ def read_source(
         check_group_ids(group_ids, limits)
     home = None if allow_outside or not isinstance(source, str | os.PathLike) else _home(os.fspath(source))
     enclosure = None if home is None else Enclosure(home)
-    for file, line, row in _open(source, pass_over, enclosure):
+    yield from judged_rows(_open(source, pass_over, enclosure), group_ids, limits, enclosure)
+
+
+def judged_rows(
+    found: Iterable[Found],
+    group_ids: Sequence[str] = (),
+    limits: ServiceLimits = ServiceLimits(),
+    enclosure: Enclosure | None = None,
+) -> Generator[Row | BadRow]:
+    """Yield what was found in a source as :func:`read_source` does: rows that can be enrolled, and bad ones.
+
+    ``enclosure`` is where files must lie, None for anywhere.
+    """
+    for file, line, row in found:
         if isinstance(row, str):
             yield BadRow(_legible(file), line, row)
             continue
@@ -100,7 +113,7 @@ def _legible(file: str) -> str:
 
 def _open(source: Source, pass_over: PassOver, enclosure: Enclosure | None) -> Iterator[Found]:
     if not isinstance(source, str | os.PathLike):
-        return (("row", number, _checked(row)) for number, row in enumerate(source, 1))
+        return (_found(number, row) for number, row in enumerate(source, 1))
     name = os.fspath(source)
     if is_object_url(name):
         return read_manifest(name) if is_manifest(name) else walk_objects(name, pass_over)
@@ -108,13 +121,15 @@ def _open(source: Source, pass_over: PassOver, enclosure: Enclosure | None) -> I
     return _walk(path, pass_over, enclosure) if path.is_dir() else read_manifest(str(path))
 
 
-def _checked(row: object) -> Row:
+def _found(number: int, row: object) -> Found:
+    if isinstance(row, BadRow):
+        return row.file, row.line, row.reason
     if not isinstance(row, Row):
         raise TypeError(f"every row must be a Row, not {type(row).__name__}")
     # The journal knows a picture by its path, which must not depend on where a run is begun.
-    if is_url(row.source) or is_object_url(row.source):
-        return row
-    return evolve(row, source=os.path.abspath(row.source))  # noqa: PTH100 - as below
+    if not (is_url(row.source) or is_object_url(row.source)):
+        row = evolve(row, source=os.path.abspath(row.source))  # noqa: PTH100 - as below
+    return "row", number, row
 
 
 def _complaint(row: Row, limits: ServiceLimits) -> str | None:

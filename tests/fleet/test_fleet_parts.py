@@ -10,7 +10,6 @@ import pickle
 import re
 import threading
 import time
-from importlib import import_module
 
 import anyio
 import pytest
@@ -20,7 +19,7 @@ from timing import PATIENCE
 
 from face_async import LimitLedger, Throttle
 from face_async.fleet import Connection, FleetSummary, StateError, enroll
-from face_async.fleet.plan import Plan, bad_rows_of, plan_enrollment, read_plan, rows_of
+from face_async.fleet.plan import Plan, plan_enrollment, read_plan
 from face_async.fleet.shard import PartTask, enroll_part, failures_of_part, read_progress
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalError, JournalInUseError, Row, Shard, State, read_source, read_units
@@ -311,58 +310,3 @@ def test_room_that_is_assumed_is_not_asked_for():
             reservation.commit(1)
 
     anyio.run(run)
-
-
-@pytest.mark.external("pyarrow")
-@pytest.mark.parametrize("several", [False, True])
-def test_a_source_in_parquet_is_divided_like_any_other(tmp_path, state, several):
-    """Paths are relative to its folder; rows without a person or with two sources are bad ones."""
-    pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    rows = [
-        {"person_id": f"p{number // 2}", "path": f"{number}.jpg", "group_ids": ["a", "b"] if number % 3 else None}
-        for number in range(1_000)
-    ]
-    bad = [
-        {"person_id": None, "path": "x.jpg"},
-        {"person_id": "p", "path": "x.jpg", "url": "http://x"},
-        {"person_id": "p"},
-    ]
-    source = tmp_path / "people"
-    source.mkdir()
-    table = pa.Table.from_pylist([{"url": None, "tag": "t", **row} for row in [*rows, *bad]])
-    for number, part in enumerate([table.slice(0, 600), table.slice(600)] if several else [table]):
-        parquet.write_table(part, source / f"{number}.parquet")
-    home = source if several else source / "0.parquet"
-    plan = plan_enrollment(open_state(state), home, Plan("enroll", str(home), 8, ("staff",)))
-    assert (1_000, 3) == (plan.rows, plan.bad_rows)
-    last = source / ("1.parquet" if several else "0.parquet")
-    lines = range(401, 404) if several else range(1_001, 1_004)
-    assert [(str(last), line) for line in lines] == [(row.file, row.line) for row in bad_rows_of(open_state(state))]
-    expected = [
-        (part_of(row["person_id"], 8), str(source / row["path"]), tuple(row["group_ids"] or ["staff"])) for row in rows
-    ]
-    opened = open_state(state)
-    found = [(rank, row.source, row.group_ids) for rank in range(8) for row in rows_of(opened, rank)]
-    assert sorted(expected) == sorted(found)
-
-
-@pytest.mark.external("pyarrow")
-def test_paths_in_parquet_lead_out_of_its_folder_only_if_that_is_allowed(tmp_path, state):
-    pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    source = tmp_path / "people.parquet"
-    parquet.write_table(pa.table({"person_id": ["a"], "path": ["/etc/passwd"]}), source)
-    opened = open_state(state)
-    plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",)))
-    with pytest.raises(ValueError, match="/etc/passwd: it lies outside"):
-        list(rows_of(opened, 0))
-    opened = open_state(tmp_path / "another")
-    plan_enrollment(opened, source, Plan("enroll", str(source), 1, ("staff",), allow_outside=True))
-    assert ["/etc/passwd"] == [row.source for row in rows_of(opened, 0)]
-
-
-@pytest.mark.external("pyarrow")
-def test_a_source_in_parquet_with_other_columns_is_refused(tmp_path, state):
-    pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    parquet.write_table(pa.table({"person": ["a"], "path": ["b"]}), tmp_path / "people.parquet")
-    with pytest.raises(ValueError, match=r"must have the columns person_id and path or url.*it has person, path"):
-        plan_enrollment(open_state(state), tmp_path / "people.parquet", WANTED)

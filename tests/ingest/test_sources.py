@@ -194,9 +194,10 @@ def test_other_sources_are_refused(tmp_path):
 
 
 def test_a_program_may_make_the_rows_itself():
-    """A row that cannot be is told by its number."""
-    good, bad = rows_of(iter([Row("ada", "/1.jpg"), Row("a b", "/2.jpg")]))
-    assert (Row("ada", "/1.jpg"), "row", 2) == (good, bad.file, bad.line)
+    """A row that cannot be is told by its number; one that the program found to be bad, as it says."""
+    table = BadRow("people.db", 7, "it has no picture")
+    good, bad, told = rows_of(iter([Row("ada", "/1.jpg"), Row("a b", "/2.jpg"), table]))
+    assert (Row("ada", "/1.jpg"), "row", 2, table) == (good, bad.file, bad.line, told)
 
 
 @given(st.lists(st.binary(max_size=20), max_size=5), st.sampled_from([".csv", ".jsonl"]))

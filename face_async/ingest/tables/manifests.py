@@ -117,12 +117,17 @@ def _rows(file: str, lines: _Lines, fields_of: Callable[[str], Mapping[str, obje
                 return
             fields = fields_of(line) if line.strip() else None
             if fields is not None:
-                yield file, lines.number, _row(fields, folder)
+                yield file, lines.number, row_of(fields, folder)
         except ValueError as error:
             yield file, lines.number, str(error)
 
 
-def _row(fields: Mapping[str, object], folder: str) -> Row:
+def row_of(fields: Mapping[str, object], folder: str) -> Row:
+    """Return the row that a manifest in a folder, or below a URL of object storage, has in its columns.
+
+    Raises:
+        ValueError: It is none.
+    """
     unknown = [name for name in fields if name not in _COLUMNS]
     if unknown:
         raise ValueError(f"there is no such key as {quoted(unknown[0])}; the keys are {', '.join(_COLUMNS)}")
