@@ -15,15 +15,20 @@ from attrs import frozen
 
 from face_async import Throttle
 from face_async.cli.exits import Exit, fail
+from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.options import trust
 from face_async.cli.output import say, say_json_line, tell
 from face_async.cli.progress import OutageNotice, ProgressDisplay, ProgressStyle
+from face_async.errors import ImageRefusedError, quoted
 from face_async.fleet import Connection, EngineOptions, FleetSummary, identify, open_engine
 from face_async.fleet.engines.clusters import CLUSTERS
+from face_async.fleet.run import refused_probes
 from face_async.session import CA_FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
+
+    from face_async.fleet.plan import Probe
 
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ENGINE", help=f"Work on many processes: {CLUSTERS}.")
@@ -125,28 +130,46 @@ def _terminated_as_interrupted() -> Generator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def identify_on_cluster(probes: Iterable[str], out: str, group_ids: Sequence[str], fleet: FleetOptions) -> None:
-    """Identify on a cluster, print the summary and exit."""
+def identify_on_cluster(
+    probes: Iterable[Probe], out: str, group_ids: Sequence[str], fleet: FleetOptions, *, source: str
+) -> Exit:
+    """Identify on a cluster, print the summary, and return the exit code; ``source`` is what the probes are told by."""
     connection = fleet.connection()
     try:
         display = FleetDisplay(fleet.progress, quiet=fleet.quiet)
         with fleet.engine(display) as options:
             display.begin(_("recognizing"))
             summary = identify(
-                probes, out=out, connection=connection, group_ids=group_ids, shards=fleet.shards, **options
+                probes,
+                out=out,
+                connection=connection,
+                group_ids=group_ids,
+                shards=fleet.shards,
+                source=source,
+                **options,
             )
     except KeyboardInterrupt:
         raise fail(_("interrupted; the same command goes on from here"), Exit.INTERRUPTED) from None
+    _tell_refused(out)
     if fleet.json:
         say_json_line(attrs.asdict(summary))
     elif not fleet.quiet:
         tell(_("wrote {path}").format(path=out))
         say(
             _("{done:,} of {rows:,} pictures were looked at, in {seconds:,.1f} s").format(
-                done=summary.done, rows=summary.rows, seconds=summary.seconds
+                done=summary.done, rows=summary.rows + summary.bad_rows, seconds=summary.seconds
             )
         )
-    raise typer.Exit(Exit.OK if summary.complete else Exit.NO)
+    return Exit.OK if summary.complete else Exit.NO
+
+
+def _tell_refused(out: str) -> None:
+    tally = Tally()
+    for row in refused_probes(out):
+        error = ImageRefusedError(f"the image {quoted(row.file)} is not sent: {row.reason}")
+        tally.add(Identification(row.file, error=error))
+    for line in tally.failures():
+        tell(line)
 
 
 class FleetDisplay(ProgressDisplay):

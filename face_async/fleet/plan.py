@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
+from hashlib import blake2b
 from itertools import chain
-from typing import TYPE_CHECKING, Self, TextIO, cast
+from typing import TYPE_CHECKING, Self, TextIO, TypeAlias, cast
 
 import attrs
 from attrs import field, frozen
@@ -31,6 +33,10 @@ MOST_SPREAD = 5_000  # as many groups as an appid may have
 _VERSION = 1
 _ROWS_IN_MEMORY = 100_000
 _BAD_ROWS = "bad_rows.jsonl"
+
+Probe: TypeAlias = str | BadRow
+"""The path or URL of a picture to identify, or one that is not to be sent, and why."""
+
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
@@ -40,7 +46,7 @@ class Plan:
 
     Attributes:
         kind: ``"enroll"`` or ``"identify"``.
-        source: What the source was called.
+        source: What the source was called; of an identification, what tells its probes from others.
         shards: The number of parts.
         group_ids: The groups for rows that name none, or the groups that are searched.
         rows: All rows of the parts: pictures, but of a source in Parquet also what each part finds to be none.
@@ -76,8 +82,9 @@ class Plan:
         for name in ("version", "kind", "source", "shards", "group_ids", "allow_outside", "spread"):
             old, new = getattr(self, name), getattr(wanted, name)
             if old != new:
+                other = "another state" if self.kind == "enroll" else "another place (out)"
                 raise StateError(
-                    f"the state is of a run with {name} {quoted(old)}, not {quoted(new)}; name another state for it"
+                    f"the state is of a run with {name} {quoted(old)}, not {quoted(new)}; name {other} for it"
                 )
 
 
@@ -148,21 +155,71 @@ def _divide_rows(
     return rows
 
 
-def plan_identification(state: RunState, probes: Iterable[str], wanted: Plan) -> Plan:
-    """Divide the probes of an identification into parts of equal size, and return the plan. Blocks."""
-    rows = 0
-    with state.writing_parts("plan") as (folder, parts), _PartFiles(folder, wanted.shards) as files:
-        for rows, probe in enumerate(chain.from_iterable(map(_pictures_of, probes)), 1):
-            files.add(rows % wanted.shards, [probe])
-    return _published(state, attrs.evolve(wanted, rows=rows, parts=parts))
+def plan_identification(state: RunState, probes: Iterable[Probe], wanted: Plan) -> Plan:
+    """Divide the probes of an identification into parts of equal size, and return the plan. Blocks.
+
+    Without a source in ``wanted``, they are what it is called by.
+    """
+    rows, called = 0, Called()
+    with (
+        state.writing_parts("plan") as (folder, parts),
+        _PartFiles(folder, wanted.shards) as files,
+        _BadRowsFile(folder / _BAD_ROWS) as bad,
+    ):
+        for probe in chain.from_iterable(map(_pictures_of, called.noting(probes))):
+            if isinstance(probe, BadRow):
+                bad.note(probe)
+            else:
+                rows += 1
+                files.add(rows % wanted.shards, [probe])
+    source = wanted.source or str(called)
+    return _published(state, attrs.evolve(wanted, source=source, rows=rows, bad_rows=bad.count, parts=parts))
 
 
-def _pictures_of(probe: str) -> Iterable[str]:
+def _pictures_of(probe: Probe) -> Iterable[Probe]:
     """Return a probe, or all below it if it is a prefix in object storage."""
-    if not is_object_url(probe):
+    if isinstance(probe, BadRow):
         return (probe,)
+    if not is_object_url(probe):
+        return (probe if _is_utf8(probe) else BadRow(probe, 0, "the picture's name is not UTF-8; rename the file"),)
     split_url(probe)  # what has a secret in it gets into no plan
     return (probe + name for name in object_names(probe)) if probe.endswith("/") else (probe,)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Called:
+    """What probes are called together: one by itself, more by their number and a digest, whatever their order."""
+
+    def __init__(self) -> None:
+        self._first = ""
+        self._count = 0
+        self._sum = 0
+
+    def noting(self, probes: Iterable[Probe]) -> Generator[Probe]:
+        """Yield probes, and note what they are called."""
+        for probe in probes:
+            name = probe.file if isinstance(probe, BadRow) else probe
+            self._first = self._first or name
+            self._count += 1
+            self._sum += int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest())
+            yield probe
+
+    def __str__(self) -> str:
+        return self._first if self._count == 1 else f"{self._count:,} probes, digest {self._sum % 2**128:032x}"
+
+
+def called(probes: Iterable[Probe]) -> str:
+    """Return what probes are called together."""
+    names = Called()
+    deque(names.noting(probes), maxlen=0)
+    return str(names)
 
 
 def rows_of(state: RunState, rank: int) -> Generator[Row | BadRow]:

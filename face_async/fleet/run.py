@@ -18,6 +18,7 @@ from face_async.fleet.plan import (
     MOST_SPREAD,
     Plan,
     bad_rows_of,
+    called,
     plan_enrollment,
     plan_identification,
     planned,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from face_async.fleet.layout import RunState
     from face_async.fleet.shard import PartResult
     from face_async.fleet.summary import FleetSummary
-    from face_async.ingest import Difference, Source
+    from face_async.ingest import BadRow, Difference, Source
     from face_async.ingest.queries import Failure
 
 _PLAN_EVERY = 1.0
@@ -82,7 +83,8 @@ def enroll_source(
 ) -> FleetSummary:
     """Enroll the pictures of a source on an engine, each once, in a run that may be killed and begun again. Blocks.
 
-    It continues what the state holds: parts that are done are not begun again, and the source is not read again.
+    It continues what the state holds: parts that are done are not begun again, and the source is not read again. So
+    rows that a program makes are taken to be those that the run was begun with.
 
     Args:
         source: As in :func:`face_async.ingest.ingest`; or a Parquet file, or a folder of them, with the columns of a
@@ -240,12 +242,13 @@ def run_failures(state: str | os.PathLike[str], *, part: int | None = None) -> I
 
 
 def identify_probes(
-    probes: Iterable[str],
+    probes: Iterable[str | BadRow],
     *,
     out: str | os.PathLike[str],
     connection: ServiceConnection,
     group_ids: Sequence[str],
     shards: int | None = None,
+    source: str | None = None,
     **options: Unpack[EngineOptions],
 ) -> FleetSummary:
     """Identify pictures on an engine, in a run that may be killed and begun again; the result is in Parquet. Blocks.
@@ -255,33 +258,48 @@ def identify_probes(
     person for a picture that has none, with the code or the message of what went wrong, if anything did.
 
     Args:
-        probes: The pictures' paths or URLs, as the workers see them; read once, and not again when the run goes on. A
-            URL of object storage that ends in ``/`` stands for all pictures below it.
+        probes: The pictures' paths or URLs, as the workers see them. A URL of object storage that ends in ``/`` stands
+            for all pictures below it. A ``BadRow`` stands for a file that is not to be sent, and says why; it counts as
+            a bad row of the summary, as does a path that is not UTF-8, and :func:`write_run_failures` writes them all.
         out: The folder for the result, which the workers see under the same name, or a URL of object storage; the
             state of the run is in its sub-folder ``_run``.
         connection: As in :func:`enroll_source`.
         group_ids: The groups to search, 1 or more; their candidates are merged.
         shards: Into how many parts the probes are divided, 1 to 100,000. None for as many as the state has, or 64 if
             it is new.
+        source: What tells the probes from those of other runs, such as the name of their folder: with it, they are not
+            read again when the run goes on. None for a digest of them, in any order, for which they are read.
         **options: See :class:`EngineOptions`.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
-        StateError, OSError, FaceError: As for :func:`enroll_source`.
+        StateError: ``out`` has other probes or groups, among what :func:`enroll_source` raises.
+        OSError, FaceError: As for :func:`enroll_source`.
     """
     if isinstance(group_ids, str) or not group_ids:
         raise ValueError("group_ids must be a list of at least one group")
     target = open_state(out, check=True)
-    opened = open_state(os.path.join(target.location, "_run"))  # noqa: PTH118 - which may be no path
+    opened = _state_in(target)
     with opened.driving() as check:
         plan = read_plan(opened)
-        wanted = Plan("identify", "probes", _shards_of(plan, shards, _PROBE_SHARDS), tuple(group_ids))
-        plan = plan or plan_identification(opened, probes, wanted)
-        plan.check_same(wanted)
+        wanted = Plan("identify", source or "", _shards_of(plan, shards, _PROBE_SHARDS), tuple(group_ids))
+        if plan is None:
+            plan = plan_identification(opened, probes, wanted)
+        else:
+            plan.check_same(evolve(wanted, source=source or called(probes)))
         done = _results(opened, range(plan.shards))
         left = [rank for rank in range(plan.shards) if rank not in done]
         run = PartsRun(opened, plan, connection, options, check, out=target.location)
         return run.drive(identify_part, left, parts=plan.shards, done=list(done.values()))
+
+
+def refused_probes(out: str | os.PathLike[str]) -> Iterator[BadRow]:
+    """Return the probes of an identification that were not to be sent, and why."""
+    return bad_rows_of(_state_in(open_state(out)))
+
+
+def _state_in(target: RunState) -> RunState:
+    return open_state(os.path.join(target.location, "_run"))  # noqa: PTH118 - which may be no path
 
 
 def _name_of(source: Source) -> str:

@@ -48,8 +48,10 @@ from face_async.cli.output import tell
 from face_async.cli.pictures import pictures_below
 from face_async.cli.progress import ProgressDisplay
 from face_async.errors import ImageRefusedError, NotFoundError, ReturnCode, TransportError, quoted
+from face_async.fleet.plan import Probe, called
 from face_async.images import KINDS, is_url
 from face_async.images.folders import PassedOver
+from face_async.ingest import BadRow
 from face_async.ingest.enclosure import Enclosure
 from face_async.ingest.objects import is_object_url
 
@@ -124,7 +126,7 @@ def identify(
 
     For files and URLs the answer is a table of all candidates; for folders, one line for each picture.
     """
-    probes = Probes(tuple(images), allow_outside=allow_outside)
+    probes, passed_over = Probes(tuple(images), allow_outside=allow_outside), PassedOver()
     if cluster is not None or out is not None:
         if cluster is None or out is None or report or csv or enrolled or db:
             raise ValueError("--cluster and --out go together, and with neither --report, --csv, --enrolled nor --db")
@@ -139,10 +141,11 @@ def identify(
             json=as_json,
             progress=progress,
         )
-        identify_on_cluster(map(_place, probes), out, group_ids, fleet)
-        return
+        done = identify_on_cluster(probes.placed(passed_over), out, group_ids, fleet, source=probes.described)
+        _tell_passed_over(passed_over, quiet=quiet)
+        raise typer.Exit(done)
     search = Search(group_ids, threshold, at_once, fit, on_outage)
-    tally, passed_over = Tally(), PassedOver()
+    tally = Tally()
     database = ServiceChoice.of(db, base_url, recognizer).database
     kept = [*probes.files(), *([] if database is None else [database])]
     with (
@@ -171,8 +174,7 @@ def identify(
 
         run = partial(search.run, probes=probes, take=take)
         ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
-    if str(passed_over) and not quiet:
-        tell(_("passed over: {what}").format(what=translated(str(passed_over))))
+    _tell_passed_over(passed_over, quiet=quiet)
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
     raise typer.Exit(tally.exit)
 
@@ -185,6 +187,11 @@ def _on_the_terminal(probes: Probes, *, quiet: bool, as_json: bool) -> list[Outp
     elif not quiet:
         outputs.append(Lines() if probes.folders else Table())
     return outputs
+
+
+def _tell_passed_over(passed_over: PassedOver, *, quiet: bool) -> None:
+    if str(passed_over) and not quiet:
+        tell(_("passed over: {what}").format(what=translated(str(passed_over))))
 
 
 def _remark(tally: Tally, probes: Probes, written: Sequence[Path], *, quiet: bool) -> None:
@@ -221,16 +228,43 @@ class Probes:
         """Whether one of them is a folder."""
         return any(map(_is_folder, self.names))
 
+    @property
+    def described(self) -> str:
+        """What tells them from other probes: what was asked for, wherever that was."""
+        return called(map(_place, self.names)) + (" --allow-outside" if self.allow_outside else "")
+
     def __iter__(self) -> Iterator[str]:
+        return self.found(PassedOver())
+
+    def found(self, passed_over: PassedOver) -> Iterator[str]:
+        """Yield the pictures, and count what else is in folders.
+
+        Raises:
+            ValueError: A folder has no pictures.
+            OSError: A folder cannot be read.
+        """
         for name in self.names:
             if _is_folder(name):
-                yield from map(str, pictures_below(Path(name)))
+                yield from _found_below(name, passed_over)
             else:
                 yield name
 
+    def placed(self, passed_over: PassedOver) -> Iterator[Probe]:
+        """Yield the pictures, by names that are the same wherever a worker is, and those that are not to be sent.
+
+        Raises:
+            ValueError, OSError: As from :meth:`found`; or a name is that of no file.
+        """
+        for name in self.names:
+            if not _is_remote(name):
+                os.stat(name)  # noqa: PTH116 - before any is sent
+        for image in self.found(passed_over):
+            place, complaint = _place(image), self.complaint(image)
+            yield place if complaint is None else BadRow(place, 0, complaint)
+
     def complaint(self, image: str) -> str | None:
         """Return why a picture is not to be searched for, None if it is. It blocks."""
-        if self.allow_outside or image in self.names or not self._enclosures:
+        if self.allow_outside or not self._enclosures or image in self.names:
             return None
         complaints = [enclosure.complaint(image) for enclosure in self._enclosures]
         return complaints[0] if all(complaints) else None
@@ -240,13 +274,8 @@ class Probes:
         return [Path(name) for name in self.names if not is_url(name) and not _is_folder(name)]
 
     def count(self, passed_over: PassedOver) -> int:
-        """Return the number of pictures, and count what else is in folders.
-
-        Raises:
-            ValueError: A folder has no pictures.
-            OSError: A folder cannot be read.
-        """
-        return sum(_count(name, passed_over) for name in self.names)
+        """Return the number of pictures; as :meth:`found`."""
+        return sum(1 for _ in self.found(passed_over))
 
 
 @frozen
@@ -318,19 +347,21 @@ def _tell_of(outages: BulkOutages) -> None:
 
 def _place(name: str) -> str:
     """Return a name that is the same wherever a worker is."""
-    return name if is_url(name) or is_object_url(name) else os.path.abspath(name)  # noqa: PTH100 - links stay
+    return name if _is_remote(name) else os.path.abspath(name)  # noqa: PTH100 - links stay
+
+
+def _is_remote(name: str) -> bool:
+    return is_url(name) or is_object_url(name)
 
 
 def _is_folder(name: str) -> bool:
     return not is_url(name) and os.path.isdir(name)  # noqa: PTH112 - False for what is no path at all
 
 
-def _count(name: str, passed_over: PassedOver) -> int:
-    if not _is_folder(name):
-        return 1
-    others = PassedOver()
-    count = sum(1 for _ in pictures_below(Path(name), others))
-    if not count:
+def _found_below(name: str, passed_over: PassedOver) -> Iterator[str]:
+    others, path = PassedOver(), None
+    for path in pictures_below(Path(name), others):
+        yield str(path)
+    if path is None:
         raise ValueError(f"{name} has no pictures ({KINDS}) in it" + (f", but {others}" if str(others) else ""))
     passed_over.include(others)
-    return count
