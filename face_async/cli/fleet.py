@@ -19,7 +19,7 @@ from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.options import trust
 from face_async.cli.output import say, say_json_line, tell
 from face_async.cli.progress import OutageNotice, ProgressDisplay, ProgressStyle
-from face_async.errors import ImageRefusedError, quoted
+from face_async.errors import ImageRefusedError
 from face_async.fleet import Connection, EngineOptions, FleetSummary, identify, open_engine
 from face_async.fleet.engines.clusters import CLUSTERS
 from face_async.fleet.run import refused_probes
@@ -166,8 +166,7 @@ def identify_on_cluster(
 def _tell_refused(out: str) -> None:
     tally = Tally()
     for row in refused_probes(out):
-        error = ImageRefusedError(f"the image {quoted(row.file)} is not sent: {row.reason}")
-        tally.add(Identification(row.file, error=error))
+        tally.add(Identification(row.file, error=ImageRefusedError(row.reason)))
     for line in tally.failures():
         tell(line)
 

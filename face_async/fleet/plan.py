@@ -82,9 +82,9 @@ class Plan:
         for name in ("version", "kind", "source", "shards", "group_ids", "allow_outside", "spread"):
             old, new = getattr(self, name), getattr(wanted, name)
             if old != new:
-                other = "another state" if self.kind == "enroll" else "another place (out)"
                 raise StateError(
-                    f"the state is of a run with {name} {quoted(old)}, not {quoted(new)}; name {other} for it"
+                    f"the state is of a run with {name} {quoted(old)}, not {quoted(new)}; "
+                    "name another state for it, or for what is found another out"
                 )
 
 
@@ -212,7 +212,7 @@ class Called:
             yield probe
 
     def __str__(self) -> str:
-        return self._first if self._count == 1 else f"{self._count:,} probes, digest {self._sum % 2**128:032x}"
+        return self._first if self._count == 1 else f"probes:{self._count}:{self._sum % 2**128:032x}"
 
 
 def called(probes: Iterable[Probe]) -> str:

@@ -16,11 +16,14 @@ from strict_html import Parsed
 
 from face_async import Candidate, TransportError
 from face_async.cli.identify import report as report_module
+from face_async.cli.identify.command import Probes
 from face_async.cli.identify.identification import Identification, Tally, Verdict
 from face_async.cli.identify.output import CSV_COLUMNS
 from face_async.cli.identify.report import Enrolled, Report
 from face_async.cli.pictures import Box, FaceBoxes, pictures_below, smaller_copy
 from face_async.errors import service_error
+from face_async.images.folders import PassedOver
+from face_async.ingest import BadRow
 from face_async.portraits import draw_portrait
 
 ADA, NOBODY = 0, 99
@@ -49,6 +52,25 @@ def probes(tmp_path) -> Path:
 def test_pictures_below_a_folder_come_sorted_without_what_is_hidden(probes):
     names = [str(path.relative_to(probes)) for path in pictures_below(probes)]
     assert names == ["broken.jpg", "empty.jpg", "stranger.jpg", "wall.webp", "a/ada.PNG", "b/ada.jpg"]
+
+
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_what_workers_are_to_send_is_what_is_sent_without_them(probes, tmp_path, allow_outside):
+    """The same pictures but with absolute names, and the same complaints."""
+    (tmp_path / "elsewhere.jpg").touch()
+    (probes / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (probes / "b" / "inside.jpg").symlink_to(probes / "empty.jpg")
+    names = ("probes", "elsewhere.jpg", "http://pictures/1.jpg", "s3://pictures/")
+    wanted = Probes(names, allow_outside=allow_outside)
+    counted, passed_over = PassedOver(), PassedOver()
+    placed = list(wanted.placed(passed_over))
+    assert (len(placed), str(passed_over)) == (wanted.count(counted), str(counted))
+    remote = names[2:]
+    for image, place in zip(wanted, placed, strict=True):
+        name, reason = (place.file, place.reason) if isinstance(place, BadRow) else (place, None)
+        assert (name, reason) == (image if image in remote else str(tmp_path / image), wanted.complaint(image))
+    refused = [place.file for place in placed if isinstance(place, BadRow)]
+    assert refused == ([] if allow_outside else [str(probes / "link.jpg")])
 
 
 @pytest.fixture
@@ -126,6 +148,27 @@ class TestAFolder:
         for groups in (("-g", "staff"), ("-g", "staff", "-g", "guests")):
             said = say("identify", "camera", *groups, "--fit")
             assert (said.code, said.out.split()[0]) == (0, "recognized")
+
+    @pytest.mark.external("pyarrow")
+    def test_is_searched_for_on_a_cluster_as_without_one(self, say, probes, tmp_path):
+        """What is not sent is told, however often the run is begun; another source is another run."""
+        (tmp_path / "elsewhere.jpg").write_bytes(draw_portrait(ADA))
+        (probes / "b" / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+        where = ("-g", "staff", "--cluster", "processes:1", "--shards", "1", "--out")
+        for _ in range(2):
+            said = say("identify", "probes/b", *where, "found")
+            assert (said.code, "1 of 2 pictures were looked at" in said.out) == (1, True)
+            assert "1 failed: it lies outside of probes/b" in said.err
+        for others in (["probes/a"], ["probes/mistyped"], ["probes/b", "probes/a"], ["probes/b", "--allow-outside"]):
+            said = say("identify", *others, *where, "found")
+            assert (said.code, said.out, "the state is of a run with source" in said.err) == (2, "", True)
+        for nothing, reason in (("probes/mistyped", "No such file"), ("probes/nothing", "has no pictures")):
+            (probes / "nothing").mkdir(exist_ok=True)
+            said = say("identify", nothing, *where, "other")
+            assert (said.code, nothing in said.err, reason in said.err) == (2, True, True)
+        said = say("identify", "probes/b", "probes/a", "--allow-outside", *where, "other")
+        assert (said.code, "3 of 3 pictures were looked at" in said.out) == (0, True)
+        assert "passed over: no JPEG, PNG, BMP or WebP: 1 (probes/a/note.txt)" in said.err
 
     def test_without_pictures_is_wrong_input(self, say, tmp_path):
         (tmp_path / "nothing").mkdir()

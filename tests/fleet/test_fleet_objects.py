@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from face_async.cli._app import app
 from face_async.fleet import StateError, claims, enroll, identify, retry_failed, verify, write_failures
 from face_async.fleet import objects as fleet_objects
 from face_async.fleet.claims import Claim
-from face_async.fleet.plan import Plan, plan_enrollment, read_plan, rows_of
+from face_async.fleet.plan import Plan, bad_rows_of, plan_enrollment, read_plan, rows_of
 from face_async.fleet.shard import PartResult, PartTask, enroll_part, publish_result
 from face_async.fleet.state import open_state
 from face_async.ingest import JournalInUseError, ingest, rebuild_journal
@@ -381,13 +382,10 @@ def test_what_lies_outside_of_a_prefix_is_not_read(bucket, suffix):
     for number, url in enumerate([f"s3://{BUCKET}/elsewhere/1.jpg", f"{bucket}/../1.jpg", "/etc/passwd"]):
         ObjectFolder(bucket).put(f"people{suffix}", manifest([("dan", None, url)], suffix))
         state = open_state(f"{bucket}/run{number}")
-        if suffix == ".csv":
-            plan = plan_enrollment(state, source, Plan("enroll", source, 1, ("staff",)))
-            assert (0, 1) == (plan.rows, plan.bad_rows)
-        else:
-            plan_enrollment(state, source, Plan("enroll", source, 1, ("staff",)))
-            with pytest.raises(ValueError, match=r"lies outside|must begin with http"):
-                list(rows_of(state, 0))
+        plan_enrollment(state, source, Plan("enroll", source, 1, ("staff",)))
+        (bad,) = [*bad_rows_of(state), *rows_of(state, 0)]
+        assert source == bad.file
+        assert re.search(r"lies outside|must begin with http", bad.reason)
 
 
 def manifest(rows, suffix):

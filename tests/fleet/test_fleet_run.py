@@ -23,7 +23,11 @@ from typer.testing import CliRunner
 from face_async import AuthError, ShardedGroup, Throttle
 from face_async.cli._app import app
 from face_async.cli.fleet import FleetDisplay, FleetOptions
-from face_async.fleet import ProcessExecutor, StateError, enroll, identify
+from face_async.fleet import ProcessExecutor, StateError, enroll, identify, write_failures
+from face_async.fleet.plan import Plan, plan_identification
+from face_async.fleet.run import refused_probes
+from face_async.fleet.state import open_state
+from face_async.ingest import BadRow
 
 PLANNER = """
 import sys, time
@@ -51,6 +55,13 @@ class Deadly(Executor):
         future = Future()
         future.set_exception(RuntimeError("the worker is gone"))
         return future
+
+
+class Failing(Executor):
+    """An engine that cannot be handed anything."""
+
+    def submit(self, fn, *args, **kwargs):
+        raise RuntimeError("the worker is gone")
 
 
 def counts(meter):
@@ -272,6 +283,64 @@ def test_what_is_found_becomes_a_data_set(people, tmp_path, connection, meter):
     assert all(best[probe]["person_id"] == probe.split("/")[-2] for probe in probes)
     assert best[str(nobody)]["person_id"] is None
     assert "nobody.jpg" in best[str(nobody)]["code"]
+
+
+PROBES = ["/probes/1.jpg", "http://pictures/2.jpg", "/probes/1.jpg", BadRow("/probes/\udcff.jpg", 0, "it is a link")]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        PROBES[:-1],
+        [*PROBES, "/probes/3.jpg"],
+        [*PROBES, PROBES[0]],
+        ["/probes/2.jpg", *PROBES[1:]],
+        [PROBES[0]],
+        [],
+    ],
+)
+def test_other_probes_are_another_run(tmp_path, connection, others):
+    """So what was looked at is what was asked for, or nothing is said of it."""
+    plan_identification(open_state(tmp_path / "found" / "_run"), PROBES, Plan("identify", "", 64, ("staff",)))
+    with pytest.raises(StateError, match=r"the state is of a run with source .* name another state"):
+        identify(iter(others), out=tmp_path / "found", connection=connection, group_ids=["staff"])
+
+
+def test_a_source_that_is_named_tells_probes_from_others(tmp_path, connection):
+    """Without reading them again, which may take as long as walking a folder of millions."""
+
+    def unread():
+        raise AssertionError("they were read")
+        yield
+
+    plan_identification(open_state(tmp_path / "found" / "_run"), PROBES, Plan("identify", "probes", 64, ("staff",)))
+    options = {"out": tmp_path / "found", "connection": connection, "group_ids": ["staff"]}
+    with pytest.raises(StateError, match="with source 'probes', not 'prbes'; name another state"):
+        identify(unread(), source="prbes", **options)
+    with pytest.raises(RuntimeError, match="the worker is gone"):  # so it has begun
+        identify(unread(), source="probes", executor=Failing(), **options)
+
+
+@pytest.mark.external("pyarrow")
+def test_the_same_probes_in_any_order_go_on_and_those_not_to_be_sent_are_counted(tmp_path, connection, meter):
+    dataset = import_module("pyarrow.dataset")
+    options = {"out": tmp_path / "found", "connection": connection, "group_ids": ["staff"], "shards": 2}
+    for probes in (PROBES, PROBES[::-1], iter(PROBES)):
+        summary = identify(probes, **options)
+        assert (3, 3, 1, False) == (summary.rows, summary.done, summary.bad_rows, summary.complete)
+    found = dataset.dataset(tmp_path / "found").to_table().to_pylist()
+    assert sorted(probe for probe in PROBES if isinstance(probe, str)) == sorted(row["source"] for row in found)
+    assert 1 == write_failures(tmp_path / "found" / "_run", tmp_path / "failures.csv")
+    assert "it is a link" in (tmp_path / "failures.csv").read_text()
+
+
+@pytest.mark.external("pyarrow")
+def test_a_name_that_is_not_utf_8_is_wrong_with_its_picture_alone(tmp_path, connection, meter):
+    summary = identify(
+        ["a.jpg", "\udcff.jpg"], out=tmp_path / "found", connection=connection, group_ids=["staff"], shards=1
+    )
+    assert (1, 1, 1) == (summary.rows, summary.done, summary.bad_rows)
+    assert ["\udcff.jpg"] == [row.file for row in refused_probes(tmp_path / "found")]
 
 
 def test_sigterm_does_what_an_interrupt_does():
