@@ -176,14 +176,20 @@ def plan_identification(state: RunState, probes: Iterable[Probe], wanted: Plan) 
     return _published(state, attrs.evolve(wanted, source=source, rows=rows, bad_rows=bad.count, parts=parts))
 
 
-def _pictures_of(probe: Probe) -> Iterable[Probe]:
-    """Return a probe, or all below it if it is a prefix in object storage."""
+def _pictures_of(probe: Probe) -> Generator[Probe]:
+    """Yield a probe, or all below it if it is a prefix in object storage."""
     if isinstance(probe, BadRow):
-        return (probe,)
-    if not is_object_url(probe):
-        return (probe if _is_utf8(probe) else BadRow(probe, 0, "the picture's name is not UTF-8; rename the file"),)
-    split_url(probe)  # what has a secret in it gets into no plan
-    return (probe + name for name in object_names(probe)) if probe.endswith("/") else (probe,)
+        yield probe
+    elif not is_object_url(probe):
+        yield probe if _is_utf8(probe) else BadRow(probe, 0, "the picture's name is not UTF-8; rename the file")
+    else:
+        split_url(probe)  # what has a secret in it gets into no plan
+        names = object_names(probe) if probe.endswith("/") else [""]
+        name = None
+        for name in names:
+            yield probe + name
+        if name is None:
+            raise ValueError(f"{quoted(probe)} has no pictures in it")
 
 
 def _is_utf8(text: str) -> bool:

@@ -147,6 +147,12 @@ def test_a_run_needs_no_shared_disk(people, bucket, connection, meter):  # and t
     assert not [text for text in texts if SECRET.encode() in text]
 
 
+def test_a_prefix_without_pictures_is_nothing_to_identify(bucket, connection):
+    with pytest.raises(ValueError, match=r"'s3://.*/mistyped/' has no pictures in it"):
+        identify([f"{bucket}/mistyped/"], out=f"{bucket}/found", connection=connection, group_ids=["staff"])
+    assert read_plan(open_state(f"{bucket}/found/_run")) is None
+
+
 def read(table):
     return import_module("pyarrow.parquet").read_table(io.BytesIO(table)).to_pylist()
 
