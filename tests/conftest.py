@@ -20,7 +20,8 @@ stand-in            what it is, and when it is used
 ``nginxkit``        Debian's nginx before any of these servers, with the directives that a test gives it.
 ``faultcases``      Which fault of that table meets which verb on which stack.
 ``transportkit``    For transports: answers, and what a raw server and the kernel know of connections.
-``picturekit``      For pictures: a session at a raw server, and the pictures that a body brought there.
+``picturekit``      For pictures: a session at a raw server, the pictures that a body brought there, and a file object
+                    that delivers nothing.
 ``stacks``          Fixtures that run a test on every event loop and HTTP library that a session may stand on.
 ``albums``          ``Album``: the bulk verbs over a dictionary of faces, without requests; it can hold and refuse
                     requests. For packing, the order of outcomes and the ledger.

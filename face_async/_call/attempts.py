@@ -8,7 +8,6 @@ from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-import anyio
 from attrs import Factory, define, field, frozen
 from attrs.validators import gt
 
@@ -17,6 +16,7 @@ from face_async._call.home import Home
 from face_async._call.judgement import Failure, Phase, facts_of, judge_error
 from face_async._call.observation import Attempt, logger
 from face_async._call.retry import MIN_CLOCK_SKEW, RetryPolicy, RetryQuota, check_policy, clock_skew, retry_after
+from face_async._call.waits import Waits
 from face_async._transports.base import BadResponse, Reason, Timeouts, TransportFailure
 from face_async._version import __version__
 from face_async.endpoints import subject_of
@@ -187,14 +187,12 @@ class CallRunner:
         retries: Requests that were a further try.
         bytes_sent: Bytes of the bodies of all requests begun.
         seconds_queued: Seconds that all calls together have waited for their throttle.
-        closed: Whether no further call may be made.
         planned_bytes: The bytes of a body up to which requests are planned: less than the limit says, once less was
             refused, and as much as was accepted since.
     """
 
     def __init__(self, address: Address, transport: Transport, limits: ServiceLimits, observers: Observers) -> None:
         self.home = Home("session")
-        self.closed = False
         self.transport = transport
         self.requests = 0
         self.retries = 0
@@ -206,6 +204,7 @@ class CallRunner:
         self._limits = limits
         self._observers = observers
         self._jobs = ThreadJobs()
+        self._waits = Waits()
         self._clock_skew = 0.0
         self._signer = Signer(address.credentials, appid=address.appid, bucket=address.bucket)
         self._same_headers = {
@@ -220,10 +219,15 @@ class CallRunner:
         """What jitter and nonces come from; made by the first call, so that a process that is forked has its own."""
         return Random()  # noqa: S311 - they must be new, not unpredictable
 
+    @property
+    def closed(self) -> bool:
+        """Whether no further call may be made."""
+        return self._waits.closed
+
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
         self.home.enter()
-        self.closed = True
+        self._waits.close()
         await self.transport.aclose()
 
     def __del__(self) -> None:
@@ -248,7 +252,7 @@ class CallRunner:
                 call.throttle.places.release(1)
             if not isinstance(ended, _PutOff):
                 return ended
-            await anyio.sleep(ended.seconds)
+            await self._waits.sleep(ended.seconds)
 
     async def _enter(self, call: CallInFlight[object]) -> None:
         """Wait for the call's place and for room for its bytes, in a new turn each time that it is to come again."""
@@ -270,26 +274,26 @@ class CallRunner:
         """Wait for a part of the throttle, no longer than the deadline."""
         began = time.monotonic()
         try:
-            with anyio.move_on_after(call.deadline - began):
+            with self._waits.at_most(call.deadline - began):
                 await limiter.acquire(amount, first=call.attempts > 0)
                 return
         finally:
             self._note_queueing(call, time.monotonic() - began)
-        raise self._too_late(call)
+        raise self._cut_short(call)
 
     async def _load(self, call: CallInFlight[object]) -> None:
         """Learn the body's length, for which files and file objects must be read."""
-        with anyio.move_on_after(call.deadline - time.monotonic()):
+        with self._waits.at_most(call.deadline - time.monotonic()):
             await call.request.body.load(self._limits, self._jobs)
             return
-        raise self._too_late(call, reading=True)
+        raise self._cut_short(call, reading=True)
 
     async def _try(self, call: CallInFlight[R], read: Callable[[CallInFlight[R], Answer], T]) -> T | _PutOff:
         while True:
-            if self.closed:
-                raise TransportError(f"{call.label}: the session was closed", **call.facts_so_far())
             if wait := call.throttle.seconds_to_wait():
                 await self._pace(call, wait)
+            if self.closed:
+                raise self._cut_short(call)
             call.attempts += 1
             slowdowns = call.throttle.slowdowns
             body = call.request.body.attempt()
@@ -320,7 +324,7 @@ class CallRunner:
             self.retries += 1
             if judgement.slower:
                 return _PutOff(pause)  # with its place kept, it would be no slower
-            await anyio.sleep(pause)
+            await self._waits.sleep(pause)
 
     def _note_success(self, call: CallInFlight[object], body: SentBody, began: float, answer: Answer) -> None:
         call.options.quota.refund(token=call.token)
@@ -367,7 +371,7 @@ class CallRunner:
             call.throttle.unsend()
             raise self._too_late(call)
         try:
-            await anyio.sleep(pause)
+            await self._waits.sleep(pause)
         except BaseException:
             call.throttle.unsend()
             raise
@@ -419,6 +423,12 @@ class CallRunner:
         call.clock_corrected = True
         logger.warning("this machine's clock is %+.0f seconds off the server's, by which requests are dated now", -skew)
         return True
+
+    def _cut_short(self, call: CallInFlight[object], *, reading: bool = False) -> TransportError:
+        """Return the error of a call that need not wait any longer: the session was closed, or it is too late."""
+        if self.closed:
+            return TransportError(f"{call.label}: {Reason.CLOSED}", **call.facts_so_far())
+        return self._too_late(call, reading=reading)
 
     @staticmethod
     def _too_late(call: CallInFlight[object], *, reading: bool = False) -> DeadlineError:

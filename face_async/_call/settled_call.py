@@ -80,8 +80,12 @@ async def _look(
     if isinstance(ended, Result) or (left > 0 and not runner.closed and call.take_token()):
         images = cast("list[ImageSource]", call.request.images)  # as pictures: file objects were read
         doubt = Doubt(call.name, call.request.fields, images, cast("Result | FaceError", ended), before)
-        with anyio.move_on_after(left):
-            return await settle(session.with_options(deadline=max(left, 0.001)), doubt)
+        try:
+            with anyio.move_on_after(left):
+                return await settle(session.with_options(deadline=max(left, 0.001)), doubt)
+        except RuntimeError:
+            if not runner.closed:  # else it was closed between two requests
+                raise
     logger.info("%s: an answer was lost, and there was no time or quota to look what became of the effect", call.label)
     return Finding(certain=False)
 

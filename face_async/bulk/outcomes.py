@@ -304,9 +304,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         return self
 
     async def __anext__(self) -> Outcome[ItemT, ResultT]:
-        self.check_entered()
-        if self._tasks is None:
-            raise RuntimeError(f"{self._name} has ended: take outcomes inside its block")
+        self._check_running()
         board = self._board
         if self._held:
             self._held -= 1
@@ -316,6 +314,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
             if board.news.is_set():  # else another taker waits for it already
                 board.news = anyio.Event()
             await board.news.wait()
+            self._check_running()  # another task may have left the block
         if board.failure is not None:
             raise board.failure
         if not board.ready:
@@ -323,6 +322,11 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         board.taken += 1
         self._held += 1
         return board.ready.popleft()
+
+    def _check_running(self) -> None:
+        self.check_entered()
+        if self._tasks is None:
+            raise RuntimeError(f"{self._name} has ended: take outcomes inside its block")
 
     async def collect(self) -> list[Outcome[ItemT, ResultT]]:
         """Return all remaining outcomes in a list, in the order in which iterating yields them.
@@ -334,7 +338,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
             async for outcome in self:
                 collected.append(outcome)  # noqa: PERF401 - what there is must not be lost with an exception
         except BaseException:
-            self._collected = collected
+            self._collected += collected
             raise
         return collected
 
@@ -406,6 +410,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         board.ready.clear()
         board.early.clear()
         board.jobs.clear()
+        board.news.set()
 
     def _cut_short(self, job: Job[ItemT]) -> Outcome[ItemT, ResultT]:
         name, maybe_applied = self._endpoint.name, job.begun and self._endpoint.effect

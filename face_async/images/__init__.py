@@ -14,7 +14,9 @@ import os
 import re
 import stat
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_checkable
+from weakref import WeakValueDictionary
 
 from attrs import field, frozen
 
@@ -51,7 +53,14 @@ _MAGIC = (
 
 @runtime_checkable
 class BinaryFile(Protocol):
-    """A binary file object, synchronous or asynchronous."""
+    """A binary file object, synchronous or asynchronous.
+
+    When the call has ended, it may be closed or read further. The exception is one that may deliver nothing for any
+    time, such as a pipe, a socket or the body of an HTTP answer, if its call is cancelled, or ends at its deadline,
+    before the picture was read: then a thread still waits in its ``read``, what comes is lost, and further calls refuse
+    it. Closing it, and on asyncio the end of the program, may wait for that thread; a time-out of the object's own,
+    such as ``socket.settimeout()`` sets, ends that.
+    """
 
     def read(self, size: int = ..., /) -> bytes | Awaitable[bytes]:
         """Return at most ``size`` bytes, none at the end."""
@@ -222,25 +231,13 @@ class Picture:
         """
         if self._file is None:
             return
-        file, read = self._file, self._file.read
-        at_once = inspect.iscoroutinefunction(read) or isinstance(file, io.BytesIO)
+        file = self._file
+        if _given_up.get(id(file)) is file:  # even asking for its position might wait for the thread
+            raise ImageRefusedError(f"{self.label} was not read to its end by an earlier call; open its file again")
         began = await _position(file)
-        pieces: list[bytes] = []
-        left = max_bytes + 1
-        while left > 0:
-            try:
-                found = read(left) if at_once else await threads.file_objects.run(read, left)
-                piece = await found if isinstance(found, Awaitable) else found
-            except (OSError, ValueError) as error:  # ValueError: the file is closed
-                raise ImageRefusedError(f"{self.label} cannot be read: {_reason(error)}") from error
-            if not isinstance(piece, bytes | bytearray):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped files
-                raise TypeError(f"the image's file must give bytes, not {type(piece).__name__}")
-            if not piece:
-                break
-            pieces.append(bytes(piece))
-            left -= len(piece)
+        content = await self._content_of(file, max_bytes + 1)
         self._file = None
-        self.keep(b"".join(pieces))
+        self.keep(content)
         if not self.content and (ended := await _position(file)) != 0:
             was = "was" if ended else "is empty, or was"
             raise ImageRefusedError(
@@ -251,6 +248,37 @@ class Picture:
                 f"{self.label}'s file was already read up to byte {began:,}, and what follows is no picture; "
                 "call seek(0) before it is sent"
             )
+
+    async def _content_of(self, file: BinaryFile, left: int) -> bytes:
+        """Return what a file object gives up to its end, or so many bytes."""
+        pieces: list[bytes] = []
+        while left > 0:
+            try:
+                piece = await self._piece(file, left)
+            except (OSError, ValueError) as error:  # ValueError: the file is closed
+                raise ImageRefusedError(f"{self.label} cannot be read: {_reason(error)}") from error
+            if not isinstance(piece, bytes | bytearray):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped files
+                raise TypeError(f"the image's file must give bytes, not {type(piece).__name__}")
+            if not piece:
+                break
+            pieces.append(bytes(piece))
+            left -= len(piece)
+        return b"".join(pieces)
+
+    async def _piece(self, file: BinaryFile, size: int) -> bytes:
+        read = file.read
+        if inspect.iscoroutinefunction(read) or isinstance(file, io.BytesIO):
+            found = read(size)
+        elif not threads.may_stall(file):
+            found = await threads.file_objects.run(read, size)
+        else:
+            try:
+                found = await threads.streams.run(read, size)
+            except BaseException:
+                with suppress(TypeError):  # few kinds have no weak references
+                    _given_up[id(file)] = file
+                raise
+        return await found if isinstance(found, Awaitable) else found
 
     def look(self, keep_up_to: int) -> None:
         """Open the file, note its size and first bytes, and keep it whole if it is small. Runs in a worker thread.
@@ -340,6 +368,10 @@ class PictureReader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+_given_up: WeakValueDictionary[int, BinaryFile] = WeakValueDictionary()
+"""File objects that were not read to their end, as a thread was left in their ``read``; by their ids."""
 
 
 def _unreadable(picture: Picture, error: OSError | ValueError) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import socket
-import stat
 from typing import TYPE_CHECKING
 
 from face_async.images import ImageFile, ImageUrl, as_image
+from face_async.images.threads import may_stall
 
 if TYPE_CHECKING:
     from face_async.images import ImageSource
@@ -39,6 +38,4 @@ async def detached(source: ImageSource, max_bytes: int) -> ImageSource:
 
 def _is_stream(file: object) -> bool:
     raw: object = getattr(file, "raw", file)
-    if isinstance(raw, socket.SocketIO):
-        return True
-    return isinstance(raw, io.FileIO) and not raw.closed and not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
+    return isinstance(raw, io.FileIO | socket.SocketIO) and may_stall(raw)

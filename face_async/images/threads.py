@@ -6,6 +6,9 @@ what they have called.
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -51,4 +54,30 @@ pictures = Workers("pictures", 40, abandon=True)
 """For pictures' files, which are opened and closed within the work: a disk may take any time."""
 
 file_objects = Workers("file objects", 40)
-"""For file objects that a user has given, and may close when a call has ended."""
+"""For file objects that a user has given, and may close or read further when a call has ended."""
+
+streams = Workers("streams", 40, abandon=True)
+"""For file objects that may deliver nothing for any time: a call must not last as long."""
+
+_WRAPPED = ("raw", "file", "_file", "fileobj", "_fileobj", "fp", "_fp")
+"""Where the wrappers of the standard library keep what they read from."""
+
+_MOST_WRAPPERS = 10
+
+
+def may_stall(file: object) -> bool:
+    """Return whether reading a file object may wait for others: it ends neither in a regular file nor in memory.
+
+    So do pipes, sockets, answers of HTTP, archives that are read out of them, and whatever does not tell.
+    """
+    try:
+        for _ in range(_MOST_WRAPPERS):
+            if isinstance(file, io.BytesIO):
+                return False
+            if isinstance(file, io.FileIO):
+                return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            inner: list[object] = [getattr(file, name, None) for name in _WRAPPED]
+            file = next((each for each in inner if hasattr(each, "read")), None)
+    except (OSError, ValueError):  # it is closed, so that reading fails at once
+        return False
+    return True

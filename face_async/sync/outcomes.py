@@ -115,8 +115,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
 
     def __enter__(self) -> Self:
         self.enter_once()
-        # One task of the loop enters and leaves the block, as the task group in it demands.
-        self._block.enter_context(self._loop.portal().wrap_async_context_manager(self._outcomes))
+        self._block.callback(self._loop.enter(self._outcomes))
         return self
 
     def __exit__(
@@ -154,13 +153,11 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         future = self._loop.start(make)
         future.add_done_callback(lambda _: news.put(None))
         try:
-            while not future.done():
-                if self._input is None or not self._input.fulfill(self._loop):
-                    news.get()
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+            with self._loop.waiting_for(future):
+                while not future.done():
+                    if self._input is None or not self._input.fulfill(self._loop):
+                        news.get()
+                return future.result()
         finally:
             self._takers.discard(news)
 

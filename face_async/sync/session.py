@@ -99,10 +99,15 @@ class FaceSession:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, and end the thread; calls under way fail. Doing so twice is fine."""
-        if not self._loop.stopped:
-            self._loop.wait(self._session.aclose)
-            self._loop.stop()
+        """Close all connections, and end the thread. Doing so twice is fine.
+
+        Calls under way in other threads fail with ``TransportError``. In the block of a bulk verb, outcomes can no
+        longer be taken, which raises ``RuntimeError`` as further calls do; what became of its items is in ``untaken``.
+
+        Raises:
+            RuntimeError: It is called in the session's own thread, by ``progress`` or ``on_attempt``.
+        """
+        self._loop.stop(self._session.aclose)
 
     def __repr__(self) -> str:
         return repr(self._session)

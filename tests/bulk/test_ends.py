@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import anyio
 import anyio.lowlevel
 import pytest
+from bulkkit import Gate
 from serverkit import ToyRecognizer, picture
 from timing import PATIENCE
 
@@ -48,6 +49,44 @@ async def test_what_was_collected_before_the_end_is_not_lost(server, session):
     }
     assert len(created) >= 17  # of 19, two of which may have been under way
     assert created <= set(await session.get_person_ids("staff")) <= created | doubtful
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_what_was_collected_is_not_lost_however_often_that_is_cut_short(ordered):
+    """By cancellation, again and again: what no collect() has returned is untaken."""
+    gate, pulled = Gate(), []
+
+    async with Outcomes(
+        gate, (pulled.append(item) or item for item in range(99)), max_at_once=3, ordered=ordered
+    ) as run:
+        for turn in range(3):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run.collect)
+                for item in range(4 * turn, 4 * turn + 4):
+                    gate.release(item)
+                    await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+        gate.release(12)
+        assert (await anext(run)).index == 12
+    assert [*range(12), *pulled[13:]] == [outcome.index for outcome in run.untaken]
+    assert [*range(12)] == [outcome.result for outcome in run.untaken if outcome.error is None]
+
+
+async def test_who_waits_for_an_outcome_when_the_block_is_left_waits_no_longer():
+    """Another task of those that share the run: it is told that the run has ended."""
+    caught = []
+
+    async def take(outcomes):
+        with pytest.raises(RuntimeError, match="has ended"):
+            await anext(outcomes)
+        caught.append(True)
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks, Outcomes(Gate(), range(9), max_at_once=3) as outcomes:
+            for _ in range(2):
+                tasks.start_soon(take, outcomes)
+            await anyio.wait_all_tasks_blocked()
+    assert caught == [True, True]
 
 
 async def test_tasks_that_share_a_run_use_up_no_places():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import contextmanager
+
 from doubles import CREDENTIALS, envelope
 from python_multipart import MultipartParser
+from timing import PATIENCE
 
 from face_async import FaceSession, RetryPolicy
 
@@ -14,6 +19,23 @@ LARGE_SIZE = 1_400_000
 def session_at(server, **options):
     options = {"retry": RetryPolicy(base_delay=0), **options}
     return FaceSession("123456", "test", CREDENTIALS, base_url=server.url, **options)
+
+
+@contextmanager
+def silent_pipe():
+    """A file object that delivers nothing; it ends with the block, or after PATIENCE, so that nothing hangs."""
+    read, write = os.pipe()
+    ends = [write]
+    patience = threading.Timer(PATIENCE, lambda: os.close(ends.pop()))
+    patience.daemon = True
+    patience.start()
+    with os.fdopen(read, "rb") as file:
+        try:
+            yield file
+        finally:
+            patience.cancel()
+            for end in ends:
+                os.close(end)
 
 
 def contents(headers, body):
