@@ -50,7 +50,7 @@ def reporting_damage(location: str, name: str, *, remove: str = "") -> Generator
         yield
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(
-            f"{location}: {name} is damaged, or of another version: {error}; remove {remove or 'it'} and run again"
+            f"{location}: {name} is damaged, or of another version: {error}; remove {remove or name} and run again"
         ) from None
 
 

@@ -284,7 +284,7 @@ def test_a_claim_of_the_dead_is_taken_over_once(bucket, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"released": false}'])
 def test_a_claim_that_is_damaged_is_named(bucket, content):
     ObjectFolder(bucket).put("claim", content)
-    with pytest.raises(StateError, match=f"{bucket}.*: claim is damaged.*; remove it and run again$"):
+    with pytest.raises(StateError, match=f"{bucket}.*: claim is damaged.*; remove claim and run again$"):
         Claim(ObjectFolder(bucket), "claim").take()
 
 
