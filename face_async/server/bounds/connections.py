@@ -88,6 +88,7 @@ class Bounded(Protocol):
     @property
     def address(self) -> str:
         """The IP address at the other end."""
+        ...
 
     def abort(self) -> None:
         """Break the connection."""
