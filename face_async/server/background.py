@@ -15,7 +15,9 @@ import uvicorn
 from attrs import frozen
 
 from face_async.images.threads import Workers
-from face_async.server.bounds.connections import BoundedConfig, ConnectionLimits, Connections, raise_file_limit
+from face_async.server.bounds.connections import ConnectionLimits, Connections, raise_file_limit
+from face_async.server.bounds.handshakes import SecureListener
+from face_async.server.bounds.protocol import BoundedConfig, BoundedProtocol
 from face_async.server.faults import AnswerLostError
 
 if TYPE_CHECKING:
@@ -159,7 +161,19 @@ class _Server(uvicorn.Server):
     ) -> None:
         self._connections = Connections(limits)
         self._on_ready = on_ready
+        self._secure: list[SecureListener] = []
         super().__init__(_config(self._answering(app), self._connections, certificate))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        context = self.config.ssl
+        await super().startup([] if context else sockets)
+        if context:
+            self._secure += [
+                SecureListener(each, context, self._connections, self._new_protocol) for each in sockets or []
+            ]
+
+    def _new_protocol(self) -> BoundedProtocol:
+        return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         # Here, not at the end of startup(): whoever is stopped by who was told has this to return from, and shuts down.
@@ -173,6 +187,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Whoever is left then has gone as far as the application can tell, and it ends by itself.
         breaking = asyncio.get_running_loop().call_later(_GRACE_SECONDS - 1, self._connections.abort)
+        for listener in self._secure:
+            await listener.close()
         await super().shutdown(sockets)
         breaking.cancel()
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import shutil
+import sys
 
 import pytest
 from pagekit import MOST_SECONDS, served_page
 from postgresql import PostgresServer
+from raw_server import CERTIFICATE
 from serverkit import calling
 
 from face_async.portraits import draw_portrait
-from face_async.server import open_storage
+from face_async.server import Certificate, open_storage
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.external("postgres"))]
 
@@ -53,6 +55,21 @@ def store(kind, request):
 async def caller(store, anyio_backend):
     async with calling(store) as ready:
         yield ready
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def each_loop(request, monkeypatch):
+    """Have servers run on uvloop's event loop, then on asyncio's own."""
+    if request.param == "asyncio":
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1, and its key."""
+    pem = tmp_path / "certificate.pem"
+    pem.write_text(CERTIFICATE)
+    return Certificate(pem, pem)
 
 
 @pytest.fixture(scope="module")

@@ -130,13 +130,14 @@ async def test_while_all_are_being_answered_a_new_connection_is_told_to_come_aga
         assert b'"code":0' in await answer(busy)
 
 
+@pytest.mark.parametrize("further", [[], ["Connection: close"]], ids=["kept", "closing"])
 @pytest.mark.parametrize("sized", [True, False])
-async def test_a_refused_body_without_end_is_not_read_for_ever(app, sized):
+async def test_a_refused_body_without_end_is_not_read_for_ever(app, sized, further):
     """It has its answer, and then no more than a bounded time."""
     framing = "Content-Length: 99999999999" if sized else "Transfer-Encoding: chunked"
     chunk = b"x" * 65_536 if sized else b"10000\r\n" + b"x" * 65_536 + b"\r\n"
     async with serving(app) as connect:
-        endless, sent = connect(head(framing, signature="none")), 0
+        endless, sent = connect(head(framing, *further, signature="none")), 0
 
         def flood():
             nonlocal sent

@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ import numpy as np
 from timing import PATIENCE
 
 from face_async import FaceSession, ServiceLimits
-from face_async.server import Face, Store, create_app, serve_in_background
+from face_async.server import Certificate, ConnectionLimits, Face, Store, create_app, serve_in_background
 from face_async.server.refusal import Refusal
 from face_async.signature import Credentials
 
@@ -197,11 +198,12 @@ def web(folder: Path):
 
 
 @contextlib.contextmanager
-def on_a_socket(**options: object):
+def on_a_socket(limits: ConnectionLimits | None = None, certificate: Certificate | None = None, **options: object):
     """Serve an application, made with these options, from synchronous code; yields its host and port."""
     with Store() as store, anyio.from_thread.start_blocking_portal() as portal:
         app = create_app(store, **({"credentials": CREDENTIALS, "recognizer": "fingerprint"} | options))
-        with portal.wrap_async_context_manager(serve_in_background(app)) as server:
+        serving = serve_in_background(app, limits=limits or ConnectionLimits(), certificate=certificate)
+        with portal.wrap_async_context_manager(serving) as server:
             yield f"127.0.0.1:{server.port}"
 
 
@@ -217,10 +219,12 @@ async def served(limits: ServiceLimits = LIMITS, *, count: int = 1, credentials:
 
 
 class Connection:
-    """A socket to a server, in a worker thread."""
+    """A socket to a server, in a worker thread; with a context it begins by a TLS handshake."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.received = b""
 
     def send(self, data: bytes) -> None:
