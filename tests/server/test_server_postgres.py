@@ -217,7 +217,7 @@ def test_no_error_shows_a_part_of_a_password(place, password):
 
 def test_what_libpq_cannot_read_is_told_how_to_write_a_password():
     """In the URL, and where else."""
-    with pytest.raises(StoreError, match=r"^postgresql://ada@host/faces cannot be opened: .* % as %25.*PGPASSWORD"):
+    with pytest.raises(StoreError, match=r"^postgresql://ada@host/faces is no URL .* % as %25.*PGPASSWORD"):
         open_storage("postgresql://ada:secret%zz@host/faces")
 
 

@@ -120,7 +120,7 @@ def groups_made(db: Transaction, appid: str, group_ids: Sequence[str], max_group
         (count,) = db.execute("SELECT count(*) FROM groups WHERE appid = ?", (appid,)).fetchone()
         if new and count + len(new) > max_groups:
             raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
-        _insert_pairs(db, "groups (appid, group_id)", [(appid, group_id) for group_id in new])
+        _insert_pairs(db, "groups", ("appid", "group_id"), [(appid, group_id) for group_id in new])
         keys |= _group_keys(db, appid, new)
     return [keys[group_id] for group_id in group_ids]
 
@@ -140,7 +140,7 @@ def _find_groups(db: Transaction, appid: str, group_ids: Sequence[str]) -> dict[
 
 def join(db: Transaction, groups: Sequence[int], person: int, faces: Sequence[int], max_persons: int) -> None:
     """Put a person who has these faces into groups. -1310 when one of them is full."""
-    _insert_pairs(db, "memberships (grp, person)", [(group, person) for group in groups])
+    _insert_pairs(db, "memberships", ("grp", "person"), [(group, person) for group in groups])
     move_all(db, groups, faces, persons=1, max_persons=max_persons)
 
 
@@ -234,10 +234,13 @@ def _match(face: RankedFace, meant: tuple[str, str, str] | None) -> Match | None
     return None if meant is None else Match(meant[0], meant[1], -face.unlikeness, meant[2])
 
 
-def _insert_pairs(db: Transaction, into: str, pairs: Sequence[tuple[object, object]]) -> None:
+def _insert_pairs(
+    db: Transaction, table: str, columns: tuple[str, str], pairs: Sequence[tuple[object, object]]
+) -> None:
     for some in _batches(pairs):
         places = ", ".join(["(?, ?)"] * len(some))
-        db.execute(f"INSERT INTO {into} VALUES {places}", [value for pair in some for value in pair])  # noqa: S608 - question marks
+        insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places}"  # noqa: S608 - constants
+        db.execute(insert, [value for pair in some for value in pair])
 
 
 def _batches(values: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -16,12 +16,6 @@ from face_async.server.storage.storage import Storage
 _READERS, _WRITERS = 6, 3  # connections of a process at most; as many threads write, and more would write less together
 
 
-_ENCODE = (
-    "in the URL's password, write % as %25, @ as %40, / as %2F, ? as %3F and & as %26; "
-    "or put it into PGPASSWORD or ~/.pgpass"
-)
-
-
 class PostgresStore(Storage):
     """A storage in a PostgreSQL database, for several processes on several machines.
 
@@ -46,7 +40,10 @@ class PostgresStore(Storage):
                 prepare(first, self._name)
         except psycopg.Error as error:
             if quotes_password(str(error), url):  # libpq has taken it for something else
-                raise StoreError(f"{self._name} cannot be opened: {_ENCODE}") from None
+                raise StoreError(
+                    f"{self._name} is no URL that PostgreSQL can read: in its password, write % as %25, @ as %40, / as "
+                    "%2F, ? as %3F and & as %26; or put it into PGPASSWORD or ~/.pgpass"
+                ) from None
             raise storage_error(self._name, error) from error
         super().__init__(
             PostgresDatabase(url, self._name, readers=_READERS, writers=_WRITERS), gallery_memory=gallery_memory
