@@ -27,6 +27,7 @@ stand-in            what it is, and when it is used
                     requests. For packing, the order of outcomes and the ledger.
 ``bulkkit``         For bulk runs: work that goes on when it is let, and a service whose lists can be held.
 ``facekit``         For recognizers: drawn people as pictures.
+``gallerykit``      For galleries: random faces, and recognizers that compare them.
 ``serverkit``       For the server's tests, which use none of the client's code: requests and signatures by hand, a
                     recognizer that reads who a picture shows from its bytes, and the application in process.
 ``pagekit``         The page for people before that application on a socket, for browsers.

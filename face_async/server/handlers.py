@@ -132,10 +132,7 @@ async def add_face(call: Call) -> dict[str, object]:
     room = call.limits.max_faces_per_person
     await reads.run(call.store.require_room, call.appid, person_id, room)
     # Pictures beyond the room that any person has are refused unseen: that bounds the work of one request.
-    faces = [
-        *await call.finder.find_all(pictures[:room]),
-        *(Refusal(ReturnCode.ERROR_FACE_NUM_EXCEED) for _ in pictures[room:]),
-    ]
+    faces = await call.finder.find_all(pictures[:room])
     additions = await writes.run(
         call.store.add_faces,
         call.appid,
@@ -145,10 +142,11 @@ async def add_face(call: Call) -> dict[str, object]:
         recognizer=call.finder.recognizer,
         max_faces=room,
     )
+    beyond = len(pictures[room:])
     return {
         "added": sum(addition.code == ReturnCode.OK for addition in additions),
-        "face_ids": [addition.face_id for addition in additions],
-        "ret_codes": [addition.code for addition in additions],
+        "face_ids": [*(addition.face_id for addition in additions), *[""] * beyond],
+        "ret_codes": [*(addition.code for addition in additions), *[ReturnCode.ERROR_FACE_NUM_EXCEED] * beyond],
     }
 
 
@@ -220,8 +218,7 @@ async def identify(call: Call) -> dict[str, object]:
     begun = time.perf_counter()
     group_ids = call.parameters.groups()
     picture = call.parameters.picture("image", "url")
-    for group_id in group_ids:
-        await reads.run(call.store.require_group, call.appid, group_id)
+    await reads.run(call.store.require_groups, call.appid, group_ids)
     face = await call.finder.find(picture)
     [candidates], effort = await search(call, group_ids, [face], begun)
     return {"candidates": candidates, **effort}
@@ -240,15 +237,13 @@ async def search(
         faces: The faces.
         begun: The performance counter when the call began.
     """
-    store, recognizer = call.store, call.finder.recognizer
+    probes = [face.embedding for face in faces]
 
-    def rank() -> tuple[list[list[dict[str, object]]], int]:
-        found = [store.identify(call.appid, group_ids, face.embedding, recognizer, TOP_CANDIDATES) for face in faces]
-        return [[asdict(match) for match in matches] for matches in found], store.group_size(
-            call.appid, group_ids, recognizer
-        )
+    def find() -> tuple[list[list[dict[str, object]]], int]:
+        found, size = call.store.search(call.appid, group_ids, probes, call.finder.recognizer, TOP_CANDIDATES)
+        return [[asdict(match) for match in matches] for matches in found], size
 
-    candidates, size = await rankings.run(rank)  # all in one thread: handing over costs about as much as a small group
+    candidates, size = await rankings.run(find)  # all in one thread: handing over costs about as much as a small group
     return candidates, {"group_size": size, "time_ms": round(1_000 * (time.perf_counter() - begun))}
 
 

@@ -48,8 +48,7 @@ async def multi_identify(call: Call) -> dict[str, object]:
     begun = time.perf_counter()
     group_ids = call.parameters.groups()
     picture = call.parameters.picture("image", "url")
-    for group_id in group_ids:
-        await reads.run(call.store.require_group, call.appid, group_id)
+    await reads.run(call.store.require_groups, call.appid, group_ids)
     found = await call.finder.find_faces(picture, MOST_FACES)
     candidates, effort = await search(call, group_ids, found.faces, begun)
     results = [

@@ -9,6 +9,8 @@ from serverkit import APPID, CREDENTIALS, ToyRecognizer, authorization, calling,
 
 from face_async.limits import ServiceLimits
 from face_async.server import create_app
+from face_async.server.storage import rows
+from face_async.server.storage.sqlite.database import SqliteTransaction
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +88,84 @@ async def test_one_person_is_created_once(store):
             for _ in range(20):
                 tasks.start_soon(create)
         assert sorted(codes) == [-1302] * 19 + [0]
+
+
+MANY = [f"none{number}" for number in range(20_000)]
+
+
+@pytest.fixture
+def statements(kind, monkeypatch):
+    """All statements of all transactions, once they are executed."""
+    transaction = SqliteTransaction
+    if kind == "postgres":
+        from face_async.server.storage.postgres.transaction import PostgresTransaction  # noqa: PLC0415 - an extra
+
+        transaction = PostgresTransaction
+    made, execute = [], transaction.execute
+
+    def executing(self, *args):
+        made.append(args[0])
+        return execute(self, *args)
+
+    monkeypatch.setattr(transaction, "execute", executing)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "code"),
+    [
+        ("newperson", {"person_id": "eve"}, -1311),
+        ("addgroupids", {"person_id": "ada"}, -1311),
+        ("delgroupids", {"person_id": "ada"}, -1306),
+        ("identify", {"url": "http://x"}, -1306),
+        ("multidentify", {"url": "http://x"}, -1306),
+        ("delface", {"person_id": "ada"}, -1305),
+    ],
+)
+async def test_more_ids_than_there_can_be_take_no_longer_than_one(caller, statements, name, fields, code):
+    """However many fit into a request, the database is asked no more often than for one id that there is not."""
+    await caller.new_person("ada", image=picture(1))
+
+    async def asked(ids) -> tuple[int, int]:
+        statements.clear()
+        answered, _ = await caller.json(name, **fields, group_ids=ids, face_ids=ids)
+        return answered, len(statements)
+
+    answered, most = await asked(MANY)
+    assert answered == code
+    assert 0 < most <= (await asked(MANY[:1]))[1]
+
+
+async def test_a_face_is_deleted_among_any_number_of_ids(caller):
+    """Those that are no faces of the person do not count, and the answer is in the order of the request."""
+    await caller.new_person("bob", image=picture(9))
+    (other,) = (await caller.ok("getfaceids", person_id="bob"))["face_ids"]
+    await caller.new_person("ada")
+    faces = (await caller.add_faces("ada", picture(1), picture(2), picture(3)))["face_ids"]
+    data = await caller.ok("delface", person_id="ada", face_ids=[faces[2], other, *MANY, faces[0]])
+    assert (data["deleted"], data["face_ids"]) == (2, [faces[2], faces[0]])
+    assert (await caller.ok("getfaceids", person_id="ada"))["face_ids"] == [faces[1]]
+    assert (await caller.ok("getfaceids", person_id="bob"))["face_ids"] == [other]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 500])
+async def test_lists_are_what_they_are_however_they_are_asked_for(caller, monkeypatch, at_once):
+    """Whatever number of ids a statement has: in the order of the request, and all or nothing."""
+    monkeypatch.setattr(rows, "_AT_ONCE", at_once)
+    groups = ["e", "a", "d", "b", "c"]
+    await caller.new_person("ada", *groups, image=picture(1))
+    await caller.new_person("bob", "c", "f", "a", image=picture(2))
+    assert (await caller.ok("getgroupids"))["group_ids"] == [*groups, "f"]
+    assert (await caller.ok("getinfo", person_id="bob"))["group_ids"] == ["c", "f", "a"]
+    added = await caller.ok("addgroupids", person_id="bob", group_ids=["h", "a", "g", "d"])
+    assert added["group_ids"] == ["h", "g", "d"]
+    assert (await caller.json("delgroupids", person_id="ada", group_ids=[*groups, "none"]))[0] == -1306
+    assert (await caller.ok("delgroupids", person_id="ada", group_ids=["f", "d", "a", "e"]))["deleted"] == 3
+    assert (await caller.ok("getinfo", person_id="ada"))["group_ids"] == ["b", "c"]
+    searched = [part(f"group_ids[{place}]", group) for place, group in enumerate([*groups, "f"])]
+    found = await caller.ok("identify", *searched, part("image", picture(1)))
+    assert [candidate["person_id"] for candidate in found["candidates"]] == ["ada", "bob"]
+    assert found["group_size"] == 6
 
 
 @pytest.mark.parametrize("chunked", [False, True])

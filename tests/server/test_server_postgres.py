@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import traceback
 
 import anyio
 import anyio.to_thread
@@ -180,12 +181,50 @@ def test_what_cannot_be_reached_says_so(server, tmp_path):
         ("postgresql://ada:p@ss:w/d@host:5/faces", "postgresql://ada@host:5/faces"),
         ("postgres://ada@host/faces?password=x&sslmode=require", "postgres://ada@host/faces?sslmode=require"),
         ("postgresql:///faces?sslmode=require&password=x", "postgresql:///faces?sslmode=require&"),
+        ("postgresql://ada:p?ss@host/faces?sslmode=require", "postgresql://ada@host/faces?sslmode=require"),
+        ("postgresql://ada:p?s/s=@host/faces", "postgresql://ada@host/faces"),
+        ("postgresql://host:5/faces?user=ada@host", "postgresql://host:5/faces?user=ada@host"),
+        ("postgresql:///faces?password=a&b&sslmode=require", "postgresql:///faces?sslmode=require"),
         ("a:b@c.db", "a:b@c.db"),
     ],
 )
 def test_a_password_is_not_shown(name, shown):
     """Wherever it stands."""
     assert without_password(name) == shown
+
+
+@pytest.mark.parametrize("place", ["postgresql://ada:{}@[::1]:1/faces", "postgresql://ada@[::1]:1/faces?password={}"])
+@pytest.mark.parametrize(
+    "password",
+    [
+        "secret",
+        "secret%zz",
+        "secret%00",
+        "p@secret",
+        "p@secret:y/x",
+        "p/secret",
+        "p?s/secret",
+        "p&secret",
+        "p&secret&x",
+    ],
+)
+def test_no_error_shows_a_part_of_a_password(place, password):
+    """Whatever libpq takes it for: a token, an option, a host or a port; nor does the traceback."""
+    with pytest.raises(StoreError) as caught:
+        open_storage(place.format(password))
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_libpq_cannot_read_is_told_how_to_write_a_password():
+    """In the URL, and where else."""
+    with pytest.raises(StoreError, match=r"^postgresql://ada@host/faces is no URL .* % as %25.*PGPASSWORD"):
+        open_storage("postgresql://ada:secret%zz@host/faces")
+
+
+def test_an_error_that_quotes_no_password_is_shown():
+    """Such as that of an option that does not exist."""
+    with pytest.raises(StoreError, match='"sslmod"'):
+        open_storage("postgresql://ada:secret%25@host/faces?sslmod=require")
 
 
 # Commits

@@ -8,7 +8,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ EMBEDDING_DTYPE = np.dtype("<f4")
 BLOCK_ROWS = 8_192
 """Faces in a block: what one step of a comparison takes, and so its memory."""
 
+_FEW_ROWS = 512  # of a gallery that is compared with together with others: a comparison takes as long as to copy these
 _BYTES_OF_AN_EMPTY_ONE = 1_024
 _LONGEST = np.finfo(np.float32).max  # infinity stands for a face that is gone
 
@@ -85,6 +86,20 @@ class Block:
         squares = self.squares.copy()  # somebody may be comparing with what is there now
         squares[gone] = np.inf
         return evolve(self, squares=squares), len(gone)
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Block]) -> Block:
+        """Return one with the faces of all these."""
+        if len(blocks) == 1:
+            return blocks[0]
+        return cls(
+            sum(block.count for block in blocks),
+            np.concatenate([block.faces[: block.count] for block in blocks]),
+            np.concatenate([block.persons[: block.count] for block in blocks]),
+            np.concatenate([block.squares[: block.count] for block in blocks]),
+            np.concatenate([block.embeddings[: block.count] for block in blocks]),
+            max(block.longest for block in blocks),
+        )
 
     def _copy(self, capacity: int) -> Block:
         copy = Block.empty(capacity, self.embeddings.shape[1])
@@ -151,3 +166,25 @@ class Gallery:
         rest = [block.without(faces) for block in self.blocks]
         removed = self.removed + sum(count for _, count in rest)
         return Gallery(version, tuple(block for block, _ in rest), removed).extended(present)
+
+
+def joined(galleries: Iterable[Gallery]) -> Iterator[Gallery]:
+    """Yield galleries with the same faces: those of few faces as one, since to compare with any takes a moment."""
+    few: list[Gallery] = []
+    rows = 0
+    for gallery in galleries:
+        if len(gallery.blocks) != 1 or gallery.blocks[0].count > _FEW_ROWS:
+            yield gallery
+            continue
+        if rows + gallery.blocks[0].count > BLOCK_ROWS:
+            yield _as_one(few)
+            few, rows = [], 0
+        few.append(gallery)
+        rows += gallery.blocks[0].count
+    if few:
+        yield _as_one(few)
+
+
+def _as_one(galleries: Sequence[Gallery]) -> Gallery:
+    removed = sum(gallery.removed for gallery in galleries)
+    return Gallery(blocks=(Block.joined([gallery.blocks[0] for gallery in galleries]),), removed=removed)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from face_async.server.storage.gallery import BLOCK_ROWS
+from face_async.server.storage.gallery import BLOCK_ROWS, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,6 +56,22 @@ def best_of_persons(faces: Iterable[RankedFace], top: int) -> list[RankedFace]:
     for face in sorted(faces):
         best.setdefault(face.person, face)
     return list(best.values())[:top]
+
+
+def rank_all(
+    galleries: Iterable[Gallery], probes: Sequence[NDArray[np.float32]], recognizer: Recognizer, top: int
+) -> tuple[list[list[RankedFace]], int]:
+    """Return for each probe what :func:`rank` says of all galleries together, and how many faces they have.
+
+    Each gallery is asked for once, and given up before the next one is.
+    """
+    best: list[list[RankedFace]] = [[] for _ in probes]
+    size = 0
+    for gallery in joined(galleries):
+        size += gallery.count
+        for place, probe in enumerate(probes):
+            best[place] = best_of_persons([*best[place], *rank(gallery, probe, recognizer, top)], top)
+    return best, size
 
 
 def rank(gallery: Gallery, probe: NDArray[np.float32], recognizer: Recognizer, top: int) -> list[RankedFace]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,13 +14,17 @@ from face_async.server.storage.base import Match
 from face_async.server.storage.gallery import EMBEDDING_DTYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from face_async.server.recognition import Face, Recognizer
     from face_async.server.storage.base import Transaction
     from face_async.server.storage.ranking import RankedFace
+
+T = TypeVar("T")
+
+_AT_ONCE = 500  # values in a statement: few enough for every engine, and one round trip for most requests
 
 FACE_COLUMNS = ("x", "y", "width", "height", "gender", "age", "expression", "glass", "pitch", "yaw", "roll")
 
@@ -90,41 +94,62 @@ def require_new(db: Transaction, appid: str, person_id: str) -> None:
         raise Refusal(ReturnCode.ERROR_PERSON_EXISTED)
 
 
-def group_key(db: Transaction, appid: str, group_id: str) -> tuple[int, int]:
-    """Return a group's integer key and its version. -1306 when there is none."""
-    row = db.execute("SELECT id, version FROM groups WHERE appid = ? AND group_id = ?", (appid, group_id)).fetchone()
-    if row is None:
-        raise Refusal(ReturnCode.ERROR_GROUP_NOT_EXISTED)
-    return int(row[0]), int(row[1])
+def group_keys(db: Transaction, appid: str, group_ids: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the integer keys of distinct groups and their versions, in order.
+
+    It stops at the first that does not exist, so that it takes no longer than for all groups of the appid, however many
+    are asked for. -1306 then.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for some in _batches(group_ids):
+        found |= _find_groups(db, appid, some)
+        if not found.keys() >= set(some):
+            raise Refusal(ReturnCode.ERROR_GROUP_NOT_EXISTED)
+    return [found[group_id] for group_id in group_ids]
 
 
 def groups_made(db: Transaction, appid: str, group_ids: Sequence[str], max_groups: int) -> list[int]:
-    """Return the integer keys of groups, in order, made if there are none. -1311 when that makes too many."""
-    keys = {group_id: _find_group(db, appid, group_id) for group_id in group_ids}
-    if None in keys.values():
+    """Return the integer keys of distinct groups, in order, made if there are none. -1311 when that makes too many."""
+    if len(group_ids) > max_groups:  # without asking for each of them
+        raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
+    keys = _group_keys(db, appid, group_ids)
+    if len(keys) < len(group_ids):
         db.lock_groups(appid)
+        keys = _group_keys(db, appid, group_ids)  # somebody may have made one a moment ago
+        new = [group_id for group_id in group_ids if group_id not in keys]
         (count,) = db.execute("SELECT count(*) FROM groups WHERE appid = ?", (appid,)).fetchone()
-        for group_id in [group_id for group_id, key in keys.items() if key is None]:
-            keys[group_id] = _find_group(db, appid, group_id)  # somebody may have made it a moment ago
-            if keys[group_id] is None:
-                if count >= max_groups:
-                    raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
-                insert = "INSERT INTO groups (appid, group_id) VALUES (?, ?) RETURNING id"
-                (keys[group_id],) = db.execute(insert, (appid, group_id)).fetchone()
-                count += 1
-    return [key for key in keys.values() if key is not None]
+        if new and count + len(new) > max_groups:
+            raise Refusal(ReturnCode.ERROR_GROUP_NUM_EXCEED)
+        _insert_pairs(db, "groups", ("appid", "group_id"), [(appid, group_id) for group_id in new])
+        keys |= _group_keys(db, appid, new)
+    return [keys[group_id] for group_id in group_ids]
 
 
-def _find_group(db: Transaction, appid: str, group_id: str) -> int | None:
-    row = db.execute("SELECT id FROM groups WHERE appid = ? AND group_id = ?", (appid, group_id)).fetchone()
-    return None if row is None else int(row[0])
+def _group_keys(db: Transaction, appid: str, group_ids: Sequence[str]) -> dict[str, int]:
+    found = (_find_groups(db, appid, some) for some in _batches(group_ids))
+    return {group_id: key for some in found for group_id, (key, _) in some.items()}
+
+
+def _find_groups(db: Transaction, appid: str, group_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    query = f"SELECT group_id, id, version FROM groups WHERE appid = ? AND group_id IN ({_places(group_ids)})"  # noqa: S608 - question marks
+    return {
+        group_id: (int(key), int(version))
+        for group_id, key, version in db.execute(query, (appid, *group_ids)).fetchall()
+    }
 
 
 def join(db: Transaction, groups: Sequence[int], person: int, faces: Sequence[int], max_persons: int) -> None:
     """Put a person who has these faces into groups. -1310 when one of them is full."""
-    for group in groups:
-        db.execute("INSERT INTO memberships (grp, person) VALUES (?, ?)", (group, person))
+    _insert_pairs(db, "memberships", ("grp", "person"), [(group, person) for group in groups])
     move_all(db, groups, faces, persons=1, max_persons=max_persons)
+
+
+def leave(db: Transaction, groups: Sequence[int], person: int, faces: Sequence[int]) -> None:
+    """Take a person who has these faces out of groups that they are in."""
+    for some in _batches(groups):
+        delete = f"DELETE FROM memberships WHERE person = ? AND grp IN ({_places(some)})"  # noqa: S608 - question marks
+        db.execute(delete, (person, *some))
+    move_all(db, groups, faces, persons=-1)
 
 
 def move_all(
@@ -143,6 +168,12 @@ def face_ids_of(db: Transaction, person: int) -> list[str]:
 def face_keys_of(db: Transaction, person: int) -> list[int]:
     """Return the integer keys of a person's faces."""
     return [key for (key,) in db.execute("SELECT id FROM faces WHERE person = ?", (person,)).fetchall()]
+
+
+def delete_faces(db: Transaction, faces: Sequence[int]) -> None:
+    """Delete faces, which their groups are not told."""
+    for some in _batches(faces):
+        db.execute(f"DELETE FROM faces WHERE id IN ({_places(some)})", some)  # noqa: S608 - question marks
 
 
 def group_keys_of(db: Transaction, person: int) -> list[int]:
@@ -187,10 +218,35 @@ def embeddings_of(db: Transaction, person: int, recognizer: Recognizer) -> tuple
     return [face_id for face_id, _ in rows], joined.reshape(len(rows), -1 if rows else 0)
 
 
-def match_of(db: Transaction, face: RankedFace) -> Match | None:
-    """Return who is meant by a face of a ranking, or None when it has been deleted."""
-    row = db.execute(
-        "SELECT person_id, face_id, faces.tag FROM faces JOIN persons ON persons.id = faces.person WHERE faces.id = ?",
-        (face.face,),
-    ).fetchone()
-    return None if row is None else Match(row[0], row[1], -face.unlikeness, row[2])
+def matches_of(db: Transaction, ranked: Sequence[Sequence[RankedFace]]) -> list[list[Match | None]]:
+    """Return who is meant by the faces of each ranking, None by one that has been deleted."""
+    meant: dict[int, tuple[str, str, str]] = {}
+    for some in _batches(list({face.face for ranking in ranked for face in ranking})):
+        query = (
+            "SELECT faces.id, person_id, face_id, faces.tag FROM faces JOIN persons ON persons.id = faces.person "  # noqa: S608 - question marks
+            f"WHERE faces.id IN ({_places(some)})"
+        )
+        meant |= {key: (person_id, face_id, tag) for key, person_id, face_id, tag in db.execute(query, some).fetchall()}
+    return [[_match(face, meant.get(face.face)) for face in ranking] for ranking in ranked]
+
+
+def _match(face: RankedFace, meant: tuple[str, str, str] | None) -> Match | None:
+    return None if meant is None else Match(meant[0], meant[1], -face.unlikeness, meant[2])
+
+
+def _insert_pairs(
+    db: Transaction, table: str, columns: tuple[str, str], pairs: Sequence[tuple[object, object]]
+) -> None:
+    for some in _batches(pairs):
+        places = ", ".join(["(?, ?)"] * len(some))
+        insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places}"  # noqa: S608 - constants
+        db.execute(insert, [value for pair in some for value in pair])
+
+
+def _batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield parts that a statement may have as parameters."""
+    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+
+
+def _places(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

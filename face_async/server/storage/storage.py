@@ -9,7 +9,7 @@ from face_async.server.refusal import Refusal
 from face_async.server.storage import rows
 from face_async.server.storage.base import Addition, Match, PersonRecord
 from face_async.server.storage.galleries import Galleries, default_memory
-from face_async.server.storage.ranking import best_of_persons, rank
+from face_async.server.storage.ranking import rank_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from face_async.limits import ServiceLimits
     from face_async.server.recognition import Face, Recognizer
     from face_async.server.storage.base import Engine, Transaction
-    from face_async.server.storage.gallery import Gallery
     from face_async.server.storage.signatures import UsedSignatures
 
 T = TypeVar("T")
@@ -41,7 +40,7 @@ class Storage:
 
     Args:
         engine: The database.
-        gallery_memory: Bytes that the galleries kept for :meth:`identify` may take, about 600 a face; None: a quarter
+        gallery_memory: Bytes that the galleries kept for :meth:`search` may take, about 600 a face; None: a quarter
             of the machine's memory, or of the container's.
     """
 
@@ -133,15 +132,15 @@ class Storage:
         with self._database.reading() as db:
             return rows.texts(db, "SELECT group_id FROM groups WHERE appid = ? ORDER BY id", appid)
 
-    def require_group(self, appid: str, group_id: str) -> None:
-        """Refuse with -1306 when there is no such group."""
+    def require_groups(self, appid: str, group_ids: Sequence[str]) -> None:
+        """Refuse with -1306 when there is no group of one of these names."""
         with self._database.reading() as db:
-            rows.group_key(db, appid, group_id)
+            rows.group_keys(db, appid, group_ids)
 
     def person_ids(self, appid: str, group_id: str) -> list[str]:
         """Return a group's persons in the order in which they joined. -1306 when there is no such group."""
         with self._database.reading() as db:
-            group, _ = rows.group_key(db, appid, group_id)
+            [(group, _)] = rows.group_keys(db, appid, [group_id])
             return rows.texts(
                 db,
                 "SELECT person_id FROM persons JOIN memberships ON person = persons.id WHERE grp = ? "
@@ -177,13 +176,11 @@ class Storage:
 
         def work(db: Transaction) -> list[str]:
             person = rows.locked_person_key(db, appid, person_id)
-            groups = {group_id: rows.group_key(db, appid, group_id)[0] for group_id in group_ids}
+            keys = rows.group_keys(db, appid, group_ids)
             joined = set(rows.group_ids_of(db, person))
-            left = [group_id for group_id in group_ids if group_id in joined]
-            for group_id in left:
-                db.execute("DELETE FROM memberships WHERE grp = ? AND person = ?", (groups[group_id], person))
-            rows.move_all(db, [groups[group_id] for group_id in left], rows.face_keys_of(db, person), persons=-1)
-            return left
+            left = {group_id: key for group_id, (key, _) in zip(group_ids, keys, strict=True) if group_id in joined}
+            rows.leave(db, list(left.values()), person, rows.face_keys_of(db, person))
+            return list(left)
 
         return self._database.write(work)
 
@@ -243,17 +240,15 @@ class Storage:
 
         def work(db: Transaction) -> list[str]:
             person = rows.locked_person_key(db, appid, person_id)
-            deleted = [
-                row
-                for face_id in face_ids
-                for row in db.execute(
-                    "DELETE FROM faces WHERE face_id = ? AND person = ? RETURNING id, face_id", (face_id, person)
-                ).fetchall()
-            ]
+            # The person's are few, however many ids were sent.
+            own = dict(db.execute("SELECT face_id, id FROM faces WHERE person = ?", (person,)).fetchall())
+            deleted = [face_id for face_id in face_ids if face_id in own]
             if not deleted:
                 raise Refusal(ReturnCode.ERROR_FACE_NOT_EXISTED)
-            rows.move_all(db, rows.group_keys_of(db, person), [key for key, _ in deleted])
-            return [face_id for _, face_id in deleted]
+            keys = [own[face_id] for face_id in deleted]
+            rows.delete_faces(db, keys)
+            rows.move_all(db, rows.group_keys_of(db, person), keys)
+            return deleted
 
         return self._database.write(work)
 
@@ -330,39 +325,47 @@ class Storage:
     def identify(
         self, appid: str, group_ids: Sequence[str], probe: NDArray[np.float32], recognizer: Recognizer, top: int
     ) -> list[Match]:
-        """Return the ``top`` persons of some groups whom a picture is most like, most confident first.
+        """Return the ``top`` persons of some groups whom one face is most like, as :meth:`search` does."""
+        [matches], _ = self.search(appid, group_ids, [probe], recognizer, top)
+        return matches
+
+    def search(
+        self,
+        appid: str,
+        group_ids: Sequence[str],
+        probes: Sequence[NDArray[np.float32]],
+        recognizer: Recognizer,
+        top: int,
+    ) -> tuple[list[list[Match]], int]:
+        """Return the ``top`` persons of some groups whom each of some faces is most like, most confident first.
 
         It sees everything that was written before it was called. It takes little memory beside the galleries.
 
         Args:
             appid: Whose groups they are.
             group_ids: The groups, taken together.
-            probe: The embedding of the face in the picture.
-            recognizer: What made it; only faces that it stored are compared.
+            probes: The embeddings of the faces.
+            recognizer: What made them; only faces that it stored are compared.
             top: How many persons at most.
+
+        Returns:
+            The persons for each face, and with how many faces of the groups each was compared.
 
         Raises:
             Refusal: -1306 when there is no such group.
         """
-        matches: list[Match | None] = []
+        found: list[list[Match | None]] = []
+        size = 0
         for _ in range(_RANKINGS):
-            galleries = (self._gallery(appid, group_id, recognizer) for group_id in group_ids)
-            rankings = [rank(gallery, probe, recognizer, top) for gallery in galleries]
-            best = best_of_persons((face for ranking in rankings for face in ranking), top)
             with self._database.reading() as db:
-                matches = [rows.match_of(db, face) for face in best]
-            if None not in matches:  # otherwise one of them was deleted a moment ago, and others move up
-                break
-        return [match for match in matches if match is not None]
-
-    def group_size(self, appid: str, group_ids: Sequence[str], recognizer: Recognizer) -> int:
-        """Return with how many faces of some groups :meth:`identify` compares. -1306 when there is no such group."""
-        return sum(self._gallery(appid, group_id, recognizer).count for group_id in group_ids)
-
-    def _gallery(self, appid: str, group_id: str, recognizer: Recognizer) -> Gallery:
-        with self._database.reading() as db:
-            group, version = rows.group_key(db, appid, group_id)
-        return self._galleries.get(group, recognizer.name, version)
+                groups = rows.group_keys(db, appid, group_ids)
+            galleries = (self._galleries.get(group, recognizer.name, version) for group, version in groups)
+            ranked, size = rank_all(galleries, probes, recognizer, top)
+            with self._database.reading() as db:
+                found = rows.matches_of(db, ranked)
+            if not any(None in matches for matches in found):
+                break  # otherwise one of them was deleted a moment ago, and others move up
+        return [[match for match in matches if match is not None] for matches in found], size
 
     # The whole
 

@@ -54,22 +54,25 @@ export async function unless(code, promise) {
 export const NO_SUCH_PERSON = -1303;
 export const PERSON_EXISTS = -1302;
 
-const people = new Map(); // id -> what getinfo said of a person, null when they are gone
+const people = new Map(); // id -> what getinfo said of a person, null when they are gone, and which question that answers
+let questions = 0;
 
 // A person as people know them, once whatIsKnownOf was asked: the name with the id, or the id alone.
 export function titleOf(personId) {
-  const name = people.get(personId)?.person_name;
+  const name = people.get(personId)?.person?.person_name;
   return name ? `${name} (${personId})` : personId;
 }
 
 export function firstFaceOf(personId) {
-  return people.get(personId)?.face_ids[0];
+  return people.get(personId)?.person?.face_ids[0];
 }
 
-// Return what getinfo says of a person, null if they are gone, and remember it.
+// Return what getinfo says of a person, null if they are gone, and remember it unless what was asked later is known.
 export async function whatIsKnownOf(personId) {
+  questions += 1;
+  const question = questions;
   const person = await unless(NO_SUCH_PERSON, callQuietly("getinfo", { person_id: personId }));
-  people.set(personId, person);
+  if (question > (people.get(personId)?.question ?? 0)) people.set(personId, { person, question });
   return person;
 }
 

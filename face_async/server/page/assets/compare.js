@@ -1,7 +1,7 @@
 // Compare: whether two pictures show the same person.
 
 import { call } from "./api.js";
-import { bar, byId, h, say, showError, threshold } from "./elements.js";
+import { bar, byId, h, newestOnly, say, showError, threshold } from "./elements.js";
 import { onPaste, PicturePlace } from "./pictures.js";
 import { settings, t } from "./settings.js";
 
@@ -9,21 +9,27 @@ const result = byId("result");
 const limit = threshold(settings.samePerson, () => show());
 const complain = (error) => showError(result, error);
 const places = ["first", "second"].map((id) => new PicturePlace(byId(id), look, complain));
-let similarity = null;
+const compare = newestOnly(
+  (imageA, imageB) => call("compare", {}, { imageA, imageB }),
+  (answer) => {
+    similarity = answer.similarity;
+    show();
+  },
+  (error) => {
+    const which = { 1: t("The first picture"), 2: t("The second picture") }[error.data?.fail_flag];
+    complain(which ? new Error(`${which}: ${error.message}`) : error);
+  },
+);
+let similarity = null; // of the present pictures
 
 onPaste(places);
 
-async function look() {
+function look() {
   const [first, second] = places.map((place) => place.picture);
   if (!first || !second) return;
   similarity = null;
-  try {
-    similarity = (await call("compare", {}, { imageA: first, imageB: second })).similarity;
-    show();
-  } catch (error) {
-    const which = { 1: t("The first picture"), 2: t("The second picture") }[error.data?.fail_flag];
-    complain(which ? new Error(`${which}: ${error.message}`) : error);
-  }
+  result.replaceChildren(h("p", { class: "soft" }, t("Looking…")));
+  compare(first, second);
 }
 
 function show() {

@@ -22,6 +22,22 @@ export function showError(place, error) {
   place.replaceChildren(h("p", { class: "card error", role: "alert" }, error.message));
 }
 
+// A function that may be called again before it is done: work fetches, and changes nothing that is seen; show gets what
+// it returned, and complain what it threw, of the newest call alone, in whatever order the answers come.
+export function newestOnly(work, show, complain) {
+  let newest = 0;
+  return async (...values) => {
+    newest += 1;
+    const mine = newest;
+    try {
+      const outcome = await work(...values);
+      if (mine === newest) await show(outcome);
+    } catch (error) {
+      if (mine === newest) complain(error);
+    }
+  };
+}
+
 // A face's thumbnail; nothing where none was kept.
 export function thumbnail(folder, faceId) {
   const image = h("img", { src: folder + faceId, alt: "", loading: "lazy" });
@@ -67,11 +83,13 @@ export function threshold(standard, onChange) {
 export function onSubmit(dialog, work) {
   const form = dialog.querySelector("form");
   const complaint = dialog.querySelector("[role=alert]");
+  let isWorking = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     complaint.textContent = "";
     const buttons = [...form.querySelectorAll("button")].filter((button) => !button.disabled);
     for (const button of buttons) button.disabled = true;
+    isWorking = true;
     try {
       await work(event.submitter?.value);
       dialog.close();
@@ -79,9 +97,11 @@ export function onSubmit(dialog, work) {
       complaint.textContent = error.message;
       complaint.scrollIntoView({ block: "nearest" });
     } finally {
+      isWorking = false;
       for (const button of buttons) button.disabled = false;
     }
   });
+  dialog.addEventListener("cancel", (event) => isWorking && event.preventDefault()); // by the Escape key
   form.querySelector(".cancel").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => (complaint.textContent = ""));
 }

@@ -1,7 +1,7 @@
 // Enroll: all people of a folder.
 
 import { call, forEachAtOnce, PERSON_EXISTS, Refusal } from "./api.js";
-import { byId, h, scrolling } from "./elements.js";
+import { byId, h, newestOnly, scrolling } from "./elements.js";
 import { MAX_PICTURE_BYTES, prepared } from "./pictures.js";
 import { settings, t } from "./settings.js";
 
@@ -13,7 +13,9 @@ const FORMULA = /^[=+\-@\t\r]/; // what spreadsheets would compute
 const COLUMNS = ["person_id", "source", "code", "reason"];
 
 const drop = byId("drop");
+const choose = newestOnly((files) => files, setPictures, (error) => (byId("chosen").textContent = error.message));
 let pictures = []; // each file with its path below the chosen folder
+let isRunning = false;
 let stopped = false;
 
 byId("folder").addEventListener("change", (event) => {
@@ -26,10 +28,10 @@ for (const kind of ["dragenter", "dragover"]) {
   });
 }
 for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
-drop.addEventListener("drop", async (event) => {
+drop.addEventListener("drop", (event) => {
   event.preventDefault();
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry?.isDirectory);
-  choose((await Promise.all(entries.map((entry) => filesIn(entry, entries.length > 1 ? [entry.name] : [])))).flat());
+  choose(Promise.all(entries.map((entry) => filesIn(entry, entries.length > 1 ? [entry.name] : []))).then((all) => all.flat()));
 });
 byId("enroll").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -53,10 +55,10 @@ async function filesIn(folder, path) {
   }
 }
 
-function choose(files) {
+function setPictures(files) {
   pictures = files.filter(({ file, path }) => file.type.startsWith("image/") && !path.some((name) => SYSTEM_NAME.test(name)));
   byId("chosen").textContent = t("{pictures} pictures of {people} people", { pictures: pictures.length, people: byPerson().size });
-  byId("start").disabled = !pictures.length;
+  byId("start").disabled = isRunning || !pictures.length;
 }
 
 function byPerson() {
@@ -66,7 +68,7 @@ function byPerson() {
 async function enroll() {
   const outcomes = new Outcomes(pictures.length);
   const group = byId("group").value.trim();
-  stopped = false;
+  [isRunning, stopped] = [true, false];
   byId("run").hidden = false;
   byId("start").disabled = true;
   byId("stop").hidden = false;
@@ -83,7 +85,8 @@ async function enroll() {
     await addFaces(personId, all, outcomes);
   });
   outcomes.end(stopped ? t("Stopped.") : t("Done."));
-  byId("start").disabled = false;
+  isRunning = false;
+  byId("start").disabled = !pictures.length;
   byId("stop").hidden = true;
 }
 

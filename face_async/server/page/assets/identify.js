@@ -1,7 +1,7 @@
 // Identify: who is in a picture.
 
 import { addToPerson, call, learnOf, titleOf } from "./api.js";
-import { bar, byId, h, onSubmit, say, showError, threshold } from "./elements.js";
+import { bar, byId, h, newestOnly, onSubmit, say, showError, threshold } from "./elements.js";
 import { cropped, onPaste, PicturePlace } from "./pictures.js";
 import { settings, t } from "./settings.js";
 
@@ -9,18 +9,28 @@ const ALL = ""; // the choice of all groups
 const faces = byId("faces");
 const group = byId("group");
 const limit = threshold(settings.samePerson, () => show());
-const place = new PicturePlace(byId("probe"), look, (error) => showError(faces, error));
+const complain = (error) => showError(faces, error);
+const place = new PicturePlace(byId("probe"), look, complain);
+const listGroups = newestOnly(groupsThere, showGroups, complain);
+const find = newestOnly(facesIn, showFaces, (error) => {
+  faces.setAttribute("aria-busy", "false");
+  complain(error);
+});
 let groups = [];
-let found = []; // of the present picture: each face's box and candidates
-let toAdd = null; // the box of the face that the dialog is about
+let found = []; // in the present picture: each face's box and candidates, and the picture
+let toAdd = null; // the face that the dialog is about
 
 onPaste([place]);
-group.addEventListener("change", () => place.picture && look(place.picture).catch((error) => showError(faces, error)));
+group.addEventListener("change", () => place.picture && look(place.picture));
 onSubmit(byId("add"), add);
-listGroups().catch((error) => showError(faces, error));
+listGroups();
 
-async function listGroups() {
-  groups = (await call("getgroupids")).group_ids;
+async function groupsThere() {
+  return (await call("getgroupids")).group_ids;
+}
+
+function showGroups(names) {
+  groups = names;
   const chosen = group.value;
   const choices = groups.map((name) => h("option", { value: name }, name));
   const all = h("option", { value: ALL }, groups.length ? t("All groups") : t("There are no groups yet"));
@@ -28,18 +38,27 @@ async function listGroups() {
   group.value = groups.includes(chosen) ? chosen : ALL;
 }
 
-async function look(picture) {
+function look(picture) {
+  found = [];
+  place.mark([]);
   faces.setAttribute("aria-busy", "true");
   faces.replaceChildren(h("p", { class: "soft" }, t("Looking…")));
-  try {
-    if (!groups.length) await listGroups(); // a picture may come before they do
-    const searched = group.value === ALL ? groups : [group.value];
-    found = searched.length ? await candidates(picture, searched) : await withoutGroups(picture);
-    place.mark(found.map((face) => face.box));
-    show();
-  } finally {
-    faces.setAttribute("aria-busy", "false");
-  }
+  return find(picture, group.value);
+}
+
+async function facesIn(picture, chosen) {
+  const all = groups.length ? groups : await groupsThere(); // a picture may come before they do
+  const searched = chosen === ALL ? all : [chosen];
+  const seen = searched.length ? await candidates(picture, searched) : await withoutGroups(picture);
+  return { all, seen: seen.map((face) => ({ ...face, picture, isAlone: seen.length === 1 })) };
+}
+
+function showFaces({ all, seen }) {
+  if (!groups.length) showGroups(all);
+  found = seen;
+  faces.setAttribute("aria-busy", "false");
+  place.mark(found.map((face) => face.box));
+  show();
 }
 
 async function candidates(picture, searched) {
@@ -81,7 +100,7 @@ function card(face, index) {
 }
 
 function ask(face) {
-  toAdd = face.box;
+  toAdd = face;
   byId("add-person").value = best(face)?.person_id ?? "";
   byId("add-name").value = "";
   byId("add-group").value = group.value || groups[0] || "people";
@@ -89,9 +108,9 @@ function ask(face) {
 }
 
 async function add() {
-  const personId = byId("add-person").value.trim();
-  const image = found.length > 1 ? await cropped(place.picture, toAdd) : place.picture;
-  await addToPerson(personId, image, { name: byId("add-name").value.trim(), groups: [byId("add-group").value.trim()] });
+  const [personId, name, groupId] = ["add-person", "add-name", "add-group"].map((id) => byId(id).value.trim());
+  const { picture, box, isAlone } = toAdd; // in the place there may be another picture by now
+  await addToPerson(personId, isAlone ? picture : await cropped(picture, box), { name, groups: [groupId] });
   await listGroups();
   await look(place.picture);
   say(t("The face was added to {person}.", { person: personId }));

@@ -1,7 +1,7 @@
 // People: the groups, who is in them, and what is known of each.
 
 import { call, callQuietly, firstFaceOf, forEachAtOnce, learnOf, Refusal, titleOf, unless, whatIsKnownOf } from "./api.js";
-import { byId, h, onSubmit, say, showError, thumbnail } from "./elements.js";
+import { byId, h, newestOnly, onSubmit, say, showError, thumbnail } from "./elements.js";
 import { prepared } from "./pictures.js";
 import { settings, t } from "./settings.js";
 
@@ -12,6 +12,10 @@ const NO_SUCH_GROUP = -1306;
 const list = byId("people");
 const search = byId("search");
 const dialog = byId("person");
+const listGroups = newestOnly(async () => (await callQuietly("getgroupids", {})).group_ids, showGroups, complain);
+const listPeople = newestOnly(personsIn, setPeople, complain);
+const learnOfAll = newestOnly(() => learnOf(people), showPeople, complain);
+const open = newestOnly(personToEdit, edit, complain);
 let group = null; // the chosen one
 let people = []; // the ids of its persons
 let shown = PAGE;
@@ -20,7 +24,7 @@ let edited = null; // the person in the dialog, as getinfo has it
 search.addEventListener("input", () => {
   shown = PAGE;
   showPeople();
-  if (search.value) learnOf(people).then(showPeople, complain);
+  if (search.value) learnOfAll();
 });
 byId("more").addEventListener("click", () => {
   shown += PAGE;
@@ -31,20 +35,18 @@ byId("ask-delete").addEventListener("click", () => {
   byId("delete").focus();
 });
 onSubmit(dialog, (button) => (button === "delete" ? remove() : save()));
-listGroups().catch(complain);
+listGroups();
 
 function complain(error) {
   showError(list, error);
 }
 
-async function listGroups() {
-  const groups = (await callQuietly("getgroupids", {})).group_ids;
+async function showGroups(groups) {
   const buttons = new Map(groups.map((name) => [name, h("button", { type: "button", "aria-pressed": String(name === group) }, name)]));
   for (const [name, button] of buttons) {
     button.addEventListener("click", () => {
       for (const each of buttons.values()) each.setAttribute("aria-pressed", String(each === button));
-      search.value = "";
-      choose(name).catch(complain);
+      choose(name);
     });
   }
   byId("groups").replaceChildren(...[...buttons.values()].map((button) => h("li", {}, button)));
@@ -55,10 +57,24 @@ async function listGroups() {
   });
 }
 
-async function choose(name) {
+function choose(name) {
   group = name;
-  people = (await call("getpersonids", { group_id: name })).person_ids;
+  people = [];
   shown = PAGE;
+  search.value = "";
+  search.disabled = true;
+  byId("more").hidden = true;
+  byId("count").textContent = "";
+  list.replaceChildren();
+  listPeople(call("getpersonids", { group_id: name }));
+}
+
+async function personsIn(asked) {
+  return (await unless(NO_SUCH_GROUP, asked))?.person_ids ?? [];
+}
+
+function setPeople(ids) {
+  people = ids;
   search.disabled = false;
   showPeople();
 }
@@ -72,8 +88,11 @@ function showPeople() {
   list.replaceChildren(
     ...visible.map((id) => {
       const button = h("button", { type: "button" }, titleOf(id));
-      button.addEventListener("click", () => open(id).catch(complain));
-      learnOf([id]).then(() => button.replaceChildren(...portrait(id), titleOf(id)), complain);
+      button.addEventListener("click", () => open(id));
+      learnOf([id]).then(
+        () => button.replaceChildren(...portrait(id), titleOf(id)),
+        (error) => button.isConnected && complain(error),
+      );
       return h("li", {}, button);
     }),
   );
@@ -84,10 +103,15 @@ function portrait(id) {
   return face ? [thumbnail(settings.thumbnails, face)] : [];
 }
 
-async function open(personId) {
-  edited = await whatIsKnownOf(personId);
-  if (!edited) throw new Error(t("{person} has been deleted in the meantime.", { person: personId }));
-  byId("person-title").textContent = personId;
+async function personToEdit(personId) {
+  const person = await whatIsKnownOf(personId);
+  if (!person) throw new Error(t("{person} has been deleted in the meantime.", { person: personId }));
+  return person;
+}
+
+function edit(person) {
+  edited = person;
+  byId("person-title").textContent = edited.person_id;
   byId("person-name").value = edited.person_name;
   byId("person-tag").value = edited.tag;
   byId("person-group").value = "";
@@ -107,31 +131,32 @@ function unchecked(id) {
 }
 
 async function save() {
-  const of = { person_id: edited.person_id };
+  const person = edited; // all that the dialog says now, before another person may be in it
+  const of = { person_id: person.person_id };
   const [name, tag] = [byId("person-name").value, byId("person-tag").value];
-  if (name !== edited.person_name || tag !== edited.tag) await call("setinfo", { ...of, person_name: name, tag });
   const [further, left, faces] = [byId("person-group").value.trim(), unchecked("person-groups"), unchecked("person-faces")];
-  if (left.length === edited.group_ids.length && !further) throw new Error(t("A person in no group is found by nobody: leave one."));
+  const files = [...byId("person-pictures").files];
+  if (name !== person.person_name || tag !== person.tag) await call("setinfo", { ...of, person_name: name, tag });
+  if (left.length === person.group_ids.length && !further) throw new Error(t("A person in no group is found by nobody: leave one."));
   if (further) await call("addgroupids", { ...of, group_ids: [further] });
   if (left.length) await call("delgroupids", { ...of, group_ids: left });
   if (faces.length) await call("delface", { ...of, face_ids: faces });
-  for (const file of byId("person-pictures").files) {
+  for (const file of files) {
     const { ret_codes: [code] } = await call("addface", of, { images: [await prepared(file)] });
     if (code !== 0) throw new Error(`${file.name}: ${new Refusal(code, {}).message}`);
   }
-  await whatIsKnownOf(edited.person_id);
-  await refresh(t("{person} was saved.", { person: edited.person_id }));
+  await whatIsKnownOf(person.person_id);
+  await refresh(t("{person} was saved.", { person: person.person_id }));
 }
 
 async function remove() {
-  await call("delperson", { person_id: edited.person_id });
-  await refresh(t("{person} was deleted.", { person: edited.person_id }));
+  const { person_id: personId } = edited;
+  await call("delperson", { person_id: personId });
+  await refresh(t("{person} was deleted.", { person: personId }));
 }
 
 async function refresh(news) {
-  const ids = await unless(NO_SUCH_GROUP, callQuietly("getpersonids", { group_id: group }));
-  people = ids?.person_ids ?? [];
-  showPeople();
+  await listPeople(callQuietly("getpersonids", { group_id: group }));
   await listGroups();
   say(news);
 }

@@ -1,6 +1,6 @@
 // Pictures: chosen, dropped, pasted or taken by the camera; made smaller where the service would refuse them.
 
-import { h } from "./elements.js";
+import { h, newestOnly } from "./elements.js";
 import { settings, t } from "./settings.js";
 
 const TAKEN = ["image/jpeg", "image/png", "image/bmp", "image/webp"];
@@ -28,6 +28,14 @@ export async function cropped(file, { x, y, width, height }) {
   return new File([await drawn(whole, left, top, right - left, bottom - top, 1)], "face.jpg", { type: "image/jpeg" });
 }
 
+// A picture that may be sent, and the image that shows it.
+async function readable(file) {
+  const picture = await prepared(file);
+  const image = h("img", { src: URL.createObjectURL(picture) });
+  await image.decode();
+  return { picture, image };
+}
+
 async function decoded(file) {
   try {
     return await createImageBitmap(file);
@@ -49,11 +57,15 @@ function drawn(whole, x, y, width, height, scale) {
 export class PicturePlace {
   constructor(element, onPicture, onError) {
     this.element = element;
-    this.onPicture = onPicture;
     this.onError = onError;
+    const show = (read) => {
+      this.show(read);
+      return onPicture(read.picture);
+    };
+    this.take = newestOnly(readable, show, onError);
     const drop = element.querySelector(".drop");
     const input = element.querySelector("input");
-    input.addEventListener("change", () => this.take(input.files[0]));
+    input.addEventListener("change", () => input.files.length && this.take(input.files[0]));
     for (const kind of ["dragenter", "dragover"]) {
       drop.addEventListener(kind, (event) => {
         event.preventDefault();
@@ -63,27 +75,20 @@ export class PicturePlace {
     for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
     drop.addEventListener("drop", (event) => {
       event.preventDefault();
-      this.take(event.dataTransfer.files[0]);
+      if (event.dataTransfer.files.length) this.take(event.dataTransfer.files[0]);
     });
     element.querySelector(".camera").addEventListener("click", () => this.photograph());
   }
 
-  async take(file) {
-    if (!file) return;
-    try {
-      const picture = await prepared(file);
-      const image = this.element.querySelector("img");
-      URL.revokeObjectURL(image.src);
-      image.src = URL.createObjectURL(picture);
-      this.element.querySelector(".hint").hidden = true;
-      this.element.querySelector(".frame").hidden = false;
-      this.element.querySelector(".boxes").replaceChildren();
-      await image.decode();
-      this.picture = picture;
-      await this.onPicture(picture);
-    } catch (error) {
-      this.onError(error);
-    }
+  show({ picture, image }) {
+    const shown = this.element.querySelector("img");
+    URL.revokeObjectURL(shown.src);
+    image.alt = shown.alt;
+    shown.replaceWith(image);
+    this.element.querySelector(".hint").hidden = true;
+    this.element.querySelector(".frame").hidden = false;
+    this.element.querySelector(".boxes").replaceChildren();
+    this.picture = picture;
   }
 
   // Draw numbered boxes; sizes are in pixels of the picture.

@@ -6,8 +6,9 @@ import threading
 
 import psycopg
 
-from face_async.server.storage.names import without_password
-from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, store_errors
+from face_async.server.storage.base import StoreError
+from face_async.server.storage.names import quotes_password, without_password
+from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, storage_error
 from face_async.server.storage.postgres.schema import prepare
 from face_async.server.storage.signatures import UsedSignatures
 from face_async.server.storage.storage import Storage
@@ -33,9 +34,17 @@ class PostgresStore(Storage):
     def __init__(self, url: str, *, gallery_memory: int | None = None) -> None:
         self._url = url
         self._name = without_password(url)
-        with store_errors(self._name), psycopg.connect(url, **CONNECTION) as first:
-            configure(first)
-            prepare(first, self._name)
+        try:
+            with psycopg.connect(url, **CONNECTION) as first:
+                configure(first)
+                prepare(first, self._name)
+        except psycopg.Error as error:
+            if quotes_password(str(error), url):  # libpq has taken it for something else
+                raise StoreError(
+                    f"{self._name} is no URL that PostgreSQL can read: in its password, write % as %25, @ as %40, / as "
+                    "%2F, ? as %3F and & as %26; or put it into PGPASSWORD or ~/.pgpass"
+                ) from None
+            raise storage_error(self._name, error) from error
         super().__init__(
             PostgresDatabase(url, self._name, readers=_READERS, writers=_WRITERS), gallery_memory=gallery_memory
         )
