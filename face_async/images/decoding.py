@@ -13,15 +13,16 @@ import traceback
 from collections import deque
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from attrs import frozen
-from PIL import Image, ImageChops, ImageCms
+from PIL import Image, ImageChops
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from face_async.images.colors import in_srgb
 from face_async.images.containers import Container, Format, open_container, webp_size
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ copies. That is 56 megapixels in color, 14 of a WebP, and all of :data:`MAX_PIXE
 
 MAX_SIDE = 1_000_000
 """The most pixels of a picture's longer side: each row takes up to 36 bytes beside its pixels."""
+
+MAX_STEPS = 1_000_000_000
+"""The most work that decoding a picture takes beside its pixels (:attr:`Container.steps`), which is about 2 seconds: a
+JPEG can have a scan over all of its pixels in ten bytes, a PNG a thousand bytes of rows in one."""
 
 LAST_ROWS = 0.1
 """Which part of a picture's rows may be missing at its end, where its file breaks off."""
@@ -59,7 +64,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = range(5, 9)
-_BAND_ROWS = 128  # whose colors are converted at a time, as other threads have to wait meanwhile
 _BAND_PIXELS = 1_000_000  # that are made flat and smaller at a time, as the copies of a whole picture take memory
 _TRIMMED_BYTES = 32_000_000  # after which freed memory is given back to the system
 _ROW_BYTES = 36
@@ -73,7 +77,7 @@ class NoPictureError(ValueError):
 
 
 class UndecodableError(ValueError):
-    """The picture is damaged, or has too many pixels."""
+    """The picture is damaged, or takes too much to decode."""
 
 
 @frozen
@@ -104,7 +108,7 @@ def decode(content: bytes, *, longest_side: int | None = None, area: int | None 
     Raises:
         NoPictureError: It is of no such format.
         UndecodableError: It is damaged, more than :data:`LAST_ROWS` of it are missing, or it is larger than
-            :data:`MAX_PIXELS`, :data:`MAX_BYTES` or :data:`MAX_SIDE`.
+            :data:`MAX_PIXELS`, :data:`MAX_BYTES`, :data:`MAX_SIDE` or :data:`MAX_STEPS`.
     """
     with decoded(content, longest_side=longest_side, area=area) as picture:
         return picture
@@ -121,6 +125,8 @@ def decoded(content: bytes, *, longest_side: int | None = None, area: int | None
         image = None if container.kind is Format.WEBP else _opened(container)
         size = _webp_size(container) if image is None else image.size
         _check_size(size)
+        if container.steps > MAX_STEPS:
+            raise UndecodableError(f"decoding it takes more than {MAX_STEPS:,} steps")
         side = _side(size, longest_side, area)
         if image is not None:
             image.draft("RGB", (side, side))  # JPEG decodes straight to about the size that is needed
@@ -231,7 +237,7 @@ def _upright(image: ImageFile, container: Container, side: int) -> Image.Image:
     small = _scaled(image, side)
     if container.orientation in _TURNS:
         small = small.transpose(_TURNS[container.orientation])
-    upright = _in_srgb(small, container.profile)
+    upright = in_srgb(small, container.profile)
     upright.info = {}  # of which saving would write comments and profiles
     return upright
 
@@ -307,28 +313,3 @@ def _flat(image: Image.Image) -> Image.Image:
         paper.paste(image, mask=image.getchannel("A"))
         return paper
     return image if _is_flat(image) else image.convert("RGB")
-
-
-def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    transform = _transform(profile, image.mode) if profile and image.mode != "L" else None
-    if transform is None:
-        return image.convert("RGB")
-    colored = Image.new("RGB", image.size)
-    for top in range(0, image.height, _BAND_ROWS):
-        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height)))
-        colored.paste(transform.apply(band), (0, top))
-    return colored
-
-
-@lru_cache(maxsize=8)  # cameras of one make have one profile, and making this takes longer than using it
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return what brings colors of a profile to sRGB, None for those that are there, and for a damaged profile."""
-    make: Callable[[str], Any] = getattr(ImageCms, "createProfile")  # noqa: B009 - its annotation is half a one
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return None
-        target = ImageCms.ImageCmsProfile(make("sRGB"))
-        return ImageCms.ImageCmsTransform(source, target, mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None

@@ -12,13 +12,21 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageCms
+from PIL import EpsImagePlugin, Image
 
 from face_async.cli.pictures import smaller_copy
 from face_async.errors import ReturnCode
 from face_async.images import decoding
 from face_async.images.containers import orientation_of, pixels_of
-from face_async.images.decoding import MAX_BYTES, MAX_PIXELS, MAX_SIDE, NoPictureError, UndecodableError, decode
+from face_async.images.decoding import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    MAX_STEPS,
+    NoPictureError,
+    UndecodableError,
+    decode,
+)
 
 # Four corners of different colors, and a gradient between them: what is turned, cut or recolored can be seen.
 SMALL = Image.fromarray(np.array([[[250, 20, 20], [20, 230, 20]], [[20, 20, 250], [240, 240, 60]]], np.uint8))
@@ -180,48 +188,6 @@ def test_sixteen_bits_a_color_become_eight():
     assert apart(SCENE.convert("L"), decode(stored(Image.fromarray(gray * 257), "PNG")).image) < 2
 
 
-def p3():
-    """A profile of wide gamut, as cameras of telephones write: sRGB's curve, and more saturated primaries."""
-    white, curve = (0.9642, 1.0, 0.8249), struct.pack(">4s4xIH", b"curv", 1, round(2.2 * 256)).ljust(16, b"\0")
-    primaries = (0.5151, 0.2412, -0.0011), (0.2919, 0.6922, 0.0419), (0.1572, 0.0666, 0.7841)
-
-    def xyz(values):
-        return struct.pack(">4s4x3i", b"XYZ ", *(round(value * 65536) for value in values))
-
-    text = struct.pack(">4s4xI", b"desc", 10) + b"Wide gamut"[:9] + b"\0" + bytes(82)
-    tags = {b"desc": text, b"wtpt": xyz(white), b"cprt": struct.pack(">4s4x4s", b"text", b"x\0\0\0")}
-    tags |= dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, primaries), strict=True))
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    table, body, at = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
-    for name, data in tags.items():
-        table += struct.pack(">4sII", name, at + len(body), len(data))
-        body += data.ljust(-(-len(data) // 4) * 4, b"\0")
-    head = struct.pack(">I4xI4s4s4s12x4s", at + len(body), 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp")
-    return (
-        head.ljust(68, b"\0")
-        + struct.pack(">3i", *(round(value * 65536) for value in white)).ljust(60, b"\0")
-        + table
-        + body
-    )
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_colors_of_a_wide_gamut_become_those_of_screens(kind):
-    """Gray stays gray, and what looks pale by its numbers gets the color that it was meant to have."""
-    pale = Image.new("RGB", (40, 40), (200, 120, 110))
-    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else LOSSLESS.get(kind, {})
-    red, green, _ = decode(stored(pale, kind, icc_profile=p3(), **options)).image.getpixel((20, 20))
-    assert red > 206
-    assert green < 119
-    gray = stored(Image.new("RGB", (40, 40), (120, 120, 120)), kind, icc_profile=p3(), **options)
-    assert all(abs(120 - level) < 6 for level in decode(gray).image.getpixel((20, 20)))
-
-
-def test_colors_of_screens_stay_as_they_are():
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert apart(SCENE, decode(stored(SCENE, "PNG", icc_profile=profile)).image) == 0
-
-
 # Where a file breaks off
 
 NOISE = Image.effect_noise((160, 160), 80).convert("RGB")
@@ -325,7 +291,9 @@ def test_more_memory_than_the_limit_is_refused_before_it_is_taken(name, monkeypa
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _image: pytest.fail("it was decoded"))
     side = min(16_000, int((MAX_BYTES / each) ** 0.5) + 50)
     refusal = (
-        f"more than {MAX_BYTES:,} bytes of memory" if side**2 <= MAX_PIXELS else f"more than {MAX_PIXELS:,} pixels"
+        f"more than ({MAX_BYTES:,} bytes of memory|{MAX_STEPS:,} steps)"
+        if side**2 <= MAX_PIXELS
+        else f"more than {MAX_PIXELS:,} pixels"
     )
     with pytest.raises(UndecodableError, match=refusal):
         decode(claiming(side) + bytes(100), longest_side=100)
@@ -363,6 +331,18 @@ def test_how_many_pixels_a_picture_has_is_read_without_decoding_it(form):
     content = stored(SCENE.resize((31, 17)), form)
     assert pixels_of(content) == 31 * 17
     assert pixels_of(content[:14]) == (16_383**2 if form == "WEBP" else 0)
+
+
+def test_how_many_pixels_the_oldest_kind_of_bmp_has_is_read_as_well():
+    """Its header has two bytes for each side."""
+    old = b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 31, 17, 1, 24) + bytes(96 * 17)
+    assert (31, 17) == decode(old).image.size
+    assert pixels_of(old) == 31 * 17
+
+
+@pytest.mark.parametrize("content", [b"BM" + b" " * 40, b"RIFF\0\0\0\0WAVE" + b"\xff" * 40, b"\x89PNG" + b"\xff" * 40])
+def test_what_only_begins_like_a_picture_claims_no_pixels(content):
+    assert pixels_of(content) == 0
 
 
 def test_the_servers_message_names_the_same_limits():
