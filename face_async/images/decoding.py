@@ -117,9 +117,7 @@ def decode(content: bytes, *, longest_side: int | None = None, area: int | None 
 @contextmanager
 def decoded(content: bytes, *, longest_side: int | None = None, area: int | None = None) -> Generator[DecodedPicture]:
     """Hold a picture as :func:`decode` returns it, and the memory for it: for work at full size."""
-    container = open_container(content)
-    if container is None:
-        raise NoPictureError("it is no JPEG, PNG, BMP or WebP picture")
+    container = _taken_apart(content)
     with _translated_errors():
         # A WebP takes its memory when it is opened.
         image = None if container.kind is Format.WEBP else _opened(container)
@@ -138,8 +136,21 @@ def decoded(content: bytes, *, longest_side: int | None = None, area: int | None
                 upright = _upright(image or _opened(container), container, side)
         finally:
             image = None  # which an error would keep, by its traceback
-        width, height = reversed(size) if container.orientation in _SIDEWAYS else size
-        yield DecodedPicture(upright, width, height)
+        yield DecodedPicture(upright, *_turned(size, container))
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """Return the width and height that :func:`decode` would return, in pixels, without decoding the picture.
+
+    Raises:
+        NoPictureError: It is of no format that is decoded.
+        UndecodableError: Its header is damaged, or it has more pixels than are decoded.
+    """
+    container = _taken_apart(content)
+    with _translated_errors():
+        size = _webp_size(container) if container.kind is Format.WEBP else _opened(container).size
+        _check_size(size)
+    return _turned(size, container)
 
 
 class _Room:
@@ -195,6 +206,18 @@ def _translated_errors() -> Generator[None]:
         traceback.clear_frames(error.__traceback__)  # they hold pictures, for as long as somebody has the error
         # Decoders raise whatever hostile bytes lead them to: OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableError("it cannot be decoded; it may be damaged") from error
+
+
+def _taken_apart(content: bytes) -> Container:
+    container = open_container(content)
+    if container is None:
+        raise NoPictureError("it is no JPEG, PNG, BMP or WebP picture")
+    return container
+
+
+def _turned(size: tuple[int, int], container: Container) -> tuple[int, int]:
+    width, height = size
+    return (height, width) if container.orientation in _SIDEWAYS else (width, height)
 
 
 def _opened(container: Container) -> ImageFile:

@@ -215,7 +215,7 @@ class Endpoints:
             guard.check_target(signature, appid, bucket)
             record.appid = appid
             # A script's effects happen although their caller has gone.
-            finder = self.finder.serving(appid, request if self.faults is None else None, body.take)
+            finder = self.finder.serving(appid, request if self.faults is None else None, body)
             call = Call(appid, parameters, self.store, finder, self.limits)
 
             async def handle(call: Call) -> dict[str, object]:

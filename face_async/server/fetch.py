@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import socket
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import httpx
+
+    from face_async.server.bounds.bodies import HeldBody
 
 _OK = 200
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -85,18 +88,22 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._timeout = timeout
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, body: HeldBody | None = None) -> bytes:
         """Return the bytes at ``url``.
 
+        Args:
+            url: Where they are.
+            body: The memory that they take while they arrive; None: they are not counted.
+
         Raises:
-            Refusal: -1308 for any failure; the log has the reason.
+            Refusal: -1308 for any failure, of which the log has the reason; 15: the memory is needed by others.
         """
         import httpx  # noqa: PLC0415 - a sixth of a server's start, and most fetch nothing
 
         try:
-            with anyio.fail_after(self._timeout):
+            with contextlib.nullcontext() if body is None else body.arriving(), anyio.fail_after(self._timeout):
                 target = self._allow(httpx.URL(url))
-                return await self._get(target, await self._resolve(target))
+                return await self._get(target, await self._resolve(target), body)
         except (_Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             # OSError is also timeouts and unknown names, ValueError a host that cannot be a name.
             note_reason(f"a picture was not fetched: {str(error) or type(error).__name__}")
@@ -122,7 +129,7 @@ class Fetcher:
                 raise _Refused("its name leads to an address that is not public")
         return addresses[0]
 
-    async def _get(self, target: httpx.URL, address: str) -> bytes:
+    async def _get(self, target: httpx.URL, address: str, body: HeldBody | None) -> bytes:
         import httpx  # noqa: PLC0415 - as above
 
         # The connection goes to the address that was checked: a second look-up could return another one.
@@ -137,14 +144,16 @@ class Fetcher:
             try:
                 if response.status_code != _OK:  # redirects included: they could lead anywhere
                     raise _Refused(f"HTTP status {response.status_code}")
-                return await self._read(response)
+                return await self._read(response, body)
             finally:
                 await response.aclose()
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response, body: HeldBody | None) -> bytes:
         content = bytearray()
         with anyio.CancelScope() as reading:
             async for chunk in response.aiter_raw():
+                if body is not None:
+                    body.take(len(chunk))
                 content += chunk
                 if len(content) > self._max_bytes:
                     reading.cancel()  # not "break": httpx's generators left half-way are a warning on trio

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import RunVar
 from attrs import evolve, field, frozen
 from cachetools import TTLCache
-from PIL import Image
-from PIL.ExifTags import Base
 
 from face_async.errors import ReturnCode
 from face_async.images.containers import pixels_of
+from face_async.images.decoding import MAX_PIXELS, NoPictureError, UndecodableError, upright_size
 from face_async.server.bounds.admission import RecognitionQueue, RequestLimits
 from face_async.server.bounds.callers import while_connected
 from face_async.server.refusal import Refusal
@@ -25,12 +23,9 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from face_async.server.bounds.bodies import HeldBody
     from face_async.server.fetch import Fetcher
     from face_async.server.recognition import Face, Recognizer
-
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-_ORIENTATION = Base.Orientation
-_SIDEWAYS = range(5, 9)
 
 _REMEMBERED_SECONDS, _REMEMBERED = 10.0, 256
 
@@ -46,8 +41,8 @@ class Found(Generic[T]):
 
     Attributes:
         faces: At least one, the largest first.
-        width: The picture's width in pixels, after any EXIF rotation.
-        height: The picture's height in pixels.
+        width: The upright picture's width in pixels.
+        height: Its height in pixels.
     """
 
     faces: list[T]
@@ -77,19 +72,19 @@ class FaceFinder:
     account: str = ""
     request: Request | None = None
     on_waiting: Callable[[int], object] | None = None
-    take: Callable[[int], object] = lambda _: None
+    body: HeldBody | None = None
     # An application may be served by several event loops.
     _looks: RunVar[_RecentFaces] = field(factory=lambda: RunVar("face_async.server.looks"))
 
-    def serving(self, account: str, request: Request | None, take: Callable[[int], object]) -> FaceFinder:
+    def serving(self, account: str, request: Request | None, body: HeldBody) -> FaceFinder:
         """Return the same finder for one account and its request: once its caller has gone, nothing more is looked at.
 
         Args:
             account: Whose pictures they are.
             request: The request, whose body has been read; None: whoever has sent it is waited for.
-            take: Called with the size of each picture that is fetched for it.
+            body: The request's memory, of which pictures that are fetched take, too.
         """
-        return evolve(self, account=account, request=request, take=take)
+        return evolve(self, account=account, request=request, body=body)
 
     async def find(self, picture: bytes | PictureUrl | None) -> Face:
         """Return the face in a picture.
@@ -163,9 +158,7 @@ class FaceFinder:
         return await while_connected(self.request, find)
 
     async def _content(self, picture: bytes | PictureUrl | None) -> bytes:
-        content = await self.fetcher.fetch(picture.value) if isinstance(picture, PictureUrl) else picture
-        if isinstance(picture, PictureUrl):
-            self.take(len(content or b""))
+        content = await self.fetcher.fetch(picture.value, self.body) if isinstance(picture, PictureUrl) else picture
         if not content:
             raise Refusal(ReturnCode.ERROR_IMAGE_EMPTY)
         return content
@@ -197,8 +190,11 @@ class FaceFinder:
 
 
 async def _look(queue: RecognitionQueue, content: bytes, look: Callable[[bytes], T], *, waits: bool) -> T | ReturnCode:
+    pixels = pixels_of(content)
+    if pixels > MAX_PIXELS:
+        return ReturnCode.SDK_IMAGE_DECODE_FAILED  # at once: others would wait for all the pixels that it claims
     try:
-        return await queue.run(look, content, pixels=pixels_of(content), waits=waits)
+        return await queue.run(look, content, pixels=pixels, waits=waits)
     except Refusal as refusal:
         if refusal.code == ReturnCode.RATE_LIMITED:
             raise
@@ -231,10 +227,7 @@ def _shapes(recognizer: Recognizer, content: bytes, most: int) -> list[Shape]:
 
 
 def _size(content: bytes) -> tuple[int, int]:
-    """Return a picture's width and height, as it is to be looked at."""
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
-    except Exception as error:  # decoders raise whatever hostile bytes lead them to
+        return upright_size(content)
+    except (NoPictureError, UndecodableError) as error:  # a recognizer of one's own may look at other pictures
         raise Refusal(ReturnCode.SDK_IMAGE_DECODE_FAILED) from error

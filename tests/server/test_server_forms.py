@@ -32,7 +32,7 @@ def fields(**more: object) -> bytes:
 def web(monkeypatch):
     """Every URL leads to a picture whose person its length decides."""
 
-    async def fetch(self, url):
+    async def fetch(self, url, body):
         return picture(len(url))
 
     monkeypatch.setattr(Fetcher, "fetch", fetch)

@@ -185,7 +185,7 @@ async def test_detect_describes_five_faces_and_places_the_others(crowded):
 async def test_detect_takes_its_mode_as_a_number_or_a_text(crowded, monkeypatch, mode, faces):
     """1 is the largest face alone. JSON has either, multipart text."""
 
-    async def fetch(self, url):
+    async def fetch(self, url, body):
         return crowd(3)
 
     monkeypatch.setattr("face_async.server.fetch.Fetcher.fetch", fetch)

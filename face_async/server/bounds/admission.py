@@ -30,6 +30,7 @@ T = TypeVar("T")
 _FIXED_PIXELS = 1_000_000  # that looking at any picture takes as much time as decoding these
 _FIRST_PACE = 0.01  # seconds for as many pixels, until pictures have been looked at
 _ADAPTION = 0.2  # how much the newest picture counts in the pace
+_UNDECODED = {ReturnCode.ERROR_IMAGE_EMPTY, ReturnCode.ERROR_IMAGE_FORMAT_INVALID, ReturnCode.SDK_IMAGE_DECODE_FAILED}
 
 
 @frozen
@@ -107,19 +108,24 @@ class RecognitionQueue:
             Refusal: 15 when its turn does not come in time, or what ``look`` raises.
         """
         await self._enter(pixels, waits=waits)
-        seconds: list[float] = []
+        paces: list[float] = []
 
         def timed() -> T:
-            began = time.perf_counter()
+            began, least = time.perf_counter(), 0.0
             try:
                 return look(content)
+            except Refusal as refusal:
+                if refusal.code in _UNDECODED:
+                    least = self._pace  # it claimed pixels that nobody had work with
+                raise
             finally:
-                seconds.append(time.perf_counter() - began)  # here: a busy event loop comes late to either end of it
+                # Here, as a busy event loop comes late to either end of it.
+                paces.append(max(least, (time.perf_counter() - began) / (_FIXED_PIXELS + pixels)))
 
         try:
             return await anyio.to_thread.run_sync(timed, limiter=self._threads)
         finally:
-            self._leave(pixels, seconds)
+            self._leave(pixels, paces)
 
     async def _enter(self, pixels: int, *, waits: bool) -> None:
         if not self._waiting and self._fits(pixels):
@@ -142,9 +148,9 @@ class RecognitionQueue:
         if not turn.is_set():
             raise self._refusal(self._expected_wait())
 
-    def _leave(self, pixels: int, seconds: Sequence[float]) -> None:
-        for each in seconds:  # none if it was not begun
-            self._pace += _ADAPTION * (each / (_FIXED_PIXELS + pixels) - self._pace)
+    def _leave(self, pixels: int, paces: Sequence[float]) -> None:
+        for pace in paces:  # none if it was not begun
+            self._pace += _ADAPTION * (pace - self._pace)
         self._end(pixels)
         self._call_next()
 

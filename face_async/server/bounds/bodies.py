@@ -57,13 +57,12 @@ class BodyMemory:
             return  # it is about to end
         body.size += size
         self._taken += size
-        while self._taken > self._max_bytes and self._taken > body.size:
+        while self._taken > self._max_bytes and self._taken > body.size and not body.is_evicted:
             slowest = next(iter(self.arriving), None)
             if slowest is None:
                 raise Refusal(ReturnCode.RATE_LIMITED, retry_after=_RETRY_SECONDS)
-            slowest.is_evicted = True
             self._give_back(slowest)
-            slowest.scope.cancel()
+            slowest.evict()
 
     def _give_back(self, body: HeldBody) -> None:
         self.arriving.pop(body, None)
@@ -77,28 +76,44 @@ class HeldBody:
     Attributes:
         size: Bytes.
         is_evicted: Whether it had to make room.
-        scope: Ends reading it.
     """
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
         self.size = 0
         self.is_evicted = False
-        self.scope = anyio.CancelScope()
+        self._scopes: set[anyio.CancelScope] = set()
 
     @contextlib.contextmanager
     def arriving(self) -> Generator[None]:
-        """Read the body inside of this block, and note each piece by :meth:`take`.
+        """Read the body, or a picture for it, inside of this block, and note each piece by :meth:`take`.
+
+        Several tasks may do so at once, each in a block of its own.
 
         Raises:
             Refusal: 15: it had to make room.
         """
+        self._require_room()
         self._memory.arriving[self] = None
-        with self.scope:
-            yield
-        self._memory.arriving.pop(self, None)
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.remove(scope)
+                if not self._scopes:
+                    self._memory.arriving.pop(self, None)
+        self._require_room()
+
+    def _require_room(self) -> None:
         if self.is_evicted:
             raise Refusal(ReturnCode.RATE_LIMITED, retry_after=_RETRY_SECONDS)
+
+    def evict(self) -> None:
+        """End all reading for it."""
+        self.is_evicted = True
+        for scope in self._scopes:
+            scope.cancel()
 
     def take(self, size: int) -> None:
         """Take memory for so many bytes more.
