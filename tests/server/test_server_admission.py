@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 import threading
 import time
 
@@ -137,6 +138,50 @@ async def test_pictures_are_looked_at_together_as_far_as_their_pixels_allow(monk
     assert [each for each in most if b"0" in each] == [[b"0"]]
     assert [b"1", b"2", b"3", b"4"] in most
     assert (queue._running, queue._pixels, len(queue._waiting)) == (0, 0, 0)
+
+
+def claiming(width, height):
+    """A PNG that says how large it is, and has nothing else."""
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0) + bytes(4)
+
+
+async def test_what_claims_more_pixels_than_are_decoded_never_waits(store, one_processor):
+    """It is refused for good while others wait, of whom nobody waits longer for it."""
+    recognizer = SlowRecognizer()
+    request_limits = RequestLimits(max_waiting=1)
+    async with calling(store, recognizer=recognizer, request_limits=request_limits) as caller:
+        await caller.new_person("p")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(caller.add_faces, "p", picture(1))
+            await until(lambda: recognizer.seen)
+            for width, height in ((2**31 - 1, 2**31 - 1), (8_001, 10_000)):
+                answer = await caller.multipart(
+                    "identify", part("group_id", "staff"), part("image", claiming(width, height))
+                )
+                assert answer[0] == -1102
+            tasks.start_soon(caller.add_faces, "p", picture(2))
+            await anyio.wait_all_tasks_blocked()
+            recognizer.go.set()
+    assert recognizer.seen == [picture(1), picture(2)]
+
+
+async def test_pictures_that_cannot_be_decoded_make_the_pace_no_faster(one_processor):
+    """By what they only claim, the next ones would be let in to wait for longer than they may; slower they make it."""
+    queue = RecognitionQueue()
+
+    async def pace_after(code):
+        def look(_):
+            raise Refusal(code)
+
+        with pytest.raises(Refusal):
+            await queue.run(look, b"", pixels=80_000_000)
+        return queue._pace
+
+    first = queue._pace
+    assert [await pace_after(code) for code in (-1102, -1400, -1300)] == [first] * 3
+    assert await pace_after(-1101) < first  # it has no face: that is what looking takes
+    queue._pace = 0.0
+    assert await pace_after(-1102) > 0
 
 
 async def test_what_a_caller_sent_who_has_gone_is_not_looked_at(store, one_processor, full):

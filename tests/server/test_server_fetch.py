@@ -11,10 +11,11 @@ import threading
 import anyio
 import httpx
 import pytest
-from serverkit import calling, part, picture
+from serverkit import calling, part, picture, until
 from timing import PATIENCE
 
-from face_async.server.fetch import AllowedHost, Fetcher
+from face_async.server.bounds.bodies import BodyMemory
+from face_async.server.fetch import CONNECTION_BYTES, AllowedHost, Fetcher
 from face_async.server.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +46,31 @@ def web_server(answer: bytes, *, hold: bool = False):
         thread.start()
         try:
             yield listener.getsockname()[1], requests
+        finally:
+            stopped.set()
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
+
+
+@contextlib.contextmanager
+def stalling(answer: bytes):
+    """Answers every connection with the beginning of an answer, and never with more; yields its port."""
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as held:
+
+        def run() -> None:
+            while True:
+                connection = held.enter_context(listener.accept()[0])
+                if stopped.is_set():
+                    return
+                with contextlib.suppress(OSError):
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
         finally:
             stopped.set()
             socket.create_connection(listener.getsockname()).close()
@@ -178,6 +204,7 @@ async def test_the_checked_address_is_the_one_connected_to(names, monkeypatch):
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\nx",
         b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n",
         OK % (1_001, b"x" * 1_001),
+        OK % (1_001, b""),
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
         b"no http at all\r\n\r\n",
@@ -196,6 +223,61 @@ async def test_a_slow_answer_is_given_up():
     with web_server(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", hold=True) as (port, _):
         with anyio.fail_after(PATIENCE / 2):
             assert await refused(allowing(f"127.0.0.1:{port}", timeout=0.2), f"http://127.0.0.1:{port}/")
+
+
+ARRIVING = {"as declared": (60_000, 1_000), "as it comes": (None, 60_000)}
+
+
+@pytest.mark.parametrize("how", ARRIVING)
+async def test_pictures_take_memory_while_they_arrive(how):
+    """The request that has fetched for the longest time makes room for the next one: slow hosts take nobody's."""
+    declared, sent = ARRIVING[how]
+    length = b"" if declared is None else b"Content-Length: %d\r\n" % declared
+    memory, ended = BodyMemory(2 * CONNECTION_BYTES + 100_000), []
+    with stalling(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n" + bytes(sent)) as port:
+
+        async def fetch(name):
+            with memory.held() as body:
+                try:
+                    await allowing(f"127.0.0.1:{port}", max_bytes=100_000).fetch(f"http://127.0.0.1:{port}/", body)
+                except Refusal as refusal:
+                    ended.append((name, refusal.code, refusal.retry_after))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch, "first")
+            await until(lambda: memory._taken == CONNECTION_BYTES + 60_000)
+            tasks.start_soon(fetch, "second")
+            await until(lambda: ended)
+            assert ended == [("first", 15, 1)]
+            await until(lambda: memory._taken == CONNECTION_BYTES + 60_000)
+            tasks.cancel_scope.cancel()
+    assert (memory._taken, len(memory.arriving)) == (0, 0)
+
+
+async def test_connections_take_memory_before_anything_arrives():
+    """Which bounds how many wait for slow hosts; each gives it back, and pictures that have come keep theirs."""
+    memory = BodyMemory(10 * CONNECTION_BYTES)
+    with web_server(OK % (3, b"abc")) as (quick, _), stalling(b"") as slow, memory.held() as body:
+        fetcher = allowing(f"127.0.0.1:{slow}", f"127.0.0.1:{quick}", timeout=PATIENCE)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(fetcher.fetch, f"http://127.0.0.1:{slow}/", body)
+            await until(lambda: memory._taken == 3 * CONNECTION_BYTES)
+            assert await fetcher.fetch(f"http://127.0.0.1:{quick}/", body) == b"abc"
+            assert memory._taken == 3 * CONNECTION_BYTES + 3
+            assert body in memory.arriving
+            tasks.cancel_scope.cancel()
+        assert (memory._taken, len(memory.arriving)) == (3, 0)
+
+
+async def test_what_had_to_make_room_fetches_no_more():
+    """Whichever of its pictures has its turn then."""
+    memory = BodyMemory(10)
+    with web_server(b"") as (port, requests), memory.held() as body:
+        body.evict()
+        with pytest.raises(Refusal, match="15"):
+            await allowing(f"127.0.0.1:{port}").fetch(f"http://127.0.0.1:{port}/", body)
+        assert not requests
 
 
 async def test_a_host_that_is_not_there_is_refused(names):

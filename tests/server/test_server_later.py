@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import anyio
 import pytest
@@ -208,6 +210,43 @@ async def test_no_face_at_all_is_minus_1101(crowded, endpoint):
     assert (await crowded.multipart(endpoint, group, part("image", crowd(0))))[0] == -1101
     assert (await crowded.multipart(endpoint, group))[0] == -1300
     assert (await crowded.multipart(endpoint, group, part("image", b"")))[0] == -1300
+
+
+def png_with(name: bytes, data: bytes, *, damage: int = 0) -> bytes:
+    """Return a picture with one more chunk behind its header, whose checksum may be wrong."""
+    chunk = struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) ^ damage)
+    return PORTRAITS["PNG"][:33] + chunk + PORTRAITS["PNG"][33:]
+
+
+PORTRAITS = {}
+for _kind in ("JPEG", "PNG", "WEBP"):
+    _stream = io.BytesIO()
+    Image.open(io.BytesIO(draw_portrait(1, size=160))).crop((0, 0, 120, 160)).save(_stream, _kind, quality=95)
+    PORTRAITS[_kind] = _stream.getvalue()
+XMP = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+ODD = {
+    "checksum of a text": png_with(b"tEXt", b"a\0b", damage=1),
+    "checksum of the header": PORTRAITS["PNG"][:29] + bytes(4) + PORTRAITS["PNG"][33:],
+    "EXIF": png_with(b"eXIf", b"XXXX"),
+    "profile": png_with(b"iCCP", b"a\0\1zz"),
+    "end": PORTRAITS["WEBP"][:-8],
+    "orientation in XMP alone": PORTRAITS["JPEG"][:2]
+    + b"\xff\xe1" + struct.pack(">H", len(XMP) + 2) + XMP + PORTRAITS["JPEG"][2:],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("oddity", ODD)
+async def test_all_endpoints_take_the_same_pictures_and_see_the_same_in_them(store, oddity):
+    """One decoder reads them, whatever is wrong beside their pixels."""
+    image = part("image", ODD[oddity])
+    async with calling(store, recognizer="fingerprint") as caller:
+        await caller.new_person("ada", "staff", image=ODD[oddity])
+        assert (await caller.ok("identify", part("group_id", "staff"), image))["candidates"]
+        detected = await caller.ok("detect", image)
+        several = await caller.ok("multidentify", part("group_id", "staff"), image)
+    (face,) = detected["face"]
+    assert (detected["image_width"], detected["image_height"]) == (120, 160) == (face["width"], face["height"])
+    assert len(several["results"]) == 1
 
 
 async def test_detect_works_with_a_recognizer_that_knows_the_largest_face_alone(store):
