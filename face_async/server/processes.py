@@ -259,11 +259,18 @@ def _listeners(host: str, port: int, count: int) -> Generator[list[socket.socket
 @contextlib.contextmanager
 def _undisturbed() -> Generator[None]:
     """Let signals to stop wait; a process that is started meanwhile begins with them waiting."""
+    waiting: list[int] = []
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    # That holds for this thread and new processes: a library's thread may take a signal, which is handled here then.
+    handlers = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in _STOP_SIGNALS}
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ from timing import PATIENCE
 from face_async import FaceSession
 from face_async.ingest import ingest, verify
 from face_async.limits import ServiceLimits
-from face_async.server import create_app_from_env
+from face_async.server import create_app_from_env, processes
 
 ACCOUNT = {
     "FACE_ASYNC_APPID": APPID,
@@ -280,6 +281,24 @@ def test_processes_that_are_still_starting_stop_as_quietly(tmp_path, number):
     assert "Traceback" not in log, log
     assert log.endswith("face-async: stopped\n")
     assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
+
+
+def test_a_signal_that_a_library_s_thread_takes_waits_until_a_worker_is_started():
+    """Otherwise the process that is being started would get half of what it is given, and end with a traceback."""
+    ended, steps = threading.Event(), []
+    thread = threading.Thread(target=ended.wait)  # in which no signal is blocked
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), processes._interruptible():
+            with processes._undisturbed():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)
+                steps.append("started")
+            steps.append("went on")
+    finally:
+        ended.set()
+        thread.join()
+    assert steps == ["started"]
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
