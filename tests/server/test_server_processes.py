@@ -288,13 +288,17 @@ def test_a_signal_that_a_library_s_thread_takes_waits_until_a_worker_is_started(
     ended, steps = threading.Event(), []
     thread = threading.Thread(target=ended.wait)  # in which no signal is blocked
     thread.start()
+
+    def start():
+        with processes._undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            steps.append("started")
+        steps.append("went on")
+
     try:
-        with pytest.raises(KeyboardInterrupt), processes._interruptible():
-            with processes._undisturbed():
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.1)
-                steps.append("started")
-            steps.append("went on")
+        with processes._interruptible(), pytest.raises(KeyboardInterrupt):
+            start()
     finally:
         ended.set()
         thread.join()
