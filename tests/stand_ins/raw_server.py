@@ -398,5 +398,7 @@ def black_hole() -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         empty = swallow_connections(listener)
-        yield "http://127.0.0.1:{1}".format(*listener.getsockname())
-        empty()
+        try:
+            yield "http://127.0.0.1:{1}".format(*listener.getsockname())
+        finally:
+            empty()
