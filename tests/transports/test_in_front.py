@@ -15,7 +15,7 @@ from nginxkit import nginx_for_tests  # noqa: F401 - the fixture goes by another
 from PIL import Image
 from raw_server import RawServer, answer
 from stacks import loop_of_stack, session_of_stack, stack_of_test  # noqa: F401 - fixtures go by other names
-from timing import PATIENCE
+from timing import PATIENCE, in_time
 
 from face_async import FaceSession, RequestTooLargeError, ResponseError, RetryPolicy, Throttle
 from face_async.cli.doctor.checks_service import _check_request_size
@@ -187,22 +187,26 @@ async def test_the_doctor_is_content_with_a_proxy_that_lets_the_specified_size_t
 async def test_a_rate_that_a_proxy_allows_is_found(session_behind):
     """nginx answers 503 without Retry-After; of 60 calls at once, at most a few are lost, instead of nearly all."""
     zone = "limit_req_zone $binary_remote_addr zone=one:1m rate=20r/s;"
-    async with session_behind("limit_req zone=one burst=5;", http=zone) as session:
-        failed = []
 
-        async def call():
-            try:
-                await session.get_group_ids()
-            except ResponseError as error:
-                failed.append(error.status)
+    async def act(_):  # again where a busy machine lets all retries come at the same moment
+        async with session_behind("limit_req zone=one burst=5;", http=zone) as session:
+            failed = []
 
-        async with anyio.create_task_group() as calls:
-            for _ in range(60):
-                calls.start_soon(call)
-        throttle = session.stats.throttle
-    assert throttle.slowdowns >= 1
-    assert throttle.concurrency < 64
-    assert len(failed) <= 6
+            async def call():
+                try:
+                    await session.get_group_ids()
+                except ResponseError as error:
+                    failed.append(error.status)
+
+            async with anyio.create_task_group() as calls:
+                for _ in range(60):
+                    calls.start_soon(call)
+            throttle = session.stats.throttle
+        assert throttle.slowdowns >= 1
+        assert throttle.concurrency < 64
+        assert len(failed) <= 6
+
+    await in_time(act)
 
 
 @behind_nginx
