@@ -27,7 +27,7 @@ _UNIT = (
     "FROM units JOIN persons ON persons.id = units.person"
 )
 
-_NAME = "DELETE FROM unnamed WHERE id = (SELECT id FROM units WHERE person = ? AND source = ? AND stamp = ?)"
+_NOTE_AS_NAMED = "DELETE FROM unnamed WHERE id = (SELECT id FROM units WHERE person = ? AND source = ? AND stamp = ?)"
 
 Listed: TypeAlias = tuple[Row | BadRow, int, str]
 """A row, and the size and stamp of its file."""
@@ -110,7 +110,7 @@ def list_rows(db: sqlite3.Connection, rows: Iterable[Listed], origin: int | None
         new = "INSERT OR IGNORE INTO units (person, source, stamp, size, tag, origin) VALUES (?, ?, ?, ?, ?, ?)"
         if not db.execute(new, (*key, size, row.tag, origin)).rowcount:
             if has_failed:
-                db.execute(_NAME, key)
+                db.execute(_NOTE_AS_NAMED, key)
         elif listing > 1:
             # Another file by the same name: what the old one failed of says nothing of this one.
             old = "DELETE FROM units WHERE person = ? AND source = ? AND stamp <> ? AND state IN ('failed', 'pending')"

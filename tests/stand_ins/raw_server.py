@@ -261,7 +261,9 @@ class RawServer:
                     self.accepted += 1
                     self._open.add(connection)
                     self.most_open = max(self.most_open, len(self._open))
-                if connection.number < self._resets:
+                if self.over.is_set():
+                    connection.close()  # it came too late for __exit__, which closes the others
+                elif connection.number < self._resets:
                     connection.reset()
                     self._open.discard(connection)
                 else:
