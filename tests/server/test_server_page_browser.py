@@ -73,6 +73,7 @@ def test_a_picture_without_a_face_is_refused_in_words(tab, tmp_path):
 def test_a_face_is_added_to_a_new_person_and_to_one_who_exists(tab, served, portrait):
     for number, person in ((5, "edsger"), (6, "ada")):
         tab.get_by_label("A picture", exact=True).set_input_files(portrait(number))
+        expect(verdict_in(tab)).to_have_text("Nobody")  # also of another picture in the same file
         tab.get_by_role("button", name="Add the face to a person").click()
         tab.get_by_label("Person's id").fill(person)
         tab.get_by_label("Name (of a new person)").fill("A. Name")
@@ -82,6 +83,39 @@ def test_a_face_is_added_to_a_new_person_and_to_one_who_exists(tab, served, port
     assert served.ask("get_info", "edsger").person_name == "A. Name"
     assert served.ask("get_info", "ada").person_name == "Ada"
     assert len(served.ask("get_face_ids", "ada")) == 2
+
+
+def test_the_picture_that_is_seen_is_the_one_that_is_added(tab, served, portrait):
+    """Whatever becomes of its file after it was chosen."""
+    tab.get_by_label("A picture", exact=True).set_input_files(portrait(5))
+    expect(verdict_in(tab)).to_have_text("Nobody")
+    portrait(6).rename(portrait(7).with_name("gone.jpg"))
+    tab.get_by_role("button", name="Add the face to a person").click()
+    tab.get_by_label("Person's id").fill("edsger")
+    tab.get_by_role("button", name="Add", exact=True).click()
+    expect(verdict_in(tab)).to_contain_text("edsger")
+    assert served.ask("verify", "edsger", draw_portrait(5)).is_match
+
+
+@pytest.mark.parametrize(
+    ("respond", "said"),
+    [
+        (lambda route: route.abort(), "The server does not answer: it has ended, or the network is down."),
+        (
+            lambda route: route.fulfill(status=502, body="<html>"),
+            "The answer cannot be read. It is not the server's own: HTTP status 502.",
+        ),
+    ],
+    ids=["nobody", "a proxy"],
+)
+def test_a_server_that_does_not_answer_is_told_in_words(chromium, served, portrait, respond, said):
+    with chromium.new_context(base_url=served.url) as context:
+        page = context.new_page()
+        page.goto(served.links[-1])
+        page.wait_for_url("**/ui/identify")
+        page.route("**/multidentify", respond)
+        page.get_by_label("A picture", exact=True).set_input_files(portrait(1))
+        expect(page.get_by_role("alert")).to_have_text(said)
 
 
 def test_what_is_refused_when_adding_stays_in_the_dialog(tab, portrait):
@@ -282,6 +316,24 @@ def test_what_was_not_enrolled_is_told_by_reason_and_as_csv(tab, people):
         ("edsger", "edsger/=cmd(),1.png", "-1101"),
         ("", "loose.jpg", ""),
     }
+
+
+def test_a_picture_that_is_gone_when_its_turn_comes_is_told_in_words(tab, people):
+    tab.goto("/ui/enroll")
+    tab.get_by_label("A folder").set_input_files(people)
+    (people / "ada" / "b.jpg").unlink()
+    tab.get_by_label("Group").fill("all")
+    tab.get_by_role("button", name="Enroll").click()
+    expect(tab.locator("#state")).to_have_text("Done. 2 enrolled, 4 not, of 6 pictures.")
+    expect(tab.locator("#reasons")).to_contain_text("b.jpg was changed or removed after it was chosen: choose it again.")
+
+
+def test_a_folder_that_is_chosen_again_is_read_anew(tab, people, portrait):
+    tab.goto("/ui/enroll")
+    for count in (6, 7):
+        tab.get_by_label("A folder").set_input_files(people)
+        expect(tab.locator("#chosen")).to_contain_text(f"{count} pictures of 2 people")
+        portrait(20, "people/ada/c.jpg")
 
 
 def test_a_text_that_spreadsheets_would_compute_is_kept_a_text(tab, tmp_path):

@@ -15,6 +15,15 @@ function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+// What fetch returns; where nobody answers, an error in plain words.
+export async function fetched(address, options) {
+  try {
+    return await fetch(address, options);
+  } catch {
+    throw new Error(t("The server does not answer: it has ended, or the network is down."));
+  }
+}
+
 // Fields and images by the specification's names; an array stands for a list. Returns the answer's data.
 export async function call(endpoint, fields = {}, images = {}) {
   showProgram(endpoint, fields, images);
@@ -30,13 +39,15 @@ export async function callQuietly(endpoint, fields, images = {}) {
       if (each !== null && each !== undefined) form.append(key, each);
     }
   }
-  const response = await fetch(settings.calls + endpoint, {
+  const response = await fetched(settings.calls + endpoint, {
     method: "POST",
     body: form,
     headers: { [settings.tokenHeader]: settings.token },
   });
   if (response.status === 403) throw new Error(`${await response.text()} ${t("Open the last link that serve has printed.")}`);
-  const { code, data } = await response.json();
+  const { code, data } = await response.json().catch(() => {
+    throw new Error(t("The answer cannot be read. It is not the server's own: HTTP status {status}.", { status: response.status }));
+  });
   if (code !== 0) throw new Refusal(code, data);
   return data;
 }

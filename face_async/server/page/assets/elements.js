@@ -22,6 +22,15 @@ export function showError(place, error) {
   place.replaceChildren(h("p", { class: "card error", role: "alert" }, error.message));
 }
 
+// Call take with the files that are chosen, each time: a browser does not tell an input of the same ones it has already.
+export function onChoice(input, take) {
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    input.value = "";
+    take(files);
+  });
+}
+
 // A function that may be called again before it is done: work fetches, and changes nothing that is seen; show gets what
 // it returned, and complain what it threw, of the newest call alone, in whatever order the answers come.
 export function newestOnly(work, show, complain) {

@@ -1,7 +1,7 @@
 // Enroll: all people of a folder.
 
 import { call, forEachAtOnce, PERSON_EXISTS, Refusal } from "./api.js";
-import { byId, h, newestOnly, scrolling } from "./elements.js";
+import { byId, h, newestOnly, onChoice, scrolling } from "./elements.js";
 import { MAX_PICTURE_BYTES, prepared } from "./pictures.js";
 import { settings, t } from "./settings.js";
 
@@ -18,9 +18,7 @@ let pictures = []; // each file with its path below the chosen folder
 let isRunning = false;
 let stopped = false;
 
-byId("folder").addEventListener("change", (event) => {
-  choose([...event.target.files].map((file) => ({ file, path: file.webkitRelativePath.split("/").slice(1) })));
-});
+onChoice(byId("folder"), (files) => choose(files.map((file) => ({ file, path: file.webkitRelativePath.split("/").slice(1) }))));
 for (const kind of ["dragenter", "dragover"]) {
   drop.addEventListener(kind, (event) => {
     event.preventDefault();
@@ -108,22 +106,23 @@ async function addFaces(personId, all, outcomes) {
     [pack, bytes] = [[], 0];
     try {
       const { ret_codes: codes } = await patiently("addface", { person_id: personId }, { images: sent.map(({ small }) => small) });
-      codes.forEach((code, index) => outcomes.settle(personId, sent[index], code));
+      codes.forEach((code, index) => outcomes.settle(personId, sent[index].picture, code));
     } catch (error) {
-      for (const picture of sent) outcomes.fail(personId, picture, error);
+      for (const { picture } of sent) outcomes.fail(personId, picture, error);
     }
   };
   for (const picture of all) {
     if (stopped) break;
+    let small; // in the pack alone: a folder's pictures would not have room in memory
     try {
-      picture.small = await prepared(picture.file);
+      small = await prepared(picture.file);
     } catch (error) {
       outcomes.fail(personId, picture, error);
       continue;
     }
-    if (pack.length && (bytes + picture.small.size > MAX_PICTURE_BYTES || pack.length === settings.maxFaces)) await send();
-    pack.push(picture);
-    bytes += picture.small.size;
+    if (pack.length && (bytes + small.size > MAX_PICTURE_BYTES || pack.length === settings.maxFaces)) await send();
+    pack.push({ picture, small });
+    bytes += small.size;
   }
   if (pack.length) await send();
 }

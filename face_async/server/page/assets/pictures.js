@@ -1,6 +1,6 @@
 // Pictures: chosen, dropped, pasted or taken by the camera; made smaller where the service would refuse them.
 
-import { h, newestOnly } from "./elements.js";
+import { h, newestOnly, onChoice } from "./elements.js";
 import { settings, t } from "./settings.js";
 
 const TAKEN = ["image/jpeg", "image/png", "image/bmp", "image/webp"];
@@ -9,10 +9,12 @@ const SIDE = 1600; // pixels; faces in what is sent are still large
 // Room for one picture in a request; the other fields and the form itself take some.
 export const MAX_PICTURE_BYTES = settings.maxRequestBytes - 20_000;
 
-// Return a picture that may be sent and has at most so many bytes: itself, or a smaller copy.
+// Return a picture that may be sent and has at most so many bytes: as it is, or made smaller. It is a copy: what is seen
+// is what is sent, whatever becomes of the file on the disk.
 export async function prepared(file, maxBytes = MAX_PICTURE_BYTES) {
-  if (TAKEN.includes(file.type) && file.size <= maxBytes) return file;
-  const whole = await decoded(file);
+  const read = new File([await contentOf(file)], file.name, { type: file.type });
+  if (TAKEN.includes(read.type) && read.size <= maxBytes) return read;
+  const whole = await decoded(read);
   for (let side = SIDE; ; side /= 1.5) {
     const scale = Math.min(1, side / Math.max(whole.width, whole.height));
     const copy = await drawn(whole, 0, 0, whole.width, whole.height, scale);
@@ -34,6 +36,14 @@ async function readable(file) {
   const image = h("img", { src: URL.createObjectURL(picture) });
   await image.decode();
   return { picture, image };
+}
+
+async function contentOf(file) {
+  try {
+    return await file.arrayBuffer();
+  } catch {
+    throw new Error(t("{picture} was changed or removed after it was chosen: choose it again.", { picture: file.name }));
+  }
 }
 
 async function decoded(file) {
@@ -64,8 +74,7 @@ export class PicturePlace {
     };
     this.take = newestOnly(readable, show, onError);
     const drop = element.querySelector(".drop");
-    const input = element.querySelector("input");
-    input.addEventListener("change", () => input.files.length && this.take(input.files[0]));
+    onChoice(element.querySelector("input"), ([file]) => this.take(file));
     for (const kind of ["dragenter", "dragover"]) {
       drop.addEventListener(kind, (event) => {
         event.preventDefault();

@@ -1,5 +1,6 @@
 // Status: what the server's metrics tell, and each endpoint as a program.
 
+import { fetched } from "./api.js";
 import { byId, h, scrolling, showError } from "./elements.js";
 import { EXAMPLES, showProgram } from "./programs.js";
 import { language, settings, t } from "./settings.js";
@@ -30,7 +31,7 @@ async function watch() {
 
 async function refresh() {
   try {
-    const answer = await fetch("/metrics");
+    const answer = await fetched("/metrics");
     if (!answer.ok) throw new Error(t("This server tells no metrics."));
     show(samples(await answer.text()));
     isFirst = false;
