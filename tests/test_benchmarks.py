@@ -27,6 +27,9 @@ CLIENTS = [
     "wreq", "httpx2", "plain httpx", "qcloud_image",
 ]  # fmt: skip
 
+# What runs a benchmark, with all peers (the extra bench).
+measured = pytest.mark.external("aiohttp", "matplotlib", "onnxruntime", "ry", "wreq")
+
 # The peers' warnings are their own affair; the vendor's client opens pictures and never closes them.
 pytestmark = [pytest.mark.usefixtures("unclosed_files"), pytest.mark.filterwarnings("ignore")]
 
@@ -58,13 +61,12 @@ def test_the_list_of_clients_is_complete(benchmarks):
     assert CLIENTS == list(benchmarks["peers"].all_clients())
 
 
+@measured
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_is_understood_by_the_real_server(benchmarks, photograph, web, monkeypatch, name):
     """No peer is measured on a broken request: a small call, an upload, and an added face."""
     clients = benchmarks["clients"]
     kind = benchmarks["peers"].all_clients()[name]
-    if reason := kind.missing():
-        pytest.skip(reason)
     if name == "qcloud_image":
         monkeypatch.setattr("qcloud_image.conf.Conf._Conf__SERVICE_ADDR", "")  # so that it is put back
     credentials = Credentials(clients.SECRET_ID, clients.SECRET_KEY)
@@ -108,6 +110,7 @@ def results(tmp_path_factory):
     return json.loads((out / "results.json").read_text()), (out / "results.md").read_text()
 
 
+@measured
 def test_every_row_is_measured(results):
     """Each client of a workload, unpinned and pinned, without a failure."""
     saved, page = results
@@ -123,6 +126,7 @@ def test_every_row_is_measured(results):
         assert row["client"] in page
 
 
+@measured
 def test_every_goal_is_listed(results):
     """With its verdict, or that it was not measured."""
     saved, page = results
@@ -174,18 +178,15 @@ def test_failures_are_told(benchmarks):
     assert "1 failed: refused" in benchmarks["report"].tables([row])
 
 
+@measured
 def test_recognition_is_measured_on_a_folder_of_people(tmp_path):
     """Drawn ones here; the figures are of the kind that a reader would expect, and the table names each."""
-    pytest.importorskip("onnxruntime")
     for person in (2, 3, 4):
         (tmp_path / "people" / str(person)).mkdir(parents=True)
         for shot in (0, 1):
             (tmp_path / "people" / str(person) / f"{shot}.jpg").write_bytes(draw_portrait(person, shot=shot))
     command = [sys.executable, BENCHMARKS / "recognition.py", tmp_path / "people", "--seconds", "0.1"]
-    command += ["--json", tmp_path / "figures.json"]
-    has_charts = importlib.util.find_spec("matplotlib") is not None  # of the extra bench, which tests do not need
-    if has_charts:
-        command += ["--chart", tmp_path / "chart.png"]
+    command += ["--json", tmp_path / "figures.json", "--chart", tmp_path / "chart.png"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     told = json.loads((tmp_path / "figures.json").read_text())
     row = told["engines"]["faces"]
@@ -199,7 +200,7 @@ def test_recognition_is_measured_on_a_folder_of_people(tmp_path):
     assert {1} == {faces for faces, _ in errors}  # of more nobody has enough pictures
     assert [0, 0, 0, 0] == [errors[1, 90][rate] for rate in ("FNMR", "FMR", "FNIR", "FPIR")]
     assert "| 90 | 0 % | 0 % | 0 % | 0 % |" in said
-    assert not has_charts or (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_error_rates_are_those_of_a_table_that_can_be_counted(benchmarks):
@@ -222,6 +223,7 @@ def measured_capacity(out, *options):
     return json.loads((out / "results.json").read_text()), (out / "results.md").read_text()
 
 
+@measured
 def test_calls_of_the_server_are_measured_beside_one_that_says_hello_and_the_state_before(tmp_path):
     saved, page = measured_capacity(tmp_path, "--only", "verbs", "--before", BENCHMARKS.parent)
     rows = {(row["verb"], row["server"]): row for row in saved["verbs"]}
@@ -236,6 +238,7 @@ def test_calls_of_the_server_are_measured_beside_one_that_says_hello_and_the_sta
     assert "| identify |" in page
 
 
+@measured
 def test_galleries_crowds_and_attacks_are_measured(tmp_path):
     saved, page = measured_capacity(tmp_path, "--only", "galleries", "crowds", "attacks")
     (row,) = saved["galleries"]

@@ -1,10 +1,11 @@
-"""What this process may use of the machine: memory and processors, as its container has them."""
+"""What this process may use of the machine: memory and processors, as its container has them; read once."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _ROOT = Path("/")
 
 
+@cache
 def memory_limit(root: Path = _ROOT) -> int:
     """Return the bytes of memory that this process may use: the least of its control groups' limits and the machine's.
 
@@ -28,6 +30,7 @@ def memory_limit(root: Path = _ROOT) -> int:
     return min(limits)
 
 
+@cache
 def processors(root: Path = _ROOT) -> int:
     """Return how many processors this process may keep busy, at least 1: a part of one counts as one.
 

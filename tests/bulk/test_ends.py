@@ -104,14 +104,14 @@ async def test_tasks_that_share_a_run_use_up_no_places():
             await anyio.lowlevel.checkpoint()  # the others take theirs
 
     with anyio.fail_after(PATIENCE):
-        async with Outcomes(call, range(200), max_at_once=3) as outcomes, anyio.create_task_group() as tasks:
+        async with Outcomes(call, range(50), max_at_once=3) as outcomes, anyio.create_task_group() as tasks:
             for _ in range(4):
                 tasks.start_soon(take, outcomes)
-            while len(taken) < 200:
+            while len(taken) < 50:
                 await anyio.wait_all_tasks_blocked()
                 again.set()
                 again = anyio.Event()
-    assert list(range(200)) == sorted(taken)
+    assert list(range(50)) == sorted(taken)
 
 
 async def test_several_tasks_may_take_the_outcomes_of_one_run(session):

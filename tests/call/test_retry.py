@@ -92,13 +92,10 @@ async def test_retry_after_is_waited_for():
     assert time.monotonic() - started >= 1
 
 
-@pytest.mark.parametrize("answer", [(200, envelope(code=15)), (429, b"busy")])
-async def test_who_is_only_told_when_to_come_again_has_not_used_up_an_attempt(answer):
+async def test_who_is_only_told_when_to_come_again_has_not_used_up_an_attempt():
     """However often, until the deadline; without Retry-After, or with a single attempt, it counts like any other."""
-    status, content = answer
-    told, busy = (status, {"Retry-After": "1"}, content), (status, {}, content)
 
-    async def succeeds() -> None:
+    async def succeeds(told, busy) -> None:
         session, _ = session_over(told, busy, told, busy, (200, {}, PERSON))
         assert (await session.set_info("p", tag="x")).meta.attempts == 5
 
@@ -109,10 +106,12 @@ async def test_who_is_only_told_when_to_come_again_has_not_used_up_an_attempt(an
         assert (caught.value.attempts, len(transport.signatures)) == (attempts, attempts)
 
     async with anyio.create_task_group() as tasks:  # all of them wait for seconds
-        tasks.start_soon(succeeds)
-        tasks.start_soon(partial(fails, [told, busy], 4, retry=AT_ONCE))
-        tasks.start_soon(partial(fails, [told], 1, retry=RetryPolicy(max_attempts=1)))
-        tasks.start_soon(partial(fails, [told], 3, deadline=2.5))
+        for status, content in ((200, envelope(code=15)), (429, b"busy")):
+            told, busy = (status, {"Retry-After": "1"}, content), (status, {}, content)
+            tasks.start_soon(succeeds, told, busy)
+            tasks.start_soon(partial(fails, [told, busy], 4, retry=AT_ONCE))
+            tasks.start_soon(partial(fails, [told], 1, retry=RetryPolicy(max_attempts=1)))
+            tasks.start_soon(partial(fails, [told], 3, deadline=2.5))
 
 
 @pytest.mark.parametrize("answer", [(503, b"down"), (200, envelope(code=15)), (429, envelope(code=107))])

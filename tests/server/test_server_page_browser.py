@@ -325,7 +325,9 @@ def test_a_picture_that_is_gone_when_its_turn_comes_is_told_in_words(tab, people
     tab.get_by_label("Group").fill("all")
     tab.get_by_role("button", name="Enroll").click()
     expect(tab.locator("#state")).to_have_text("Done. 2 enrolled, 4 not, of 6 pictures.")
-    expect(tab.locator("#reasons")).to_contain_text("b.jpg was changed or removed after it was chosen: choose it again.")
+    expect(tab.locator("#reasons")).to_contain_text(
+        "b.jpg was changed or removed after it was chosen: choose it again."
+    )
 
 
 def test_a_folder_that_is_chosen_again_is_read_anew(tab, people, portrait):

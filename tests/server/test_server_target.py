@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 BODY = json.dumps({"appid": APPID, "bucket": BUCKET}).encode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def port(anyio_backend):
     with Store() as store:
         app = create_app(store, credentials=CREDENTIALS, recognizer=ToyRecognizer())

@@ -229,11 +229,11 @@ def test_copies_of_one_picture_are_almost_the_same_face(faces):
         faces.similarities(faces.find_face(stored(portrait(person))).embedding, faces.find_face(copy).embedding[None])[
             0
         ]
-        for person in range(5)
+        for person in range(3)
         for copy in (change(portrait(person)) for change in changes)
     ]
 
-    assert sum(similarity >= DUPLICATE_SIMILARITY for similarity in alike) >= 20
+    assert sum(similarity >= DUPLICATE_SIMILARITY for similarity in alike) >= 12
 
 
 @needs_faces
