@@ -111,9 +111,10 @@ def tab(chromium, served):
 
 @pytest.fixture
 def portrait(tmp_path):
-    """Write somebody's picture, and return its path."""
+    """Write somebody's picture, and return its path: a file of its own for each, as the browser may still read others."""
 
-    def write(number, name="probe.jpg"):
+    def write(number, name=""):
+        name = name or f"{number}.jpg"
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(draw_portrait(number))
         return tmp_path / name

@@ -72,7 +72,7 @@ def test_a_picture_without_a_face_is_refused_in_words(tab, tmp_path):
 
 def test_a_face_is_added_to_a_new_person_and_to_one_who_exists(tab, served, portrait):
     for number, person in ((5, "edsger"), (6, "ada")):
-        tab.get_by_label("A picture", exact=True).set_input_files(portrait(number))
+        tab.get_by_label("A picture", exact=True).set_input_files(portrait(number, "probe.jpg"))
         expect(verdict_in(tab)).to_have_text("Nobody")  # also of another picture in the same file
         tab.get_by_role("button", name="Add the face to a person").click()
         tab.get_by_label("Person's id").fill(person)
@@ -89,7 +89,7 @@ def test_the_picture_that_is_seen_is_the_one_that_is_added(tab, served, portrait
     """Whatever becomes of its file after it was chosen."""
     tab.get_by_label("A picture", exact=True).set_input_files(portrait(5))
     expect(verdict_in(tab)).to_have_text("Nobody")
-    portrait(6).rename(portrait(7).with_name("gone.jpg"))
+    portrait(6, "5.jpg")
     tab.get_by_role("button", name="Add the face to a person").click()
     tab.get_by_label("Person's id").fill("edsger")
     tab.get_by_role("button", name="Add", exact=True).click()
