@@ -129,6 +129,19 @@ def _check_ids(name: str, ids: Sequence[str], limits: ServiceLimits) -> None:
         raise ValueError(f"{name} must not name one twice")
 
 
+def check_count(name: str, count: int) -> None:
+    """Check a number of things, of which there must be one at least.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is below 1.
+    """
+    if not isinstance(count, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        raise TypeError(f"{name} must be an int, not {type(count).__name__}")
+    if count < 1:
+        raise ValueError(f"{name} must be 1 or more, not {count}")
+
+
 def check_image_count(count: int, limits: ServiceLimits) -> None:
     """Check how many images one addface request carries.
 

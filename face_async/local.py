@@ -40,9 +40,12 @@ async def local_session(
         **options: The keyword arguments of :class:`FaceSession`, but ``base_url`` and ``transport``.
 
     Raises:
+        TypeError: ``base_url`` or ``transport`` is given: the session is at a server of its own.
         ValueError: There is no such recognizer.
         StoreError: The database cannot be used (:mod:`face_async.server`).
     """
+    if given := options.keys() & {"base_url", "transport"}:
+        raise TypeError(f"local_session() takes no {min(given)}: for another server make a FaceSession")
     credentials = random_credentials()
     limits = options.get("limits", ServiceLimits())
     with open_storage(path) as store:

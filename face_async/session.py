@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NoReturn, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, NoReturn, Self, TypedDict, TypeVar, Unpack, cast, get_args
 from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
@@ -46,6 +46,7 @@ DEFAULT_BASE_URL = "https://service.image.myqcloud.com"
 
 BASE_URL_VARIABLE = "FACE_ASYNC_BASE_URL"
 HTTP_VARIABLE = "FACE_ASYNC_HTTP"
+HTTP_LIBRARIES: tuple[str, ...] = get_args(Http)
 CA_FILE_VARIABLE = "FACE_ASYNC_CA_FILE"
 ALLOW_INSECURE_VARIABLE = "FACE_ASYNC_ALLOW_INSECURE"
 SESSION_VARIABLES = (*ACCOUNT_VARIABLES, BASE_URL_VARIABLE, HTTP_VARIABLE, CA_FILE_VARIABLE, ALLOW_INSECURE_VARIABLE)
@@ -191,6 +192,9 @@ class FaceSession(BulkApi):
         check_token("bucket", bucket)
         if not isinstance(credentials, Credentials):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise TypeError("credentials must be Credentials(secret_id, secret_key)")
+        for name, value, kind in (("base_url", base_url, str), ("limits", limits, ServiceLimits)):
+            if not isinstance(value, kind):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+                raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
         where = check_base_url(base_url, allow_insecure=allow_insecure)
         if is_unprotected(base_url):
             logger.warning("pictures and signatures are sent unencrypted to %s", base_url)

@@ -9,7 +9,6 @@ from random import Random
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from attrs import Factory, define, field, frozen
-from attrs.validators import gt
 
 from face_async._call import wire
 from face_async._call.home import Home
@@ -36,6 +35,8 @@ from face_async.signature import MAX_NONCE, Credentials, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from attrs import Attribute
 
     from face_async._call.judgement import Judgement
     from face_async._call.multipart import SentBody
@@ -70,12 +71,19 @@ class Address:
     host: str
 
 
+def _is_duration(_: object, attribute: Attribute[float], value: float) -> None:
+    if not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        raise TypeError(f"{attribute.name} must be a number of seconds, not {type(value).__name__}")
+    if not value > 0:  # nor is NaN
+        raise ValueError(f"{attribute.name} must be more than 0 seconds, not {value}")
+
+
 @frozen
 class CallOptions:
     """The options of :class:`FaceSession` that may differ from call to call."""
 
-    timeout: float = field(validator=gt(0))
-    deadline: float = field(validator=gt(0))
+    timeout: float = field(validator=_is_duration)
+    deadline: float = field(validator=_is_duration)
     retry: RetryPolicy = field(converter=check_policy)
     quota: RetryQuota = Factory(lambda self: RetryQuota(self.retry.quota), takes_self=True)
 

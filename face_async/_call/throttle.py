@@ -158,6 +158,8 @@ class RunningThrottle:
     """
 
     def __init__(self, throttle: Throttle, clock: Callable[[], float] = time.monotonic) -> None:
+        if not isinstance(throttle, Throttle):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+            raise TypeError(f"throttle must be a Throttle, not {type(throttle).__name__}")
         self.places = WeightedLimiter(throttle.max_concurrency)
         self.bytes = WeightedLimiter(throttle.max_bytes_in_flight)
         self.slowdowns = 0

@@ -87,10 +87,16 @@ def encode(endpoint: Endpoint[T], fields: Fields, images: Images, limits: Servic
         LimitError: More images than one request may carry.
     """
     given = {name: value for name, value in fields.items() if value is not None}
+    for name in fields.keys() & _IDS - given.keys():
+        raise TypeError(f"{name} must not be None")
     for name, value in given.items():
         _check_field(name, value, limits)
     urls, pictures = _split(images, limits)
     return Request(endpoint, _body({**given, **urls}, pictures), given, urls, pictures)
+
+
+_IDS = frozenset({"group_ids", "face_ids", "group_id", "person_id", "face_id"})
+"""Fields whose None is a mistake, such as one read from a database: without them a call is about something else."""
 
 
 def _check_field(name: str, value: str | int | Sequence[str], limits: ServiceLimits) -> None:

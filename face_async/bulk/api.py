@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack, cast
 
@@ -21,11 +22,11 @@ from face_async.endpoints import (
 )
 from face_async.errors import LimitError, quoted
 from face_async.images import in_memory
-from face_async.limits import check_group_ids, check_text
+from face_async.limits import check_count, check_group_ids, check_id, check_text
 from face_async.models import GroupsResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Iterable
 
     from face_async.bulk.outage import OnOutage
     from face_async.bulk.outcomes import JobRunner
@@ -76,6 +77,7 @@ class BulkApi(LimitedApi):
         exist_ok: bool = False,
     ) -> NewPersonResult:
         """As :meth:`FaceApi.new_person`, and the ledger hears of it."""
+        check_id("person_id", person_id, self.limits)
         try:
             return await super().new_person(
                 person_id, group_ids, image, person_name=person_name, tag=tag, exist_ok=exist_ok
@@ -85,6 +87,7 @@ class BulkApi(LimitedApi):
 
     async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
         """As :meth:`FaceApi.add_face`, and the ledger hears of it."""
+        check_id("person_id", person_id, self.limits)
         try:
             return await super().add_face(person_id, images, tag=tag)
         finally:
@@ -92,6 +95,7 @@ class BulkApi(LimitedApi):
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """As :meth:`FaceApi.del_person`, and the ledger hears of it."""
+        check_id("person_id", person_id, self.limits)
         try:
             return await super().del_person(person_id)
         finally:
@@ -99,6 +103,7 @@ class BulkApi(LimitedApi):
 
     async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:
         """As :meth:`FaceApi.del_face`, and the ledger hears of it."""
+        check_id("person_id", person_id, self.limits)
         try:
             return await super().del_face(person_id, face_ids)
         finally:
@@ -302,12 +307,11 @@ async def search_groups(
     errors: Errors,
 ) -> GroupsResult:
     """As :meth:`BulkApi.identify_in_groups`, by calls that ``outages`` makes."""
-    if isinstance(group_ids, str):
-        raise TypeError(f"group_ids must be a list of str, not a single str: write [{quoted(group_ids)}]")
+    if isinstance(group_ids, str | bytes) or not isinstance(group_ids, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"group_ids must be a list of str, not {type(group_ids).__name__}")
     if not group_ids or len(set(group_ids)) != len(group_ids):
         raise ValueError("group_ids must name at least one group, and none twice")
-    if top < 1:
-        raise ValueError(f"top must be 1 or more, not {top}")
+    check_count("top", top)
     if errors not in {"collect", "raise"}:
         raise ValueError(f"errors must be 'collect' or 'raise', not {quoted(errors)}")
     if fit:

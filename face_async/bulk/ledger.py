@@ -26,7 +26,7 @@ import anyio
 from face_async._call.home import Home
 from face_async.bulk.allowances import GROUPS, KINDS, Allowance, Balance, Key, Ticket
 from face_async.errors import CallError, FaceError, LimitError, NotFoundError, ServiceError
-from face_async.limits import ServiceLimits, check_group_ids, check_id, check_image_count
+from face_async.limits import ServiceLimits, check_count, check_group_ids, check_id, check_image_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -185,7 +185,9 @@ class LimitLedger:
             FaceError: Whatever else ``get_face_ids`` raises.
         """
         check_id("person_id", person_id, self._limits)
+        check_count("count", count)
         least = count if at_least is None else at_least
+        check_count("at_least", least)
         check_image_count(least, self._limits)
         if least > count:
             raise ValueError(f"at_least must be 1 to count, which is {count}, not {least}")

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Sized
 from contextvars import Context, copy_context
+from io import BufferedIOBase, RawIOBase
 from typing import TYPE_CHECKING, Generic, Self, TypedDict, TypeVar, cast
 
 import anyio
@@ -16,6 +17,7 @@ from face_async._call.judgement import judge_error
 from face_async.bulk.once import EnteredOnce
 from face_async.endpoints import Endpoint
 from face_async.errors import FaceError, TransportError
+from face_async.limits import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -263,8 +265,7 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
         outages: BulkOutages | None = None,
         take: Callable[[ItemT], Awaitable[ItemT] | None] | None = None,
     ) -> None:
-        if max_at_once < 1:
-            raise ValueError(f"max_at_once must be 1 or more, not {max_at_once}")
+        check_count("max_at_once", max_at_once)
         _check_iterable(items)
         self._runner = cast("JobRunner[ItemT, ResultT]", call if isinstance(call, JobRunner) else _OneByOne(call))
         self._items = items
@@ -419,7 +420,9 @@ class Outcomes(EnteredOnce, Generic[ItemT, ResultT]):
 
 
 def _check_iterable(items: object) -> None:
-    if isinstance(items, str | bytes | os.PathLike) or not isinstance(items, Iterable | AsyncIterable):
+    if isinstance(items, str | bytes | os.PathLike | BufferedIOBase | RawIOBase) or not isinstance(
+        items, Iterable | AsyncIterable
+    ):
         kind = type(items).__name__  # pyright: ignore[reportUnknownArgumentType]  # it is anything at all
         raise TypeError(f"expected a sync or async iterable of items, not a single {kind}")
 

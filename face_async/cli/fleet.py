@@ -54,7 +54,7 @@ SpreadOption = Annotated[
     ),
 ]
 MaxConcurrency = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--max-concurrency",
         metavar="N",
@@ -68,7 +68,7 @@ MaxRate = Annotated[
         "--max-rate",
         metavar="R",
         min=0.001,
-        help="With --cluster or --state: requests a second, in all parts together.",
+        help="Requests a second; with --cluster or --state, in all parts together.",
     ),
 ]
 
@@ -79,7 +79,7 @@ class FleetOptions:
 
     cluster: str | None
     shards: int | None
-    max_concurrency: int
+    max_concurrency: int | None
     max_rate: float | None
     base_url: str | None
     fit: bool
@@ -105,8 +105,9 @@ class FleetOptions:
 
         What the engine prints, as Ray does when a worker dies, goes to stderr, for stdout is the result's.
         """
+        most = Throttle().max_concurrency if self.max_concurrency is None else self.max_concurrency
         options: EngineOptions = {
-            "budget": Throttle(max_concurrency=self.max_concurrency, max_rate=self.max_rate),
+            "budget": Throttle(max_concurrency=most, max_rate=self.max_rate),
             "fit": self.fit,
             "on_progress": display.show_parts,
         }
@@ -115,7 +116,7 @@ class FleetOptions:
             # Not this process, which shows the progress and heeds signals.
             engine = stack.enter_context(open_engine(self.cluster or "processes:1"))
             options["executor"] = engine.executor
-            options["at_once"] = min(engine.workers, self.max_concurrency)
+            options["at_once"] = min(engine.workers, most)
             stack.enter_context(display)
             yield options
 

@@ -16,7 +16,7 @@ import anyio
 import typer
 from attrs import evolve, field, frozen
 
-from face_async import SAME_PERSON, SURELY_THE_SAME
+from face_async import SAME_PERSON, SURELY_THE_SAME, Throttle
 from face_async.cli.output import tell
 from face_async.cli.progress import ProgressStyle
 from face_async.session import (
@@ -96,6 +96,7 @@ RecognizerOption = Annotated[
     RecognizerName,
     typer.Option(
         "--recognizer",
+        envvar="FACE_ASYNC_RECOGNIZER",
         help="What recognizes faces on the local server; auto is faces if it is installed, and dlib means faces.",
     ),
 ]
@@ -234,6 +235,7 @@ def ask(
     base_url: str | None,
     recognizer: RecognizerName = RecognizerName.AUTO,
     quiet: bool = False,
+    throttle: Throttle = Throttle(),
 ) -> T:
     """Open a session with the service that options and environment name; return what ``question`` returns for it.
 
@@ -242,7 +244,7 @@ def ask(
     service = ServiceChoice.of(db, base_url, recognizer)
     if not quiet:
         service.announce(_("without a database, as there is no {}"))
-    return run_with(evolve(service, database=_NO_FILE) if service.is_new else service, question)
+    return run_with(evolve(service, database=_NO_FILE) if service.is_new else service, question, throttle=throttle)
 
 
 def run_with(

@@ -54,13 +54,17 @@ def serve_command(
     workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="How many processes serve.")] = 1,
     recognizer: RecognizerOption = RecognizerName.AUTO,
     replay_protection: Annotated[
-        bool, typer.Option("--replay-protection", help="Accept every signature only once.")
+        bool,
+        typer.Option(
+            "--replay-protection", envvar="FACE_ASYNC_REPLAY_PROTECTION", help="Accept every signature only once."
+        ),
     ] = False,
     gallery_memory: Annotated[
         int | None,
         typer.Option(
             "--gallery-memory",
             metavar="MB",
+            envvar="FACE_ASYNC_GALLERY_MEMORY",
             min=1,
             help="Memory for the faces of the groups used last, about 600 bytes a face; "
             "by default a quarter of the machine's memory or the container's.",
@@ -77,7 +81,11 @@ def serve_command(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Take only requests as the specification and the official clients send them."),
+        typer.Option(
+            "--strict",
+            envvar="FACE_ASYNC_STRICT",
+            help="Take only requests as the specification and the official clients send them.",
+        ),
     ] = False,
     allow_origin: Annotated[
         list[str] | None,
@@ -106,7 +114,12 @@ def serve_command(
     ] = None,
     allow_url: Annotated[
         list[str] | None,
-        typer.Option("--allow-url", metavar="HOST", help="A host that pictures may be fetched from; may be repeated."),
+        typer.Option(
+            "--allow-url",
+            metavar="HOST",
+            envvar="FACE_ASYNC_ALLOW_URL",
+            help="A host that pictures may be fetched from; may be repeated.",
+        ),
     ] = None,
     keep_thumbnails: Annotated[
         bool,

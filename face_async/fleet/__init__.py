@@ -33,6 +33,7 @@ from face_async.fleet.run import verify_run as verify
 from face_async.fleet.run import write_run_failures as write_failures
 from face_async.fleet.shard import PartResult
 from face_async.fleet.summary import FleetSummary
+from face_async.ingest import ObjectStorageError, OutputError
 
 __all__ = [
     "Connection",
@@ -40,6 +41,8 @@ __all__ = [
     "FleetComparison",
     "FleetEngine",
     "FleetSummary",
+    "ObjectStorageError",
+    "OutputError",
     "PartResult",
     "ProcessExecutor",
     "StateError",

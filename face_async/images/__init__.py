@@ -36,6 +36,7 @@ _NO_PATH = (
         "a picture in base64: decode it, and give the bytes",
     ),
     (re.compile(r"b['\"]\\"), "bytes that were turned into a str: give the bytes themselves"),
+    (re.compile(r"https?://", re.IGNORECASE), "a URL: give it as it is, or as ImageUrl"),
     (re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE), "a URL, but only http and https URLs are fetched"),
 )
 """How a str begins that was meant as something else than a path -> what it is instead."""
@@ -255,7 +256,9 @@ class Picture:
         while left > 0:
             try:
                 piece = await self._piece(file, left)
-            except (OSError, ValueError) as error:  # ValueError: the file is closed
+            except TypeError:
+                raise  # a mistake of the caller's: read() takes no size, say
+            except Exception as error:  # archives have errors of their own, each module others
                 raise ImageRefusedError(f"{self.label} cannot be read: {_reason(error)}") from error
             if not isinstance(piece, bytes | bytearray):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped files
                 raise TypeError(f"the image's file must give bytes, not {type(piece).__name__}")
@@ -386,7 +389,7 @@ def _unreadable(picture: Picture, error: OSError | ValueError) -> str:
     return f"{picture.label} cannot be read: {_reason(error)}"
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or printable(str(error))
 
 

@@ -9,6 +9,7 @@
 from face_async.ingest.audit import Difference, Verification
 from face_async.ingest.audit import verify_enrollment as verify
 from face_async.ingest.journal import State, Unit
+from face_async.ingest.objects import ObjectStorageError
 from face_async.ingest.output_file import OutputError
 from face_async.ingest.parts import Shard, merge_journals, read_units, rebuild_journal
 from face_async.ingest.report import Phase, Summary, write_failures
@@ -23,6 +24,7 @@ __all__ = [
     "Ingestion",
     "JournalError",
     "JournalInUseError",
+    "ObjectStorageError",
     "OutputError",
     "Phase",
     "Row",

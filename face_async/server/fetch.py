@@ -117,7 +117,7 @@ class Fetcher:
             port = target.port or _DEFAULT_PORTS[target.scheme]
             if any(entry.matches(target.scheme, _host(target), port) for entry in self._allowed):
                 return target
-        raise _Refused("its host is not in url_allow_list")
+        raise _Refused("its host is not allowed by url_allow_list (--allow-url)")
 
     async def _resolve(self, target: httpx.URL) -> str:
         """Return the address to connect to: a public one, unless the list names the very address."""

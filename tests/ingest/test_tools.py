@@ -282,8 +282,11 @@ async def test_wrong_arguments_are_refused_at_once(store, people, run_on, option
 
 async def test_a_source_that_is_none_ends_the_run(store, tmp_path, run_on):
     async with serving(store) as (session, _):
-        with pytest.raises(ValueError, match="must be a folder"):
+        with pytest.raises(FileNotFoundError, match="missing"):
             await finished(run_on(session, tmp_path / "missing"))
+        (tmp_path / "people.xlsx").touch()
+        with pytest.raises(ValueError, match="must be a folder"):
+            await finished(run_on(session, tmp_path / "people.xlsx"))
 
 
 def test_a_journal_error_pickles():

@@ -111,7 +111,7 @@ def tab(chromium, served):
 
 @pytest.fixture
 def portrait(tmp_path):
-    """Write somebody's picture, and return its path: a file of its own for each, as the browser may still read others."""
+    """Write somebody's picture, and return its path: a file for each, as the browser may still read the one before."""
 
     def write(number, name=""):
         name = name or f"{number}.jpg"

@@ -244,7 +244,10 @@ class TestAccessLog:
         assert added["ret_codes"] == [-1308, -1308]
         warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert ["identify", "addface"] == [line.split(":")[0].split()[1] for line in warned]
-        assert all(line.endswith(": a picture was not fetched: its host is not in url_allow_list") for line in warned)
+        assert all(
+            line.endswith(": a picture was not fetched: its host is not allowed by url_allow_list (--allow-url)")
+            for line in warned
+        )
 
     @pytest.mark.parametrize(
         ("signature", "reason"),

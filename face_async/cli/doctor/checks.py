@@ -20,6 +20,7 @@ from face_async.session import (
     ACCOUNT_VARIABLES,
     BASE_URL_VARIABLE,
     DEFAULT_BASE_URL,
+    HTTP_LIBRARIES,
     HTTP_VARIABLE,
     SESSION_VARIABLES,
     ProjectAccess,
@@ -114,10 +115,10 @@ def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     if unknown:
         mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"
         yield warning("variables", f"not known: {', '.join(unknown)}", mend)
-    if os.environ.get(HTTP_VARIABLE, "httpx") not in {"", "httpx", "asyncio"}:
+    if os.environ.get(HTTP_VARIABLE) and os.environ[HTTP_VARIABLE] not in HTTP_LIBRARIES:
         mend = "unset it, or set it to one of these"
-        yield wrong("variables", f"{HTTP_VARIABLE} is neither httpx nor asyncio", mend, Exit.USAGE)
-    if known or base_url:
+        yield wrong("variables", f"{HTTP_VARIABLE} is none of {', '.join(HTTP_LIBRARIES)}", mend, Exit.USAGE)
+    if base_url or any(name in known for name in ACCOUNT_VARIABLES):
         yield _check_address(base_url)
 
 

@@ -111,7 +111,7 @@ def enroll(
     cluster: ClusterOption = None,
     shards: ShardsOption = None,
     spread: SpreadOption = 0,
-    max_concurrency: MaxConcurrency = 64,
+    max_concurrency: MaxConcurrency = None,
     max_rate: MaxRate = None,
     db: Db = None,
     base_url: BaseUrl = None,
@@ -169,6 +169,8 @@ def enroll(
         )
         enroll_in_parts(wanted, source, state, parts, fleet)
         return
+    if shards or max_concurrency:
+        raise ValueError("--shards and --max-concurrency need --state or --cluster; without these, say --at-once")
     if spread:
         raise ValueError("--spread needs --state: a run whose parts know their groups beforehand")
     service = ServiceChoice.of(db, base_url, recognizer)
@@ -178,11 +180,18 @@ def enroll(
     elif not wanted.group_ids and service.is_new:
         raise ValueError(f"say --group GROUP: {person} is new, as there is no database {service.database}")
     concurrency = at_once or (_AT_ONCE if service.database is None else _AT_ONCE_EMBEDDED)
-    _enroll_with_journal(wanted, service, journal, concurrency, {"shard": parts, "fit": fit, "pack": not no_pack})
+    options: RunOptions = {"shard": parts, "fit": fit, "pack": not no_pack}
+    _enroll_with_journal(wanted, service, journal, options, concurrency=concurrency, max_rate=max_rate)
 
 
 def _enroll_with_journal(
-    wanted: EnrollRequest, service: ServiceChoice, journal: Path | None, concurrency: int, options: RunOptions
+    wanted: EnrollRequest,
+    service: ServiceChoice,
+    journal: Path | None,
+    options: RunOptions,
+    *,
+    concurrency: int,
+    max_rate: float | None,
 ) -> None:
     """Enroll, print the summary and exit; without a journal, there is one meanwhile."""
     if wanted.failures is not None:
@@ -195,7 +204,7 @@ def _enroll_with_journal(
         service.announce()
     with _journal(journal) as kept:
         work = Work(wanted, kept, concurrency, options)
-        throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency))
+        throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency), max_rate=max_rate)
         run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
         conclude(wanted, work.result, _("journal {path}").format(path=kept) if wanted.person is None else "")
 

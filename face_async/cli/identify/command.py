@@ -12,7 +12,7 @@ import anyio.to_thread
 import typer
 from attrs import Factory, field, frozen
 
-from face_async import SURELY_THE_SAME, GroupsResult, IdentifyResult
+from face_async import SURELY_THE_SAME, GroupsResult, IdentifyResult, Throttle
 from face_async._call.judgement import judge_error
 from face_async.bulk.api import search_groups
 from face_async.bulk.outage import BulkOutages, OnOutage
@@ -105,7 +105,7 @@ def identify(
     ] = None,
     cluster: ClusterOption = None,
     shards: ShardsOption = None,
-    max_concurrency: MaxConcurrency = 64,
+    max_concurrency: MaxConcurrency = None,
     max_rate: MaxRate = None,
     fit: FitOption = False,
     at_once: AtOnce = 16,
@@ -144,6 +144,8 @@ def identify(
         done = identify_on_cluster(probes.placed(passed_over), out, group_ids, fleet, source=probes.described)
         _tell_passed_over(passed_over, quiet=quiet)
         raise typer.Exit(done)
+    if shards or max_concurrency:
+        raise ValueError("--shards and --max-concurrency need --cluster; without it, say --at-once")
     search = Search(group_ids, threshold, at_once, fit, on_outage)
     tally = Tally()
     database = ServiceChoice.of(db, base_url, recognizer).database
@@ -173,7 +175,8 @@ def identify(
             display.advance()
 
         run = partial(search.run, probes=probes, take=take)
-        ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet)
+        throttle = Throttle(max_concurrency=max(at_once, Throttle().max_concurrency), max_rate=max_rate)
+        ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet, throttle=throttle)
     _tell_passed_over(passed_over, quiet=quiet)
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
     raise typer.Exit(tally.exit)

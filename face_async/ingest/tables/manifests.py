@@ -57,6 +57,8 @@ def read_manifest(path: str) -> Iterator[Found]:
     """
     reader = _READERS.get(_suffix(path))
     if reader is None:
+        if not is_object_url(path):
+            Path(path).stat()  # what is not there has no wrong name
         raise ValueError(
             f"{quoted(path)} must be a folder with a sub-folder for each person, or end in .csv, .jsonl or "
             f".ndjson; a spreadsheet can be saved as 'CSV UTF-8'"
