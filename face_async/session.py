@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from face_async._call import wire
 from face_async._call.attempts import Address, CallInFlight, CallOptions, CallRunner
 from face_async._call.observation import Observers, logger
-from face_async._call.retry import RetryPolicy, RetryQuota
+from face_async._call.retry import RetryPolicy, RetryQuota, check_policy
 from face_async._call.settled_call import run_settled
 from face_async._call.telemetry import CallTelemetry
 from face_async._call.throttle import RunningThrottle, Throttle, ThrottleState
@@ -248,7 +248,7 @@ class FaceSession(BulkApi):
         A copy with a ``throttle`` of its own is bounded by that alone, and so is one with another ``retry.quota``.
         """
         mine = self._options
-        policy = mine.retry if retry is None else retry
+        policy = mine.retry if retry is None else check_policy(retry)
         ledger = self.ledger  # it may be made only now, and belongs to both
         other = type(self).__new__(type(self))
         vars(other).update(vars(self), ledger=ledger)

@@ -70,6 +70,48 @@ def test_times_are_more_than_0_seconds(options):
 
 
 @pytest.mark.parametrize(
+    "options", [{"timeout": None}, {"deadline": "5"}, {"limits": None}, {"throttle": 3}, {"retry": 3}, {"base_url": 3}]
+)
+async def test_an_option_of_the_wrong_type_is_named(options):
+    (name,) = options
+    with pytest.raises(TypeError, match=f"{name} must be a"):
+        FaceSession("1", "b", CREDENTIALS, **options)
+    if name in {"throttle", "retry"}:
+        async with FaceSession("1", "b", CREDENTIALS) as session:
+            with pytest.raises(TypeError, match=f"{name} must be a"):
+                session.with_options(**options)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.new_person(None, ["staff"]),
+        lambda session: session.new_person("ada", None),
+        lambda session: session.del_person(None),
+        lambda session: session.add_face(None, [b"\xff\xd8\xff"]),
+        lambda session: session.add_face(["ada"], [b"\xff\xd8\xff"]),
+        lambda session: session.del_face("ada", None),
+        lambda session: session.set_info(None, tag="x"),
+        lambda session: session.get_info(None),
+        lambda session: session.get_person_ids(None),
+        lambda session: session.get_face_ids(None),
+        lambda session: session.get_face_info(None),
+        lambda session: session.verify(None, b"\xff\xd8\xff"),
+        lambda session: session.identify(None, b"\xff\xd8\xff"),
+        lambda session: session.add_group_ids("ada", None),
+        lambda session: session.identify_in_groups(b"\xff\xd8\xff", None),
+        lambda session: session.request("getinfo", {"person_id": None}),
+    ],
+)
+async def test_what_a_call_is_about_is_never_left_out(call):
+    """None, as a database has it where nothing is, is a wrong argument; nothing is sent."""
+    session, network = session_on(PERSON)
+    with pytest.raises(TypeError, match=r"(person|group|face)_ids? must (not )?be"):
+        await call(session)
+    assert [] == network.sent
+
+
+@pytest.mark.parametrize(
     "base_url",
     [
         "http://faces.example.com",

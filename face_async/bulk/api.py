@@ -307,7 +307,9 @@ async def search_groups(
     errors: Errors,
 ) -> GroupsResult:
     """As :meth:`BulkApi.identify_in_groups`, by calls that ``outages`` makes."""
-    if isinstance(group_ids, str | bytes) or not isinstance(group_ids, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(group_ids, str):
+        raise TypeError(f"group_ids must be a list of str, not a single str: write [{quoted(group_ids)}]")
+    if isinstance(group_ids, bytes) or not isinstance(group_ids, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"group_ids must be a list of str, not {type(group_ids).__name__}")
     if not group_ids or len(set(group_ids)) != len(group_ids):
         raise ValueError("group_ids must name at least one group, and none twice")

@@ -217,6 +217,8 @@ async def test_known_faces_are_all_or_none():
     ("arguments", "options", "error"),
     [
         (("ada", 0), {}, ValueError),
+        (("ada", 1.5), {}, TypeError),
+        (("ada", 3), {"at_least": 1.5}, TypeError),
         (("ada", 21), {}, FaceLimitError),
         (("ada", 3), {"at_least": 0}, ValueError),
         (("ada", 3), {"at_least": 4}, ValueError),

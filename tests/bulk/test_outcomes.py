@@ -59,6 +59,13 @@ async def test_ordered_outcomes_lose_nothing(rng):
         assert list(range(500)) == [outcome.unwrap() async for outcome in outcomes]
 
 
+@pytest.mark.parametrize("max_at_once", [1.5, 2.0, float("nan"), "3", None])
+async def test_how_many_at_once_is_a_whole_number(max_at_once):
+    """Of halves of places there would never be none left."""
+    with pytest.raises(TypeError, match="max_at_once must be an int"):
+        Outcomes(Gate(), range(3), max_at_once=max_at_once)
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("max_at_once", [1, 3, 8])
 @pytest.mark.parametrize("generated", both_kinds(lambda pull: map(pull, range(60))))

@@ -259,6 +259,7 @@ async def test_a_face_added_by_a_lost_answer_is_added(server, session, fault, kn
 
     assert [(face.code, face.face_id) for face in added.faces] == [(0, await face_of(session, "ada", picture(1, 9)))]
     assert (added.added, added.meta.settled) == (1, "faces that were there already: 1")
+    assert [int] == [type(code) for code in added.ret_codes]
     assert len(await session.get_face_ids("ada")) == 2
 
 

@@ -252,6 +252,14 @@ class TestTheEnvironment:
             monkeypatch.setenv(name, "1")
         assert "not known" not in str(examine()[1]["variables"])
 
+    @pytest.mark.parametrize("library", ["httpx", "httpx2", "asyncio"])
+    def test_a_library_that_there_is(self, examine, monkeypatch, library):
+        """It says nothing of a service: commands still use the embedded server."""
+        monkeypatch.setenv("FACE_ASYNC_HTTP", library)
+        code, found = examine()
+        assert code == 0
+        assert "base_url" not in found
+
     def test_a_library_that_there_is_not(self, examine, monkeypatch):
         monkeypatch.setenv("FACE_ASYNC_HTTP", "carrier pigeon")
         assert examine()[0] == 2

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,18 @@ class TestAFolder:
         assert len(say("faces", "ada").out.split()) == 2
         assert (tmp_path / "people.faces.journal").exists()
         assert first.err.startswith("face-async: using the embedded local server with a new database, faces.db")
+
+    def test_is_sent_no_faster_than_was_told(self, enroll):
+        """A request, and three or more after it."""
+        started = time.monotonic()
+        assert enroll("people", "--no-pack", "--max-rate", "1.9").code == 0
+        assert time.monotonic() - started >= 3 / 1.9
+
+    @pytest.mark.parametrize("option", ["--shards", "--max-concurrency"])
+    def test_is_no_run_in_parts_by_one_of_its_options(self, enroll, option):
+        said = enroll("people", option, "2")
+        assert (said.code, said.out) == (2, "")
+        assert "need --state or --cluster" in said.err
 
     def test_wants_a_group(self, say):
         said = say("enroll", "people", *FAST)

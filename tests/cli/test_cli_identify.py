@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -92,6 +93,18 @@ class TestAFolder:
         assert len(reasons) == 3
         assert "face-async: 1 failed: the file is empty: probes/empty.jpg" in reasons
         assert re.search(r"6 pictures in .* s \(.* a second\): 2 recognized, 1 unknown, 3 failed", summary)
+
+    def test_is_searched_for_no_faster_than_was_told(self, say, probes):
+        """Four of its pictures can be sent: one, and three after it."""
+        started = time.monotonic()
+        assert len(say("identify", probes, "-g", "staff", "--max-rate", "1.9").out.splitlines()) == 6
+        assert time.monotonic() - started >= 3 / 1.9
+
+    @pytest.mark.parametrize("option", ["--shards", "--max-concurrency"])
+    def test_is_no_run_in_parts_by_one_of_its_options(self, say, option):
+        said = say("identify", "probes", "-g", "staff", option, "2")
+        assert (said.code, said.out) == (2, "")
+        assert "need --cluster" in said.err
 
     def test_and_files_beside_it_are_searched_for_together(self, say, probes, ada):
         said = say("identify", ada, "probes/b", "-g", "staff", "-g", "guests")

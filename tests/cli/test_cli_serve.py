@@ -202,9 +202,13 @@ def _signature(shown, decimals=""):
 @pytest.mark.usefixtures("account")
 def test_as_much_is_taken_as_was_told(serving, monkeypatch, where, strict):
     allowed = "https://a.example", "https://b.example"
-    options = [word for origin in allowed for word in ("--allow-origin", origin)] if where == "options" else []
+    options = [word for origin in allowed for word in ("--allow-origin", origin)] + ["--replay-protection"]
+    options += ["--strict"] if strict else []
     if where == "environment":
+        options = []
         monkeypatch.setenv("FACE_ASYNC_ALLOW_ORIGIN", " ".join(allowed))
+        monkeypatch.setenv("FACE_ASYNC_STRICT", str(int(strict)))
+        monkeypatch.setenv("FACE_ASYNC_REPLAY_PROTECTION", "1")
 
     def ask(shown):
         url = f"{shown['FACE_ASYNC_BASE_URL']}/face/getgroupids"
@@ -212,7 +216,8 @@ def test_as_much_is_taken_as_was_told(serving, monkeypatch, where, strict):
             answer = httpx.post(url, headers={"Origin": origin})
             assert ("access-control-allow-origin" in answer.headers) == (origin in allowed)
         signature = _signature({f"FACE_ASYNC_{name}": value for name, value in ACCOUNT.items()}, ".5")
-        answer = httpx.post(url, headers={"Authorization": signature}, json={"appid": "1"})
-        assert answer.json()["code"] == (5 if strict else 0)
+        for code in (5, 5) if strict else (0, 13):
+            answer = httpx.post(url, headers={"Authorization": signature}, json={"appid": "1"})
+            assert answer.json()["code"] == code
 
-    serving(*(["--strict"] if strict else []), *options, act=ask)
+    serving(*options, act=ask)

@@ -229,6 +229,13 @@ async def test_bulk_verbs_work_on_the_real_server():
     assert [-1306] == [error.code for error in merged.errors.values()]
 
 
+@pytest.mark.parametrize("option", ["base_url", "transport"])
+async def test_a_local_session_is_at_no_other_server(option):
+    with pytest.raises(TypeError, match=f"takes no {option}: for another server make a FaceSession"):
+        async with local_session(recognizer="fingerprint", **{option: "https://faces.example.com"}):
+            pass
+
+
 async def test_a_local_session_on_a_file_remembers(tmp_path):
     """What was enrolled in one local session is there in the next on the same file."""
     path = tmp_path / "faces.db"

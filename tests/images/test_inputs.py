@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import base64
+import bz2
+import gzip
 import io
+import lzma
 import os
 import tarfile
 import tempfile
@@ -151,6 +154,49 @@ async def test_a_file_object_that_cannot_be_read_costs_its_own_outcome():
     assert isinstance(errors[1], ImageRefusedError)
     assert "closed" in str(errors[1])
     assert len(network.sent) == 2
+
+
+def cut_gzip(content):
+    return gzip.open(io.BytesIO(gzip.compress(content)[:-30]))
+
+
+def cut_bz2(content):
+    return bz2.open(io.BytesIO(bz2.compress(content)[:-30]))
+
+
+def cut_lzma(content):
+    return lzma.open(io.BytesIO(lzma.compress(content)[:-30]))
+
+
+def damaged_zip(content):
+    """Its checksum is another one's."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("1.jpg", content)
+    damaged = archive.getvalue().replace(content, content[:-1] + b"?")
+    return zipfile.ZipFile(io.BytesIO(damaged)).open("1.jpg")
+
+
+@pytest.mark.parametrize("damaged", [cut_gzip, cut_bz2, cut_lzma, damaged_zip])
+async def test_a_damaged_archive_costs_the_outcome_of_its_picture(damaged):
+    """Whatever error the archive's module has for that."""
+    session, network = session_on(FOUND)
+    given = [portraits()[0], damaged(portraits()[1]), portraits()[2]]
+    async with session:
+        async with session.identify_many(given, "staff", ordered=True) as outcomes:
+            errors = [type(outcome.error) async for outcome in outcomes]
+        with pytest.raises(ImageRefusedError, match="the image cannot be read: "):
+            await session.identify("staff", damaged(portraits()[1]))
+    assert [type(None), ImageRefusedError, type(None)] == errors
+    assert len(network.sent) == 2
+
+
+async def test_a_file_is_no_input_of_pictures():
+    """Its lines are none."""
+    session, network = session_on(FOUND)
+    with pytest.raises(TypeError, match="not a single BytesIO"):
+        session.identify_many(io.BytesIO(portraits()[0]), "staff")
+    assert [] == network.sent
 
 
 async def test_a_pipe_keeps_nobody_waiting():
