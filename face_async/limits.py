@@ -116,11 +116,16 @@ def check_face_ids(face_ids: Sequence[str], limits: ServiceLimits) -> None:
     _check_ids("face_ids", face_ids, limits)
 
 
-def _check_ids(name: str, ids: Sequence[str], limits: ServiceLimits) -> None:
-    if isinstance(ids, str | bytes):
-        raise TypeError(f"{name} must be a list of str, not a single {type(ids).__name__}")
-    if not isinstance(ids, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+def check_list(name: str, ids: object) -> None:
+    """Check that ids are in a list, or another sequence; raises TypeError."""
+    if isinstance(ids, str):
+        raise TypeError(f"{name} must be a list of str, not a single str: write [{quoted(ids)}]")
+    if isinstance(ids, bytes | bytearray) or not isinstance(ids, Sequence):
         raise TypeError(f"{name} must be a list of str, not {type(ids).__name__}")
+
+
+def _check_ids(name: str, ids: Sequence[str], limits: ServiceLimits) -> None:
+    check_list(name, ids)
     if not ids:
         raise ValueError(f"{name} must name at least one")
     for index, value in enumerate(ids):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack, cast
 
@@ -22,11 +21,11 @@ from face_async.endpoints import (
 )
 from face_async.errors import LimitError, quoted
 from face_async.images import in_memory
-from face_async.limits import check_count, check_group_ids, check_id, check_text
+from face_async.limits import check_count, check_group_ids, check_id, check_list, check_text
 from face_async.models import GroupsResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
+    from collections.abc import AsyncIterable, Iterable, Sequence
 
     from face_async.bulk.outage import OnOutage
     from face_async.bulk.outcomes import JobRunner
@@ -307,10 +306,7 @@ async def search_groups(
     errors: Errors,
 ) -> GroupsResult:
     """As :meth:`BulkApi.identify_in_groups`, by calls that ``outages`` makes."""
-    if isinstance(group_ids, str):
-        raise TypeError(f"group_ids must be a list of str, not a single str: write [{quoted(group_ids)}]")
-    if isinstance(group_ids, bytes) or not isinstance(group_ids, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"group_ids must be a list of str, not {type(group_ids).__name__}")
+    check_list("group_ids", group_ids)
     if not group_ids or len(set(group_ids)) != len(group_ids):
         raise ValueError("group_ids must name at least one group, and none twice")
     check_count("top", top)
