@@ -120,7 +120,9 @@ def check_list(name: str, ids: object) -> None:
     """Check that ids are in a list, or another sequence; raises TypeError."""
     if isinstance(ids, str):
         raise TypeError(f"{name} must be a list of str, not a single str: write [{quoted(ids)}]")
-    if isinstance(ids, bytes | bytearray) or not isinstance(ids, Sequence):
+    if isinstance(ids, bytes):
+        raise TypeError(f"{name} must be a list of str, not a single bytes")
+    if not isinstance(ids, Sequence):
         raise TypeError(f"{name} must be a list of str, not {type(ids).__name__}")
 
 
