@@ -153,7 +153,7 @@ class FaceSession(BulkApi):
             extra ``httpx2``), or ``"asyncio"``, connections of its own that cost two thirds as much (asyncio only;
             with the extra ``speed`` two fifths, on uvloop).
         transport: Any asynchronous transport of httpx or httpx2 to send with (proxies, tests, other back ends). It is
-            not closed by the session.
+            not closed by the session, and heeds ``timeout`` or not, as it is made.
         verify: Who vouches for an https server: a file of certificates of authorities (PEM), such as a private one's,
             a folder of them, or an ``ssl.SSLContext``. None is what the environment variable ``SSL_CERT_FILE`` or
             ``SSL_CERT_DIR`` names, or else the authorities that certifi knows. A ``transport`` has its own.

@@ -98,6 +98,9 @@ class FaceServer:
     def session(self, **options: Unpack[SessionOptions]) -> FaceSession:
         """Return a session on this server, in process: there is nothing to close.
 
+        Nothing connects, reads or writes there, so ``timeout`` ends nothing: only ``deadline`` does. A time-out that is
+        tried again is seen over sockets.
+
         Args:
             **options: The keyword arguments of :class:`~face_async.FaceSession`; with a ``base_url`` from
                 :meth:`serve` the session uses sockets, and must be closed.
