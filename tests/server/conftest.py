@@ -7,7 +7,7 @@ import shutil
 import sys
 
 import pytest
-from pagekit import MOST_SECONDS, served_page
+from pagekit import MOST_SECONDS, open_link, served_page
 from postgresql import PostgresServer
 from raw_server import CERTIFICATE
 from serverkit import calling
@@ -103,8 +103,7 @@ def tab(chromium, served):
         complaints = []
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(served.links[-1])
-        page.wait_for_url("**/ui/identify")
+        open_link(page, served)
         yield page
         assert [each for each in complaints if "status of 40" not in each] == []
 

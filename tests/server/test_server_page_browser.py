@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pagekit import MOST_SECONDS, ServedPage, expect, open_person, served_page, verdict_in
+from pagekit import MOST_SECONDS, ServedPage, expect, open_link, open_person, served_page, verdict_in
 from PIL import Image
 
 from face_async import NotFoundError
@@ -111,8 +111,7 @@ def test_the_picture_that_is_seen_is_the_one_that_is_added(tab, served, portrait
 def test_a_server_that_does_not_answer_is_told_in_words(chromium, served, portrait, respond, said):
     with chromium.new_context(base_url=served.url) as context:
         page = context.new_page()
-        page.goto(served.links[-1])
-        page.wait_for_url("**/ui/identify")
+        open_link(page, served)
         page.route("**/multidentify", respond)
         page.get_by_label("A picture", exact=True).set_input_files(portrait(1))
         expect(page.get_by_role("alert")).to_have_text(said)
@@ -243,7 +242,7 @@ def test_faces_are_seen_where_thumbnails_are_kept(chromium):
     with served_page(keep_thumbnails=True) as served, chromium.new_context(base_url=served.url) as context:
         served.enroll("ada", 1)
         tab = context.new_page()
-        tab.goto(served.links[-1])
+        open_link(tab, served)
         tab.goto("/ui/people")
         tab.get_by_role("button", name="staff 1 person").click()
         expect(tab.locator("#people img")).to_be_visible()

@@ -9,7 +9,7 @@ import shutil
 
 import httpx
 import pytest
-from pagekit import MOST_SECONDS, served_page
+from pagekit import MOST_SECONDS, open_link, served_page
 
 from face_async.errors import ReturnCode
 from face_async.portraits import draw_portrait
@@ -112,8 +112,7 @@ def tab(chromium, served):
     with chromium.new_context(base_url=served.url, locale="zh-CN") as context:
         page = context.new_page()
         page.set_default_timeout(1_000 * MOST_SECONDS)
-        page.goto(served.links[-1])
-        page.wait_for_url("**/ui/identify")
+        open_link(page, served)
         yield page
 
 

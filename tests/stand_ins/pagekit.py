@@ -72,6 +72,12 @@ def expect(found):
     return sync_api.expect(found)
 
 
+def open_link(tab, served: ServedPage) -> None:
+    """Open the page by its newest link, and wait until that has led on to the first view."""
+    tab.goto(served.links[-1])
+    tab.wait_for_url("**/ui/identify")
+
+
 def verdict_in(tab):
     return tab.locator("#faces .verdict")
 
