@@ -286,6 +286,27 @@ class TestTheEmbeddedServer:
         assert (code, found["database"][0]) == (2, "wrong")
         assert "signature" not in found
 
+    def test_with_a_database_that_is_damaged(self, examine):
+        """Wherever the damage is."""
+        _enroll("faces.db")
+        whole = Path("faces.db").read_bytes()
+        pages = range(4_096, len(whole), 4_096)
+        for page in pages[:: len(pages) // 5]:
+            Path("faces.db").write_bytes(whole[:page] + b"damaged!" * 512 + whole[page + 4_096 :])
+            code, found = examine()
+            assert (code, found["database"][0]) == (2, "wrong")
+            assert "faces.db is damaged: " in found["database"][1]
+            assert "restore a backup" in found["database"][1]
+
+    def test_that_cannot_count_the_persons_of_a_group(self, examine):
+        """As with a database that is too large to be read as a whole; others may be counted."""
+        _enroll("faces.db")
+        with closing(sqlite3.connect("faces.db")) as db, db:
+            db.execute("DROP TABLE memberships")
+        code, found = examine()
+        assert (code, found["persons"][0]) == (1, "wrong")
+        assert "-1200" in found["persons"][1]
+
     def test_whose_database_others_may_read(self, examine, tmp_path):
         _enroll("faces.db")
         (tmp_path / "faces.db").chmod(0o644)

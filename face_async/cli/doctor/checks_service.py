@@ -134,10 +134,12 @@ async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check
     if not counted:
         return
     async with Outcomes(session.get_person_ids, counted, max_at_once=8) as outcomes:
-        sizes = [(len(outcome.result), outcome.item) async for outcome in outcomes if outcome.result is not None]
-    if not sizes:
-        yield warning("persons", "no group could be counted", "try again later")
-        return
+        sizes: list[tuple[int, str]] = []
+        async for outcome in outcomes:
+            if outcome.error is not None:
+                yield _refused(outcome.error, "persons")
+                return
+            sizes.append((len(outcome.unwrap()), outcome.item))
     size, group_id = max(sizes)
     most = limits.max_persons_per_group
     whole = "all groups" if len(sizes) == count else f"{len(sizes):,} of {count:,} groups (--groups)"
@@ -238,9 +240,9 @@ def skew_of(answer: Answer, local: float) -> float | None:
         return None
 
 
-def _refused(error: FaceError) -> CheckResult:
+def _refused(error: FaceError | ValueError, topic: str = "signature") -> CheckResult:
     if isinstance(error, ServiceError):
-        return wrong("signature", one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
+        return wrong(topic, one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
     mend = "something else than this API answers at FACE_ASYNC_BASE_URL: check host, port and path"
     return wrong("answer", one_line(error), mend, exit_code(error))
 
