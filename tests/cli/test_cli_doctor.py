@@ -10,12 +10,13 @@ import time
 from contextlib import closing
 from email.utils import formatdate
 from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
 from pathlib import Path
 
 import anyio
 import pytest
 from doubles import envelope
-from raw_server import CERTIFICATE, RawServer, answer, black_hole
+from raw_server import CERTIFICATE, Connection, RawServer, answer, black_hole
 
 import face_async
 from face_async import Answer, ServiceLimits
@@ -120,6 +121,27 @@ class TestAService:
         code, found = examine("--base-url", service["FACE_ASYNC_BASE_URL"] + "/elsewhere")
         assert code == 3
         assert found["answer"][0] == "wrong"
+
+    @pytest.mark.parametrize(
+        ("status", "mend"),
+        [(503, "a proxy answers"), (407, "a proxy on the way wants a login"), (404, "something else")],
+    )
+    def test_behind_a_proxy_that_answers_itself(self, examine, account, status, mend):
+        """It says what is wrong with what; host, port and path may be right."""
+        with RawServer(repeat(answer(b"<h1>sorry</h1>", status))) as server:
+            account(server.url)
+            code, found = examine()
+        assert (code, found["answer"][0]) == (3, "wrong")
+        assert f"; {mend}" in found["answer"][1]
+        assert ("check host, port and path" in found["answer"][1]) is (status == 404)
+
+    def test_that_takes_connections_and_does_not_answer(self, examine, account, monkeypatch):
+        monkeypatch.setattr(checks_service, "_DEADLINE", 0.3)
+        with RawServer(repeat(Connection.hold)) as server:
+            account(server.url)
+            code, found = examine()
+        assert (code, found["answer"][0]) == (3, "wrong")
+        assert "look whether it hangs" in found["answer"][1]
 
     def test_whose_certificate_nobody_vouches_for(self, examine, account, tmp_path):
         (tmp_path / "certificate.pem").write_text(CERTIFICATE)
