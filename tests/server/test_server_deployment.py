@@ -17,6 +17,7 @@ import httpx
 import pytest
 import typer
 import yaml
+from raw_server import RawServer, answer
 from serverkit import APPID, BUCKET, CREDENTIALS, authorization
 from timing import PATIENCE
 
@@ -65,13 +66,23 @@ def test_the_dockerfile_passes_the_linter(folder):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_the_container_is_not_root_and_asks_for_its_health(folder):
+def test_the_container_is_not_root(folder):
     (user,) = dockerfile(folder, "USER")
     assert int(user) > 0
+
+
+@pytest.mark.parametrize("status", [200, 503, None])
+def test_the_container_is_healthy_if_the_server_says_so(folder, status):
+    """Not if nobody serves; and a proxy that the environment names is not asked."""
     (check,) = dockerfile(folder, "HEALTHCHECK")
     program = json.loads(check.partition("CMD ")[2])[2]
-    with pytest.raises(subprocess.CalledProcessError):  # nobody serves here
-        subprocess.run([sys.executable, "-c", program.replace("8600", "1")], check=True, capture_output=True)
+    with RawServer([] if status is None else [answer(b"{}", status)]) as serving:
+        url = "http://127.0.0.1:1" if status is None else serving.url
+        assert "http://127.0.0.1:8600/health" in program
+        command = [sys.executable, "-c", program.replace("http://127.0.0.1:8600", url)]
+        environment = {**os.environ, "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+        ran = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    assert (ran.returncode == 0) is (status == 200)
 
 
 def test_what_the_container_installs_has_the_extras_that_it_names(folder):
