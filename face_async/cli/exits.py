@@ -70,7 +70,7 @@ def terminated_as_interrupted() -> Generator[None]:
     """Have SIGTERM, which schedulers of jobs send, and SIGHUP of a terminal that is closed, do what Ctrl-C does."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # no SIGHUP on Windows
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores it
-    previous = [signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT)) for number in heeded]
+    previous = [signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT)) for number in heeded]
     try:
         yield
     finally:
