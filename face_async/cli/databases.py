@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import define
 
+from face_async.cli.exits import terminated_as_interrupted
 from face_async.cli.options import DB_VARIABLE, DEFAULT_DB, AsJson, ProgressOption, Quiet
 from face_async.cli.output import say_json, tell
 from face_async.cli.progress import ProgressDisplay
@@ -39,7 +40,12 @@ def copy_db(
     from face_async.server import copy_storage, open_storage  # noqa: PLC0415 - slow to import, and needs the extra
 
     check_argument(target)
-    with _opened(source) as origin, open_storage(target) as copy, ProgressDisplay(progress, quiet=quiet) as display:
+    with (
+        terminated_as_interrupted(),
+        _opened(source) as origin,
+        open_storage(target) as copy,
+        ProgressDisplay(progress, quiet=quiet) as display,
+    ):
         counts = copy_storage(origin, copy, progress=_Tables(display).show)
     _report(counts, quiet=quiet, as_json=as_json)
 
@@ -58,10 +64,13 @@ def backup_db(
 
     The file is a database of its own: serve it with --db, or bring it back into PostgreSQL with copy-db. It has faces
     in it: keep it as private as the database.
+
+    To restore it: stop the server, remove faces.db-wal and faces.db-shm beside its database faces.db, and copy the
+    backup over faces.db.
     """
     from face_async.server import back_up_storage  # noqa: PLC0415 - as above
 
-    with _opened(db) as origin, ProgressDisplay(progress, quiet=quiet) as display:
+    with terminated_as_interrupted(), _opened(db) as origin, ProgressDisplay(progress, quiet=quiet) as display:
         counts = back_up_storage(origin, file, progress=_Tables(display).show)
     _report(counts, quiet=quiet, as_json=as_json)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import signal
 from errno import EACCES, EADDRINUSE
 from gettext import gettext as _
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import typer
 
@@ -13,6 +15,9 @@ from face_async.cli.language import translated
 from face_async.cli.language.help import TranslatedGroup
 from face_async.cli.output import tell
 from face_async.errors import FaceError, LimitError, ResponseError, ServiceError, TransportError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _EXPECTED = (FaceError, ValueError, OSError, ImportError)
 _LONGEST_LINE = 1_000
@@ -58,6 +63,19 @@ class OneLineErrors(TranslatedGroup):
             raise fail(translated(one_line(first)), exit_code(first)) from None
         except (KeyboardInterrupt, typer.Abort):
             raise fail(_("interrupted"), Exit.INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Generator[None]:
+    """Have SIGTERM, which schedulers of jobs send, and SIGHUP of a terminal that is closed, do what Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # no SIGHUP on Windows
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores it
+    previous = [signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT)) for number in heeded]
+    try:
+        yield
+    finally:
+        for number, handler in zip(heeded, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def fail(line: str, code: Exit = Exit.USAGE) -> typer.Exit:

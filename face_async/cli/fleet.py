@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from gettext import gettext as _
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ import typer
 from attrs import frozen
 
 from face_async import Throttle
-from face_async.cli.exits import Exit, fail
+from face_async.cli.exits import Exit, fail, terminated_as_interrupted
 from face_async.cli.identify.identification import Identification, Tally
 from face_async.cli.options import trust
 from face_async.cli.output import say, say_json_line, tell
@@ -112,23 +111,13 @@ class FleetOptions:
             "on_progress": display.show_parts,
         }
         with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
-            stack.enter_context(_terminated_as_interrupted())
+            stack.enter_context(terminated_as_interrupted())
             # Not this process, which shows the progress and heeds signals.
             engine = stack.enter_context(open_engine(self.cluster or "processes:1"))
             options["executor"] = engine.executor
             options["at_once"] = min(engine.workers, most)
             stack.enter_context(display)
             yield options
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Generator[None]:
-    """Have SIGTERM, which schedulers of jobs send, do what Ctrl-C does."""
-    previous = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def identify_on_cluster(

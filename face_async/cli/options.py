@@ -19,11 +19,13 @@ from attrs import evolve, field, frozen
 from face_async import SAME_PERSON, SURELY_THE_SAME, Throttle
 from face_async.cli.output import tell
 from face_async.cli.progress import ProgressStyle
+from face_async.errors import printable
 from face_async.session import (
     ACCOUNT_VARIABLES,
     ALLOW_INSECURE_VARIABLE,
     BASE_URL_VARIABLE,
     CA_FILE_VARIABLE,
+    DEFAULT_BASE_URL,
     HTTP_VARIABLE,
     FaceSession,
     ProjectAccess,
@@ -227,6 +229,12 @@ class ServiceChoice:
             said = _("using the embedded local server {with_database} (set {variable} and so on for a service)")
             tell(said.format(with_database=words.format(self.database), variable=ACCOUNT_VARIABLES[0]))
 
+    def announce_service(self) -> None:
+        """Say which service it is, and for which account, if it is a real one."""
+        if self.database is None and (project := ProjectAccess.from_env()) is not None:
+            url = printable(self.base_url or DEFAULT_BASE_URL)
+            tell(_("using the service {url} with appid {appid}").format(url=url, appid=printable(project.appid)))
+
 
 def ask(
     question: Callable[[FaceSession], Awaitable[T]],
@@ -236,14 +244,19 @@ def ask(
     recognizer: RecognizerName = RecognizerName.AUTO,
     quiet: bool = False,
     throttle: Throttle = Throttle(),
+    confirm: Callable[[ServiceChoice], None] | None = None,
 ) -> T:
     """Open a session with the service that options and environment name; return what ``question`` returns for it.
+
+    ``confirm`` is called before, and may raise.
 
     Who asks changes nothing that is there already, so a database that is missing is not made: an empty one answers.
     """
     service = ServiceChoice.of(db, base_url, recognizer)
     if not quiet:
         service.announce(_("without a database, as there is no {}"))
+    if confirm is not None:
+        confirm(service)
     return run_with(evolve(service, database=_NO_FILE) if service.is_new else service, question, throttle=throttle)
 
 

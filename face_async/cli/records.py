@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from face_async.cli.exits import Exit, fail
-from face_async.cli.options import AsJson, BaseUrl, Db, PersonId, ask
+from face_async.cli.options import AsJson, BaseUrl, Db, PersonId, ServiceChoice, ask
 from face_async.cli.output import say_ids, say_result
 from face_async.errors import printable
 
@@ -70,25 +70,23 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete a person with all faces, or only some faces."""
-    if not yes:
-        what = (
-            _("these {count} faces of {person_id}").format(count=len(face_ids), person_id=person_id)
-            if face_ids
-            else _("{person_id} with all faces").format(person_id=person_id)
-        )
-        _confirm(_("Delete {what}?").format(what=printable(what)))
+    if not yes and not _is_terminal():
+        raise fail(_("nothing deleted: say --yes, as there is no terminal to ask on"))
+    what = (
+        _("these {count} faces of {person_id}").format(count=len(face_ids), person_id=person_id)
+        if face_ids
+        else _("{person_id} with all faces").format(person_id=person_id)
+    )
+
+    def confirm(service: ServiceChoice) -> None:
+        service.announce_service()
+        if not typer.confirm(_("Delete {what}?").format(what=printable(what)), err=True):
+            raise fail(_("nothing deleted"), Exit.NO)
 
     async def erase(session: FaceSession) -> DelPersonResult | DelFaceResult:
         return await (session.del_face(person_id, face_ids) if face_ids else session.del_person(person_id))
 
-    say_result(ask(erase, db=db, base_url=base_url), as_json=as_json)
-
-
-def _confirm(question: str) -> None:
-    if not _is_terminal():
-        raise fail(_("nothing deleted: say --yes, as there is no terminal to ask on"))
-    if not typer.confirm(question, err=True):
-        raise fail(_("nothing deleted"), Exit.NO)
+    say_result(ask(erase, db=db, base_url=base_url, confirm=None if yes else confirm), as_json=as_json)
 
 
 def _is_terminal() -> bool:

@@ -107,12 +107,16 @@ def test_delete_wants_yes_where_nobody_can_be_asked(say):
     assert say("persons", "staff").out == "ada\n"
 
 
-def test_delete_asks_on_a_terminal(say, monkeypatch):
+def test_delete_asks_on_a_terminal_and_says_before_what_it_deletes_from(say, monkeypatch):
     monkeypatch.setattr("face_async.cli.records._is_terminal", lambda: True)
     said = say("delete", "ada", given="n\n")
     assert said.code == 1
+    service = "http://127.0.0.1:"
+    assert re.match(rf"face-async: using the service {service}\d+ with appid 123456\nDelete ada with all fac", said.err)
     assert said.err.endswith("nothing deleted\n")
     assert say("persons", "staff").out == "ada\n"
+    said = say("delete", "ada", "--db", "mine.db", given="n\n")
+    assert re.match(r"face-async: using the embedded local server .*mine\.db .*\nDelete ada with all faces\?", said.err)
 
 
 def test_delete_erases_a_face_and_then_the_person(say, tmp_path, monkeypatch):

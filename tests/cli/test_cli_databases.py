@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 
 import pytest
 
+from face_async.cli.databases import _Tables
 from face_async.limits import ServiceLimits
 from face_async.server import Store
 
@@ -70,3 +74,19 @@ def test_commands_with_the_embedded_server_take_files_only(say, faces_db):
     assert said.code == 2
     assert "start face-async serve --db" in said.err
     assert [path.name for path in faces_db.parent.iterdir()] == ["faces.db"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_backup_that_is_interrupted_ends_with_130_and_leaves_no_file(say, faces_db, monkeypatch, number):
+    """Nobody finds faces in half a backup, and a nightly one does not fill the disk."""
+    handler = signal.getsignal(number)
+
+    def interrupt(*_):
+        os.kill(os.getpid(), number)
+        time.sleep(0.2)  # so long that it is heard
+
+    monkeypatch.setattr(_Tables, "show", interrupt)
+    said = say("backup-db", "new.db")
+    assert (said.code, said.err.splitlines()[-1]) == (130, "face-async: interrupted")
+    assert [path.name for path in faces_db.parent.iterdir()] == ["faces.db"]
+    assert signal.getsignal(number) is handler

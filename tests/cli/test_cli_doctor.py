@@ -10,12 +10,13 @@ import time
 from contextlib import closing
 from email.utils import formatdate
 from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
 from pathlib import Path
 
 import anyio
 import pytest
 from doubles import envelope
-from raw_server import CERTIFICATE, RawServer, answer, black_hole
+from raw_server import CERTIFICATE, Connection, RawServer, answer, black_hole
 
 import face_async
 from face_async import Answer, ServiceLimits
@@ -120,6 +121,27 @@ class TestAService:
         code, found = examine("--base-url", service["FACE_ASYNC_BASE_URL"] + "/elsewhere")
         assert code == 3
         assert found["answer"][0] == "wrong"
+
+    @pytest.mark.parametrize(
+        ("status", "mend"),
+        [(503, "a proxy answers"), (407, "a proxy on the way wants a login"), (404, "something else")],
+    )
+    def test_behind_a_proxy_that_answers_itself(self, examine, account, status, mend):
+        """It says what is wrong with what; host, port and path may be right."""
+        with RawServer(repeat(answer(b"<h1>sorry</h1>", status))) as server:
+            account(server.url)
+            code, found = examine()
+        assert (code, found["answer"][0]) == (3, "wrong")
+        assert f"; {mend}" in found["answer"][1]
+        assert ("check host, port and path" in found["answer"][1]) is (status == 404)
+
+    def test_that_takes_connections_and_does_not_answer(self, examine, account, monkeypatch):
+        monkeypatch.setattr(checks_service, "_DEADLINE", 0.3)
+        with RawServer(repeat(Connection.hold)) as server:
+            account(server.url)
+            code, found = examine()
+        assert (code, found["answer"][0]) == (3, "wrong")
+        assert "look whether it hangs" in found["answer"][1]
 
     def test_whose_certificate_nobody_vouches_for(self, examine, account, tmp_path):
         (tmp_path / "certificate.pem").write_text(CERTIFICATE)
@@ -285,6 +307,27 @@ class TestTheEmbeddedServer:
         code, found = examine()
         assert (code, found["database"][0]) == (2, "wrong")
         assert "signature" not in found
+
+    def test_with_a_database_that_is_damaged(self, examine):
+        """Wherever the damage is."""
+        _enroll("faces.db")
+        whole = Path("faces.db").read_bytes()
+        pages = range(4_096, len(whole), 4_096)
+        for page in pages[:: len(pages) // 5]:
+            Path("faces.db").write_bytes(whole[:page] + b"damaged!" * 512 + whole[page + 4_096 :])
+            code, found = examine()
+            assert (code, found["database"][0]) == (2, "wrong")
+            assert "faces.db is damaged: " in found["database"][1]
+            assert "restore a backup" in found["database"][1]
+
+    def test_that_cannot_count_the_persons_of_a_group(self, examine):
+        """As with a database that is too large to be read as a whole; others may be counted."""
+        _enroll("faces.db")
+        with closing(sqlite3.connect("faces.db")) as db, db:
+            db.execute("DROP TABLE memberships")
+        code, found = examine()
+        assert (code, found["persons"][0]) == (1, "wrong")
+        assert "-1200" in found["persons"][1]
 
     def test_whose_database_others_may_read(self, examine, tmp_path):
         _enroll("faces.db")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import signal
+
 import pytest
 from serverkit import APPID, ToyRecognizer, picture
 
@@ -134,3 +138,46 @@ def test_a_backup_that_fails_leaves_no_file(filled, tmp_path):
     with pytest.raises(OSError, match="no space"):
         back_up_storage(filled, tmp_path / "backup.db", progress=fails)
     assert not [file.name for file in tmp_path.iterdir() if file.name.startswith("backup")]
+
+
+@contextlib.contextmanager
+def a_full_disk(largest_file):
+    """No file grows beyond so many bytes; RLIMIT_FSIZE says EFBIG where a disk says ENOSPC."""
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_backup_on_a_full_disk_leaves_nothing_and_names_its_file(filled, tmp_path):
+    """Wherever it becomes full: in the tables, or in their content."""
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    said = []
+    for size in range(0, 400_000, 16_384):
+        try:
+            with a_full_disk(size):
+                back_up_storage(filled, folder / "backup.db")
+        except StoreError as error:
+            said.append(str(error))
+            assert list(folder.iterdir()) == []
+        else:
+            break
+    assert len(said) > 3
+    assert all(str(folder / "backup.db") in line for line in said)
+    assert list(folder.iterdir()) == [folder / "backup.db"]
+    with Store(folder / "backup.db") as backup:
+        assert content(backup) == content(filled)
+
+
+def test_a_copy_that_cannot_be_made_names_both_databases(filled, target):
+    """What a database says may name neither."""
+    with open_storage(target) as copy:
+        enroll(copy, "mine", "mine")
+        with pytest.raises(StoreError) as caught:
+            copy_storage(filled, copy)
+        assert repr(filled) in str(caught.value)
+        assert repr(copy) in str(caught.value)

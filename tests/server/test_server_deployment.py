@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import httpx
 import pytest
 import typer
 import yaml
+from raw_server import RawServer, answer
 from serverkit import APPID, BUCKET, CREDENTIALS, authorization
 from timing import PATIENCE
 
 from face_async import server
 from face_async.cli._app import app
+from face_async.server import Store, back_up_storage
 from face_async.server.deploy import DEPLOYMENT_FILES, WHEELS, write_deployment_files
 
 BIN = Path(sys.executable).parent
@@ -63,13 +66,23 @@ def test_the_dockerfile_passes_the_linter(folder):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_the_container_is_not_root_and_asks_for_its_health(folder):
+def test_the_container_is_not_root(folder):
     (user,) = dockerfile(folder, "USER")
     assert int(user) > 0
+
+
+@pytest.mark.parametrize("status", [200, 503, None])
+def test_the_container_is_healthy_if_the_server_says_so(folder, status):
+    """Not if nobody serves; and a proxy that the environment names is not asked."""
     (check,) = dockerfile(folder, "HEALTHCHECK")
     program = json.loads(check.partition("CMD ")[2])[2]
-    with pytest.raises(subprocess.CalledProcessError):  # nobody serves here
-        subprocess.run([sys.executable, "-c", program.replace("8600", "1")], check=True, capture_output=True)
+    with RawServer([] if status is None else [answer(b"{}", status)]) as serving:
+        url = "http://127.0.0.1:1" if status is None else serving.url
+        assert "http://127.0.0.1:8600/health" in program
+        command = [sys.executable, "-c", program.replace("http://127.0.0.1:8600", url)]
+        environment = {**os.environ, "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+        ran = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    assert (ran.returncode == 0) is (status == 200)
 
 
 def test_what_the_container_installs_has_the_extras_that_it_names(folder):
@@ -170,3 +183,29 @@ def test_other_servers_serve_the_factory(tmp_path, command):
         finally:
             process.terminate()
             process.wait(PATIENCE)
+
+
+def test_a_backup_is_restored_by_the_commands_of_the_documentation(tmp_path):
+    """Also over the file of a server that was killed, whose log SQLite would take for the backup's."""
+    text = (Path(server.__file__).parents[1] / "docs" / "deployment.md").read_text("utf-8")
+    (commands,) = re.findall(r"```sh\nsystemctl stop face-async\n(.*?)systemctl start face-async\n```", text, re.DOTALL)
+    (database,) = set(re.findall(r"\S+/faces\.db\b", commands))
+    (backup,) = re.findall(r"cp (\S+) ", commands)
+    path = tmp_path / "faces.db"
+
+    def add_persons(*numbers):
+        return lambda db: db.insert(
+            "persons", ("id", "appid", "person_id", "name", "tag"), [(i, "1", i, "", "") for i in numbers]
+        )
+
+    with Store(tmp_path / "running.db") as store:
+        store.write(add_persons(*range(50)))
+        back_up_storage(store, tmp_path / "backup.db")
+        store.write(add_persons(*range(50, 500)))
+        for end in ("", "-wal", "-shm"):  # as they are when a server is killed
+            shutil.copy(f"{tmp_path}/running.db{end}", f"{path}{end}")
+    commands = commands.replace(database, str(path)).replace(backup, str(tmp_path / "backup.db"))
+    subprocess.run(["sh", "-e", "-c", commands], check=True, timeout=PATIENCE)
+    with Store(path) as store, store.reading() as db:
+        assert db.execute("SELECT count(*) FROM persons").fetchone() == (50,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -11,6 +11,8 @@ import pytest
 from serverkit import authorization, new_person, program
 from timing import PATIENCE
 
+from face_async.server import Store, StoreError, back_up_storage
+
 
 @pytest.fixture
 def small_disk(tmp_path):
@@ -57,3 +59,28 @@ def test_a_full_disk_prints_one_line_and_all_goes_on_once_there_is_room(small_di
         _, printed = server.communicate(timeout=PATIENCE)
     (line,) = printed.splitlines()
     assert "newperson: the database failed: database or disk is full" in line
+
+
+def test_a_backup_on_a_disk_that_becomes_full_is_whole_or_not_there(small_disk):
+    """Also where its log has room, and not the database that it is written into when the file is closed."""
+
+    def add_persons(db):
+        db.insert("persons", ("id", "appid", "person_id", "name", "tag"), [(i, "1", i, "n" * 250, "") for i in persons])
+
+    persons, backup, outcomes = range(2_000), small_disk / "backup.db", []
+    with Store() as source:
+        source.write(add_persons)
+        for room in range(100_000, 3_000_000, 200_000):
+            (small_disk / "filler").write_bytes(bytes(3 * 1024**2 - room))
+            try:
+                back_up_storage(source, backup)
+            except StoreError as error:
+                outcomes.append(str(error))
+                assert [path.name for path in small_disk.iterdir()] == ["filler"]
+            else:
+                with Store(backup) as whole, whole.reading() as db:
+                    assert db.execute("SELECT count(*) FROM persons").fetchone() == (len(persons),)
+                backup.unlink()
+                break
+    assert f"{backup} was not made: database or disk is full" in outcomes
+    assert outcomes[-1] == f"{backup} was not made: the end of it could not be written: is the disk full?"

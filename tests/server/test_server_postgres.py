@@ -55,6 +55,30 @@ def store(database):
         yield opened
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_have_all_texts_is_refused_with_what_to_do(server, encoding):
+    """As initdb makes it under LC_ALL=C; names would come back as bytes, or not be taken at all."""
+    server.execute(f"CREATE DATABASE {encoding} ENCODING '{encoding}' TEMPLATE template0")
+    import psycopg  # noqa: PLC0415 - an extra
+
+    url = server.url_of("-cclient_min_messages=warning", encoding.lower())
+    with pytest.raises(
+        StoreError, match=rf"{encoding.lower()}.* has the encoding {encoding}.*createdb --encoding=UTF8"
+    ):
+        open_storage(url)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT 1 FROM pg_class WHERE relname = 'face_async_schema'").fetchone() is None
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_texts_are_taken_whatever_encoding_the_environment_names(database, monkeypatch, encoding):
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    with open_storage(database) as store:
+        store.add_person(APPID, "张伟", ["组"], name="张", tag="é", face=None, recognizer=TOY, limits=ServiceLimits())
+        assert store.person_ids(APPID, "组") == ["张伟"]
+        assert store.person(APPID, "张伟").name == "张"
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait half a second, and not five, for a database that is away."""

@@ -32,7 +32,8 @@ class PostgresServer:
         if self._user:
             shutil.chown(self.folder, **self._user)
         # Without fsync: no test cuts the power, and the system keeps what was written when a process is killed.
-        self._run("initdb", "--auth=trust", "--username=tests", "--no-sync", "--wal-segsize=1")
+        self._run("initdb", "--auth=trust", "--username=tests", "--encoding=UTF8", "--locale=C", "--no-sync",
+                  "--wal-segsize=1")  # fmt: skip
         with (self.data / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\n")
             settings.write("fsync = off\nmax_connections = 200\n")
@@ -86,8 +87,8 @@ class PostgresServer:
         self.execute(f"CREATE SCHEMA {path}")
         return self.url_of(f"-csearch_path={path}")
 
-    def url_of(self, options: str) -> str:
-        return f"postgresql://tests@/postgres?host={quote(str(self.folder), '')}&options={quote(options, '')}"
+    def url_of(self, options: str, database: str = "postgres") -> str:
+        return f"postgresql://tests@/{database}?host={quote(str(self.folder), '')}&options={quote(options, '')}"
 
     def execute(self, statement: str) -> None:
         import psycopg  # noqa: PLC0415 - an extra

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from face_async.cli.doctor.checks import CheckResult
     from face_async.cli.options import ServiceChoice
+    from face_async.server import Store
 
+_READ_WHOLE = 500_000_000  # bytes of a database; the larger ones are not read as a whole, which takes seconds
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -68,6 +70,18 @@ def _check_recognizer(name: str) -> CheckResult:
     return ok("recognizer", f"{tried.name} finds the face in a drawn picture, in {milliseconds:.0f} ms")
 
 
+def _damage(store: Store) -> str:
+    """Return the first thing that is wrong with the structure of a database file, "" if nothing is."""
+    from face_async.server import StoreError  # noqa: PLC0415 - as above
+
+    try:
+        with store.reading() as db:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    except StoreError as error:
+        return str(error)
+    return "" if found == "ok" else " ".join(str(found).split())
+
+
 def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
     from face_async.server import Store, StoreError  # noqa: PLC0415 - as above
     from face_async.server import recognizer as make_recognizer  # noqa: PLC0415
@@ -80,13 +94,18 @@ def _check_database(db: Path, recognizer: str) -> Iterator[CheckResult]:
         else:
             yield wrong("database", f"{db} is not there, and cannot be created", "name another with --db", Exit.USAGE)
         return
+    status = db.stat()
     try:
         with Store(db) as store:
-            counts = store.count_faces()
+            damage = _damage(store) if status.st_size <= _READ_WHOLE else ""
+            counts = {} if damage else store.count_faces()
     except StoreError as error:
-        yield wrong("database", str(error), "name another with --db", Exit.USAGE)
+        yield wrong("database", str(error), "name another with --db, or restore a backup", Exit.USAGE)
         return
-    status = db.stat()
+    if damage:
+        mend = "stop what uses it, and restore a backup (face-async backup-db --help)"
+        yield wrong("database", f"{db} is damaged: {damage}", mend, Exit.USAGE)
+        return
     size, faces = f"{status.st_size / 1e6:,.1f} MB", f"{sum(counts.values()):,} faces"
     yield ok("database", f"{db}, schema {MIGRATIONS.version}, {size}, {faces}")
     if status.st_mode & _OTHERS:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,7 +20,16 @@ from face_async.bulk.outcomes import Outcomes
 from face_async.cli.doctor.checks import CheckVerdict, ok, warning, wrong
 from face_async.cli.exits import Exit, exit_code, one_line
 from face_async.endpoints import COMPARE
-from face_async.errors import FaceError, RequestTooLargeError, ReturnCode, ServiceError, TransportError, innermost
+from face_async.errors import (
+    DeadlineError,
+    FaceError,
+    RequestTooLargeError,
+    ResponseError,
+    ReturnCode,
+    ServiceError,
+    TransportError,
+    innermost,
+)
 from face_async.session import DEFAULT_BASE_URL, context_of
 
 if TYPE_CHECKING:
@@ -39,6 +49,7 @@ _DAYS_LEFT = 21  # of a certificate; with fewer left it should be renewed
 _SKEW_SECONDS, _MAX_SKEW_SECONDS = 30, 240  # a signature is good for 300
 _NEARLY_FULL = 0.9
 _SIZE_STEPS = 64  # in how fine steps a limit for requests is looked for
+_SERVER_AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 
 MENDS: Mapping[int, str] = {
     ReturnCode.BAD_REQUEST: "pay the account, or check whether something on the way changes requests",
@@ -134,10 +145,12 @@ async def check_limits(session: FaceSession, groups: int) -> AsyncIterator[Check
     if not counted:
         return
     async with Outcomes(session.get_person_ids, counted, max_at_once=8) as outcomes:
-        sizes = [(len(outcome.result), outcome.item) async for outcome in outcomes if outcome.result is not None]
-    if not sizes:
-        yield warning("persons", "no group could be counted", "try again later")
-        return
+        sizes: list[tuple[int, str]] = []
+        async for outcome in outcomes:
+            if outcome.error is not None:
+                yield _refused(outcome.error, "persons")
+                return
+            sizes.append((len(outcome.unwrap()), outcome.item))
     size, group_id = max(sizes)
     most = limits.max_persons_per_group
     whole = "all groups" if len(sizes) == count else f"{len(sizes):,} of {count:,} groups (--groups)"
@@ -238,11 +251,22 @@ def skew_of(answer: Answer, local: float) -> float | None:
         return None
 
 
-def _refused(error: FaceError) -> CheckResult:
+def _refused(error: FaceError | ValueError, topic: str = "signature") -> CheckResult:
     if isinstance(error, ServiceError):
-        return wrong("signature", one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
-    mend = "something else than this API answers at FACE_ASYNC_BASE_URL: check host, port and path"
-    return wrong("answer", one_line(error), mend, exit_code(error))
+        return wrong(topic, one_line(error), MENDS.get(error.code, "see the server's log"), Exit.NO)
+    return wrong("answer", one_line(error), _mend_for(error), exit_code(error))
+
+
+def _mend_for(error: FaceError | ValueError) -> str:
+    match error:
+        case ResponseError() if error.status in _SERVER_AWAY:
+            return "a proxy answers, and does not reach the server: look whether that runs, and at the proxy's log"
+        case ResponseError() if error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return "a proxy on the way wants a login, which is never sent: have it let this machine through without one"
+        case DeadlineError():
+            return "the server takes connections, and does not answer: look whether it hangs or has too much to do"
+        case _:
+            return "something else than this API answers at FACE_ASYNC_BASE_URL: check host, port and path"
 
 
 def _milliseconds(seconds: float) -> str:

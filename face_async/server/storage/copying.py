@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from face_async.server.storage.rows import FACE_COLUMNS
 from face_async.server.storage.sqlite.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Generator
 
     from face_async.server.storage.base import Transaction
     from face_async.server.storage.storage import Storage
@@ -47,13 +49,19 @@ def copy_storage(
     Raises:
         StoreError: The target is not empty, or one of them cannot be used.
     """
+    with _named(f"{quoted(source)} was not copied into {quoted(target)}"):
+        return _copied(source, target, progress)
+
+
+def _copied(source: Storage, target: Storage, progress: Callable[[str, int], object] | None) -> dict[str, int]:
+    interrupted = threading.Event()  # the work is done in another thread, which hears of no Ctrl-C
 
     def work(db: Transaction) -> dict[str, int]:
         if (
             db.execute("SELECT 1 FROM groups LIMIT 1").fetchone()
             or db.execute("SELECT 1 FROM persons LIMIT 1").fetchone()
         ):
-            raise StoreError(f"{quoted(target)} is not empty: name a new database")
+            raise StoreError("the target is not empty: name a new database")
         counts = dict.fromkeys(_TABLES, 0)
         with source.reading() as origin:
             for table, columns in _TABLES.items():
@@ -63,11 +71,17 @@ def copy_storage(
                     counts[table] += len(rows)
                     if progress is not None:
                         progress(table, counts[table])
+                    if interrupted.is_set():
+                        raise StoreError("interrupted")
         db.execute("UPDATE identity SET id = ?", (source.identity(),))
         db.keys_were_given()
         return counts
 
-    return target.write(work)
+    try:
+        return target.write(work)
+    except BaseException:
+        interrupted.set()
+        raise
 
 
 def back_up_storage(
@@ -75,7 +89,12 @@ def back_up_storage(
 ) -> dict[str, int]:
     """Copy a storage into a new SQLite file of mode 0600, which is there when it is whole.
 
-    Until then it is beside its place, with ``.part`` at its end; a process that is killed leaves that.
+    Until then it is in a folder beside its place, with ``.part`` at its end. That is removed whatever happens; only a
+    process that is killed leaves it.
+
+    To restore it in the place of a SQLite file: stop every process that uses that file; remove what lies beside it
+    with ``-wal`` and ``-shm`` at its end, which SQLite would take for the newest part of the backup; copy the backup
+    there.
 
     Args:
         source: What is copied; it may be in use.
@@ -87,22 +106,31 @@ def back_up_storage(
     """
     path = Path(path)
     _require_new(path)
-    # A name of its own: of two backups into one file, each would else take the other's part for its own.
+    # A name of its own: of two backups into one file, each would else take the other's part for its own. A folder, for
+    # SQLite has more files than one while it writes.
     try:
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+        folder = tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
-    os.close(handle)
-    part = Path(name)
-    try:
-        with Store(part) as target:
-            counts = copy_storage(source, target, progress=progress)
+    with folder as name:
+        part = Path(name, path.name)
+        with _named(f"{path} was not made"):
+            with Store(part) as target:
+                counts = _copied(source, target, progress)
+            if list(Path(name).iterdir()) != [part]:  # SQLite says nothing when the last of it cannot be written
+                raise StoreError("the end of it could not be written: is the disk full?")
         _require_new(path)
         part.rename(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return counts
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Generator[None]:
+    """Begin the message of a storage's error, which may name no file, with what has failed."""
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"{what}: {error}") from error
 
 
 def _require_new(path: Path) -> None:

@@ -31,6 +31,7 @@ _RETRY_SECONDS = 0.05
 _TOGETHER = 64  # writes in a transaction
 
 CONNECTION: dict[str, Any] = {
+    "client_encoding": "utf8",  # whatever the database's or PGCLIENTENCODING is: psycopg returns bytes for SQL_ASCII
     "autocommit": True,  # transactions begin by a statement of their own, which says of which kind
     "connect_timeout": int(WAIT_SECONDS),
     "tcp_user_timeout": int(2 * WAIT_SECONDS * 1_000),  # a machine that is gone says nothing
@@ -213,6 +214,19 @@ def configure(connection: psycopg.Connection) -> None:
     adapt_texts(connection)
     connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
     connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
+
+
+def require_utf8(connection: psycopg.Connection, name: str) -> None:
+    """Check that a database can have all texts.
+
+    Raises:
+        StoreError: It has another encoding than UTF8.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StoreError(
+            f"{name} has the encoding {encoding}: make a database by createdb --encoding=UTF8 --template=template0"
+        )
 
 
 def _attempt(transaction: PostgresTransaction, write: Write[PostgresTransaction, object]) -> object:

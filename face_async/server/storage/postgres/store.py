@@ -8,7 +8,13 @@ import psycopg
 
 from face_async.server.storage.base import StoreError
 from face_async.server.storage.names import quotes_password, without_password
-from face_async.server.storage.postgres.database import CONNECTION, PostgresDatabase, configure, storage_error
+from face_async.server.storage.postgres.database import (
+    CONNECTION,
+    PostgresDatabase,
+    configure,
+    require_utf8,
+    storage_error,
+)
 from face_async.server.storage.postgres.schema import prepare
 from face_async.server.storage.signatures import UsedSignatures
 from face_async.server.storage.storage import Storage
@@ -28,7 +34,7 @@ class PostgresStore(Storage):
         gallery_memory: As for :class:`Store`.
 
     Raises:
-        StoreError: The database cannot be reached, is no store, or is one of a newer version.
+        StoreError: The database cannot be reached, is not encoded in UTF8, is no store, or is one of a newer version.
     """
 
     def __init__(self, url: str, *, gallery_memory: int | None = None) -> None:
@@ -36,6 +42,7 @@ class PostgresStore(Storage):
         self._name = without_password(url)
         try:
             with psycopg.connect(url, **CONNECTION) as first:
+                require_utf8(first, self._name)
                 configure(first)
                 prepare(first, self._name)
         except psycopg.Error as error:
