@@ -207,7 +207,8 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     raise_file_limit()
     served.follow_links(describe(listener, served.certificate).base_url)
     try:
-        with served.settings.serving() as app, listener:
+        # What the parent has read may be older than the file: a key that was taken out would be good again.
+        with served.settings.reread().serving() as app, listener:
             serve_on(app, listener, served.limits, served.certificate, tell_ready)
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
         _tell(ready, error)
