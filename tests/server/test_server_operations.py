@@ -372,6 +372,18 @@ class TestAccounts:
         assert not caplog.records
 
 
+    def test_a_database_has_one_account_by_whatever_name_it_is_opened(self, tmp_path):
+        """But one that was kept beside a symbolic link stays, with its clients."""
+        account = Account("1", ("b",), CREDENTIALS)
+        real, link, other = (tmp_path / f"{name}.db" for name in ("real", "link", "other"))
+        link.symlink_to(real)
+        other.symlink_to(real)
+        (tmp_path / "other.db-accounts").touch()
+        assert [kept_accounts(path, account).name for path in (link, real, other)] == [
+            "real.db-accounts", "real.db-accounts", "other.db-accounts",
+        ]  # fmt: skip
+
+
 @pytest.mark.anyio
 async def test_a_server_with_a_certificate_speaks_https(store, tmp_path):
     pem = tmp_path / "certificate.pem"

@@ -135,13 +135,16 @@ def kept_accounts(database: Path, first: Account) -> Path:
     """Return the file of accounts beside a database, made with mode 0600 when it is missing.
 
     Args:
-        database: The database; the file is named the same with ``-accounts`` behind.
+        database: The database; the file is named the same with ``-accounts`` behind, as the file that a symbolic link
+            leads to, unless there is one already that is named as the link.
         first: The account in a file that is made.
 
     Raises:
         OSError: It cannot be made.
     """
-    path = database.with_name(f"{database.name}-accounts")
+    named, path = (Path(f"{name}-accounts") for name in (database, database.resolve()))
+    if named.exists():
+        return named
     if not path.exists():
         _write_new(path, first)
     return path
