@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import shlex
-import ssl
 from functools import partial
 from gettext import gettext as _
 from pathlib import Path
@@ -250,7 +249,7 @@ def _check_start(settings: ServerSettings, host: str, port: int, certificate: Ce
     with listen(host, port), evolve(settings, database=MEMORY).serving():
         pass
     if certificate is not None:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate.chain, certificate.key)
+        certificate.check()
 
 
 def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:

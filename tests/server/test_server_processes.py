@@ -29,7 +29,14 @@ from timing import PATIENCE
 from face_async import FaceSession
 from face_async.ingest import ingest, verify
 from face_async.limits import ServiceLimits
-from face_async.server import AccountsFile, ConnectionLimits, ServerSettings, create_app_from_env, processes
+from face_async.server import (
+    AccountsFile,
+    ConnectionLimits,
+    ServerSettings,
+    create_app_from_env,
+    processes,
+    serve_workers,
+)
 
 ACCOUNT = {
     "FACE_ASYNC_APPID": APPID,
@@ -254,7 +261,7 @@ def test_the_page_s_link_is_good_once_and_its_session_at_every_process(tmp_path)
         assert statuses(page) == [401] * 16
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_all_processes_stop_together(tmp_path, number):
     """Quietly, with the database closed."""
     with Server(str(tmp_path / "faces.db"), 2) as server:
@@ -381,3 +388,9 @@ def test_a_worker_does_not_start_with_accounts_that_were_read_before_it(tmp_path
         with processes._undisturbed(), pytest.raises(SystemExit):
             processes._work(served, listener, theirs)
         assert str(path) in str(ready.recv())
+
+
+def test_several_processes_share_no_database_in_memory():
+    """Each would have its own, and a client would meet one or another."""
+    with pytest.raises(ValueError, match="name a file"):
+        serve_workers(ServerSettings(":memory:", ()), workers=2, port=0)
