@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import shlex
-import ssl
 from functools import partial
 from gettext import gettext as _
 from pathlib import Path
@@ -76,7 +75,8 @@ def serve_command(
             "--body-memory",
             metavar="MB",
             min=1,
-            help="Memory for the bodies of all requests under way; by default 128, or an eighth of a small machine's.",
+            help="Memory for the bodies of all requests under way, in each process of --workers; "
+            "by default 128, or an eighth of a small machine's.",
         ),
     ] = None,
     strict: Annotated[
@@ -101,7 +101,8 @@ def serve_command(
         typer.Option(
             "--max-connections",
             min=1,
-            help="Connections open at once; by default half of the files that may be open, at most 4,096.",
+            help="Connections open at once, in each process of --workers; by default half of the files that may be "
+            "open, at most 4,096.",
         ),
     ] = None,
     max_per_address: Annotated[
@@ -109,7 +110,8 @@ def serve_command(
         typer.Option(
             "--max-connections-per-address",
             min=1,
-            help="Connections open at once from one address; behind a proxy all clients have its address.",
+            help="Connections open at once from one address, in each process of --workers; behind a proxy all clients "
+            "have its address.",
         ),
     ] = None,
     allow_url: Annotated[
@@ -250,7 +252,7 @@ def _check_start(settings: ServerSettings, host: str, port: int, certificate: Ce
     with listen(host, port), evolve(settings, database=MEMORY).serving():
         pass
     if certificate is not None:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate.chain, certificate.key)
+        certificate.check()
 
 
 def _accounts(file: Path | None, db: str) -> AccountsFile | tuple[Account, ...]:

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +25,7 @@ from face_async.server.faults import AnswerLostError
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Callable
+    from types import FrameType
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,7 +34,15 @@ _BACKLOG = 2_048
 _KEEP_ALIVE_SECONDS = 75
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is compared with
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
+_HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _servers = Workers("server.background", 40)
+
+
+_CERTIFICATE_REASONS: dict[object, str] = {
+    "KEY_TYPE_MISMATCH": "the key belongs to another certificate",
+    "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
+    None: "one of them is not what it should be, as PEM",
+}
 
 
 @frozen
@@ -45,6 +56,20 @@ class Certificate:
 
     chain: str | os.PathLike[str]
     key: str | os.PathLike[str]
+
+    def check(self) -> None:
+        """Check that the files are there, and belong together.
+
+        Raises:
+            OSError: The files cannot be used together; the message names both.
+        """
+        try:
+            for path in (self.chain, self.key):
+                Path(path).open("rb").close()  # ssl does not say which one is missing
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key, _no_passphrase)
+        except (OSError, ValueError) as error:
+            reason = _CERTIFICATE_REASONS.get(getattr(error, "reason", ""), error)
+            raise OSError(f"the certificate {self.chain} with the key {self.key} cannot be used: {reason}") from None
 
 
 @frozen
@@ -107,6 +132,8 @@ def serve(
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return; to be called in the main thread.
 
+    SIGHUP, as of a terminal that is closed, counts as SIGTERM, unless it is handled or ignored.
+
     Requests under way are finished first, if that takes no more than five seconds; a second SIGINT does not wait for
     them.
 
@@ -138,15 +165,20 @@ def serve_on(
     server = _Server(app, limits, on_ready, certificate)
     # Once stopped, uvicorn raises again the signal that stopped it. SIGTERM would then end the process
     # before its callers have closed the store; so it becomes a KeyboardInterrupt, unless somebody handles it.
-    unhandled = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if unhandled:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handlers = {signal.SIGTERM: signal.default_int_handler, _HANG_UP: _terminate}
+    unhandled = [number for number in handlers if number and signal.getsignal(number) == signal.SIG_DFL]
+    for number in unhandled:
+        signal.signal(number, handlers[number])
     try:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     finally:
-        if unhandled:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in unhandled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGTERM)  # for which uvicorn listens
 
 
 class _Server(uvicorn.Server):
@@ -232,7 +264,14 @@ def describe(listener: socket.socket, certificate: Certificate | None = None) ->
     return RunningServer(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}", port)
 
 
+def _no_passphrase() -> str:
+    # Without it OpenSSL would ask for one on the terminal.
+    raise ValueError("the key has a passphrase: write it without, such as by openssl pkey")
+
+
 def _config(app: ASGIApp, connections: Connections, certificate: Certificate | None) -> BoundedConfig:
+    if certificate:
+        certificate.check()
     return BoundedConfig(
         app,
         connections,

@@ -21,6 +21,7 @@ from face_async.server.background import describe, listen, serve_on
 from face_async.server.bounds.connections import ConnectionLimits, raise_file_limit
 from face_async.server.operations import METRICS_FOLDER_VARIABLE
 from face_async.server.storage.galleries import default_memory
+from face_async.server.storage.sqlite.database import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -37,7 +38,6 @@ _SPAWN = multiprocessing.get_context("spawn")  # threads and connections to a da
 _SHORT_LIFE_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0  # before a worker that lived for a short time is replaced
 _STOP_SECONDS = 10.0  # for workers that were told to stop
-_STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
 def serve_workers(
@@ -53,6 +53,8 @@ def serve_workers(
     on_link: Callable[[str], object] | None = None,
 ) -> None:
     """Serve in several processes until SIGINT or SIGTERM, then return; to be called in the main thread.
+
+    SIGHUP, as of a terminal that is closed, counts as SIGTERM, unless it is handled or ignored.
 
     Each worker has a listening socket of its own, among which the system spreads new connections. A worker that ends is
     replaced, and the one in its place takes over its socket: connections that were not accepted yet only wait, those
@@ -73,8 +75,10 @@ def serve_workers(
     Raises:
         OSError: The address cannot be listened on, or the certificate or its key cannot be used.
         StoreError: The storage cannot be used.
-        ValueError: The settings cannot be used.
+        ValueError: The settings cannot be used; such as a database in memory, which several processes cannot share.
     """
+    if workers > 1 and settings.database == MEMORY:
+        raise ValueError(f"{workers} processes would have a database in memory each: name a file, or use 1 process")
     memory = default_memory() if settings.gallery_memory is None else settings.gallery_memory
     settings = evolve(settings, gallery_memory=memory // workers)
     served = _Served(settings, limits, certificate, on_start, on_link)
@@ -194,12 +198,13 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     Signals to stop reach it only while it serves: it begins with them blocked, so that those that come early wait until
     uvicorn listens for them, and whatever comes later does not keep it from closing what it opened.
     """
+    stop_signals = _stop_signals()
 
     def tell_ready() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
         _tell(ready, None)
 
-    for number in _STOP_SIGNALS:
+    for number in stop_signals:
         signal.signal(number, _do_nothing)  # SIG_IGN would lose one that waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if served.on_start is not None:
@@ -207,7 +212,8 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
     raise_file_limit()
     served.follow_links(describe(listener, served.certificate).base_url)
     try:
-        with served.settings.serving() as app, listener:
+        # What the parent has read may be older than the file: a key that was taken out would be good again.
+        with served.settings.reread().serving() as app, listener:
             serve_on(app, listener, served.limits, served.certificate, tell_ready)
     except Exception as error:  # noqa: BLE001 - the process that started this one tells of it
         _tell(ready, error)
@@ -217,6 +223,12 @@ def _work(served: _Served, listener: socket.socket, ready: Connection) -> None:
 def _tell(ready: Connection, error: Exception | None) -> None:
     with contextlib.suppress(OSError):  # the process that started this one has ended, as this one is about to
         ready.send(error)
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a server; SIGHUP unless a program handles it itself, or nohup has it ignored."""
+    is_ours = signal.getsignal(signal.SIGHUP) in {signal.SIG_DFL, signal.default_int_handler}
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if is_ours else [])]
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
@@ -260,9 +272,10 @@ def _listeners(host: str, port: int, count: int) -> Generator[list[socket.socket
 def _undisturbed() -> Generator[None]:
     """Let signals to stop wait; a process that is started meanwhile begins with them waiting."""
     waiting: list[int] = []
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    numbers = _stop_signals()
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     # That holds for this thread and new processes: a library's thread may take a signal, which is handled here then.
-    handlers = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in _STOP_SIGNALS}
+    handlers = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
     try:
         yield
     finally:
@@ -276,7 +289,7 @@ def _undisturbed() -> Generator[None]:
 @contextlib.contextmanager
 def _interruptible() -> Generator[None]:
     # Ctrl-C as well: who starts a program in the background of a script has it ignored.
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in _STOP_SIGNALS}
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in _stop_signals()}
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from face_async.errors import quoted
 from face_async.server.app import create_app
@@ -112,6 +112,16 @@ class ServerSettings:
             metrics=True,
             keep_thumbnails=self.keep_thumbnails,
         )
+
+    def reread(self) -> Self:
+        """Return these settings with a file of accounts as it is now, for a process that starts after it was read.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is no list of accounts.
+        """
+        accounts = self.accounts
+        return evolve(self, accounts=AccountsFile(accounts.path)) if isinstance(accounts, AccountsFile) else self
 
     def first_account(self) -> Account:
         """Return the first of the accounts that there are now."""

@@ -16,7 +16,7 @@ import pytest
 from serverkit import CREDENTIALS, Caller, ToyRecognizer, authorization, new_person, program
 from timing import PATIENCE
 
-from face_async.server import Store, create_app, serve, serve_in_background
+from face_async.server import Store, create_app, processes, serve, serve_in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +128,24 @@ async def test_a_server_that_cannot_start_says_so(app, monkeypatch):
             pass
 
 
+def test_a_closed_terminal_stops_no_server_that_was_told_to_ignore_it(app):
+    """As by nohup."""
+    before, went_on = signal.signal(signal.SIGHUP, signal.SIG_IGN), []
+
+    def hang_up(_):
+        signal.raise_signal(signal.SIGHUP)
+        went_on.append(1)
+        signal.raise_signal(signal.SIGTERM)
+
+    try:
+        serve(app, port=0, on_ready=hang_up)
+        with processes._interruptible(), processes._undisturbed():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert went_on == [1]
+
+
 @pytest.mark.parametrize("handled", [True, False])
 def test_the_end_by_sigterm_is_told_to_the_program_if_it_listens(app, handled):
     """By its own handler, once the server has stopped; nothing interrupts what it does then."""
@@ -156,7 +174,7 @@ def test_an_error_of_who_is_told_that_it_is_ready_stops_the_server(app):
         pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_a_signal_ends_the_program_cleanly(tmp_path, number):
     """No traceback, and what comes after the server is still done."""
     with program(tmp_path / "faces.db") as (process, base_url):

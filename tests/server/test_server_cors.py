@@ -15,6 +15,7 @@ from serverkit import APPID, BUCKET, ToyRecognizer, authorization, calling, on_a
 
 from face_async.portraits import draw_portrait
 from face_async.server import create_app
+from face_async.server.request.cors import check_origins
 
 PAGE = Path(__file__).with_name("page_that_calls.html")
 ORIGIN = "https://app.example.com"
@@ -72,7 +73,28 @@ async def test_what_is_no_endpoint_is_not_for_pages_of_other_origins(store):
         assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("origin", ["https://app.example.com/", "app.example.com", "https://a/b", "", "https://a b"])
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://App.Example.com", ORIGIN),
+        (f"{ORIGIN}:443", ORIGIN),
+        ("HTTP://app.example.com:80", "http://app.example.com"),
+        (f"{ORIGIN}:80", f"{ORIGIN}:80"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+    ],
+)
+def test_an_origin_is_allowed_as_browsers_send_it(given, sent):
+    """In small letters, and without the port that the scheme implies."""
+    assert check_origins([given]) == [sent]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example.com/", "app.example.com", "https://a/b", "", "https://a b",
+        "https://*.example.com", "https://me@a", "https://a:port", "https://ä.example",
+    ],
+)  # fmt: skip
 def test_an_origin_is_scheme_and_host(store, origin):
     """A page's address, or one with a slash at its end, would never match."""
     with pytest.raises(ValueError, match="is no origin: write scheme and host"):

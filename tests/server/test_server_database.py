@@ -382,6 +382,16 @@ def test_a_signature_is_good_once(open_one):
         assert not store.used_signatures().remember("a", b"2", 100, 0.0)
 
 
+def test_a_signature_is_good_once_by_whatever_name_the_file_is_opened(tmp_path, monkeypatch):
+    """Through a symbolic link, and by a relative name in whatever folder the process is later."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "faces.db")
+    monkeypatch.chdir(tmp_path)
+    with Store("faces.db") as first, Store("link.db") as second:
+        monkeypatch.chdir("/")
+        assert first.used_signatures().remember("a", b"1", 100, 0.0)
+        assert not second.used_signatures().remember("a", b"1", 100, 0.0)
+
+
 def test_the_file_of_signatures_is_as_private_as_the_database(tmp_path):
     """And there is none beside a database in memory."""
     with Store(tmp_path / "faces.db") as store:

@@ -33,6 +33,25 @@ from face_async.server.operations.logs import JsonLines
 SECOND_KEY = Credentials("AKIDsecond", "secondSecretKey")
 
 
+ANOTHER_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgMm+Vife36zxBjFXN
+9uPPR0mjMeMZej+8XHmnYEE4JyShRANCAAT6exzTCVxEDjF2v3/gcUpCY3+yF6H7
+1/X1VL9BUfiU7TdW+RQHvUQpOTSZcskABMelbBDDhOzSitDFbzf7qFmA
+-----END PRIVATE KEY-----
+"""
+
+ENCRYPTED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAj57jAQSQaG9AICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEENr9KLo8r2Wa+rmm6eY3DkYEgZBp
+479UK5xjUW5LIxIjXzGNxG9YipQfLwtG0CeLB9qQnXo6Mp6BCqU7B8KDRDrrCaCB
+W5gmrAXm4pafP0qFbymp2d1wSkcHYqrRhEorr7x0JMq2fnTnWz6PW6MgflVX7Zo9
+hLoF5Sv6nDV17GLLx2hiR8/fdhyFXAJLXwgutWV4fgVH59LsZxH1OiSFpyNAbGI=
+-----END ENCRYPTED PRIVATE KEY-----
+"""
+
+
 def values(page: str, name: str) -> dict[str, float]:
     """The values of a metric by its labels, as Prometheus' text format has them."""
     return {labels: float(value) for labels, value in re.findall(rf"^{name}({{.*}})? (\S+)$", page, re.MULTILINE)}
@@ -371,6 +390,17 @@ class TestAccounts:
         assert [path] == list(tmp_path.iterdir())
         assert not caplog.records
 
+    def test_a_database_has_one_account_by_whatever_name_it_is_opened(self, tmp_path):
+        """But one that was kept beside a symbolic link stays, with its clients."""
+        account = Account("1", ("b",), CREDENTIALS)
+        real, link, other = (tmp_path / f"{name}.db" for name in ("real", "link", "other"))
+        link.symlink_to(real)
+        other.symlink_to(real)
+        (tmp_path / "other.db-accounts").touch()
+        assert [kept_accounts(path, account).name for path in (link, real, other)] == [
+            "real.db-accounts", "real.db-accounts", "other.db-accounts",
+        ]  # fmt: skip
+
 
 @pytest.mark.anyio
 async def test_a_server_with_a_certificate_speaks_https(store, tmp_path):
@@ -389,10 +419,18 @@ async def test_a_server_with_a_certificate_speaks_https(store, tmp_path):
 
 @pytest.mark.anyio
 async def test_a_certificate_that_cannot_be_used_is_told_at_the_start(store, tmp_path):
+    """With the names of both files; nobody is asked for a passphrase."""
     (tmp_path / "empty.pem").touch()
-    for name in ("empty.pem", "missing.pem"):
-        bad = Certificate(tmp_path / name, tmp_path / name)
-        with pytest.raises(OSError, match=r".+"):
+    (tmp_path / "good.pem").write_text(CERTIFICATE)
+    (tmp_path / "encrypted.pem").write_text(ENCRYPTED_KEY)
+    (tmp_path / "another.pem").write_text(ANOTHER_KEY)
+    reasons = {
+        "empty.pem": "not what it should be", "missing.pem": "No such file", "encrypted.pem": "passphrase",
+        "another.pem": "belongs to another certificate",
+    }  # fmt: skip
+    for name, reason in reasons.items():
+        bad = Certificate(tmp_path / "good.pem", tmp_path / name)
+        with pytest.raises(OSError, match=rf"good\.pem with the key .*{name} cannot be used: .*{reason}"):
             async with serve_in_background(create_app(store, credentials=CREDENTIALS), certificate=bad):
                 pytest.fail("it has started")
 

@@ -12,7 +12,7 @@ import pytest
 from pagekit import ACCOUNT, served_page
 from serverkit import APPID, BUCKET, CREDENTIALS
 
-from face_async.server.page.access import MAX_SESSIONS, SESSION_SECONDS
+from face_async.server.page.access import MAX_SESSIONS, SESSION_SECONDS, PageAccess
 
 VIEWS = ["identify", "people", "enroll", "compare", "status"]
 
@@ -117,6 +117,13 @@ def test_a_name_that_was_made_to_lead_here_gets_nothing(served, browser, host):
         assert "settings" not in answer.text
     assert groups(browser, Host=host).status_code in {400, 421}
     assert browser.get(served.links[-1]).status_code == 200  # the link was not used up
+
+
+@pytest.mark.parametrize("host", ["a.example:8443", "https://a.example", "a.example/", "*.a.example", "ä.example", ""])
+def test_what_no_browser_s_host_can_be_is_refused_as_a_name_of_the_page(host):
+    """It would be accepted, and the page refused to everybody."""
+    with pytest.raises(ValueError, match=r"without scheme, port and path, such as 'faces\.example\.com'"):
+        PageAccess([host])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8600", "localhost", "LOCALHOST:1", "[::1]:8600", "192.0.2.7"])

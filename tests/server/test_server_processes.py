@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import multiprocessing
 import os
 import random
 import signal
@@ -27,7 +29,14 @@ from timing import PATIENCE
 from face_async import FaceSession
 from face_async.ingest import ingest, verify
 from face_async.limits import ServiceLimits
-from face_async.server import create_app_from_env, processes
+from face_async.server import (
+    AccountsFile,
+    ConnectionLimits,
+    ServerSettings,
+    create_app_from_env,
+    processes,
+    serve_workers,
+)
 
 ACCOUNT = {
     "FACE_ASYNC_APPID": APPID,
@@ -252,7 +261,7 @@ def test_the_page_s_link_is_good_once_and_its_session_at_every_process(tmp_path)
         assert statuses(page) == [401] * 16
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_all_processes_stop_together(tmp_path, number):
     """Quietly, with the database closed."""
     with Server(str(tmp_path / "faces.db"), 2) as server:
@@ -361,3 +370,27 @@ def test_an_environment_that_says_nothing_sensible_is_refused(tmp_path, monkeypa
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"(?i){reason}"):
         create_app_from_env()
+
+
+@pytest.mark.parametrize("content", ["{broken", None], ids=repr)
+def test_a_worker_does_not_start_with_accounts_that_were_read_before_it(tmp_path, monkeypatch, content):
+    """A key that was taken out since would be good again: it fails, which is told, and is started anew."""
+    path = tmp_path / "accounts.json"
+    path.touch(0o600)
+    account = {"appid": APPID, "buckets": [BUCKET], "secret_id": "AKIDold", "secret_key": "oldKey"}
+    path.write_text(json.dumps([account]))
+    settings = ServerSettings(str(tmp_path / "faces.db"), AccountsFile(path), recognizer="fingerprint")
+    path.unlink() if content is None else path.write_text(content)
+    monkeypatch.setattr(processes, "serve_on", lambda *_: pytest.fail("it serves"))
+    ready, theirs = multiprocessing.Pipe(duplex=False)
+    served = processes._Served(settings, ConnectionLimits(), None, None, None)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ready, theirs:
+        with processes._undisturbed(), pytest.raises(SystemExit):
+            processes._work(served, listener, theirs)
+        assert str(path) in str(ready.recv())
+
+
+def test_several_processes_share_no_database_in_memory():
+    """Each would have its own, and a client would meet one or another."""
+    with pytest.raises(ValueError, match="name a file"):
+        serve_workers(ServerSettings(":memory:", ()), workers=2, port=0)

@@ -181,6 +181,10 @@ def test_a_strangers_file_is_refused(tmp_path):
     for no_file in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(StoreError, match="not a regular file"):
             Store(no_file)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for no_path in (tmp_path / "loop", "null\0"):
+        with pytest.raises(StoreError, match="cannot be opened"):
+            Store(no_path)
     assert text.read_text().startswith("dear diary")
     assert stranger.read_bytes() == before
 

@@ -55,7 +55,14 @@ LIBRARY_MODULES = (
         "local.py",
         "session.py",
     ),
-    *("server/deploy/__init__.py", "server/operations/accounts.py", "server/processes.py", "server/settings.py"),
+    *(
+        "server/background.py",
+        "server/deploy/__init__.py",
+        "server/operations/accounts.py",
+        "server/page/access.py",
+        "server/processes.py",
+        "server/settings.py",
+    ),
     *("server/recognition/__init__.py", "server/request/cors.py", "server/storage", "signature.py"),
 )
 _WORDS = re.compile(r"[a-z]{2,}[,:;]? [a-z{]|\} [a-z]{2,}")

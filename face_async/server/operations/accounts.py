@@ -42,15 +42,18 @@ class AccountsFile:
     Args:
         path: The file. A warning is logged when others than its owner may read it.
 
+    Attributes:
+        path: The file.
+
     Raises:
         OSError: It cannot be read.
         ValueError: It is no list of accounts.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._state: tuple[int, ...] | None = self._look()
-        self._accounts = read_accounts(self._path)
+        self._accounts = read_accounts(self.path)
         self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def current(self) -> tuple[Account, ...]:
@@ -65,8 +68,8 @@ class AccountsFile:
         try:
             self._state = self._look()
             if self._state != before:
-                self._accounts = read_accounts(self._path)
-                logger.info("%s was read again: %d accounts", self._path, len(self._accounts))
+                self._accounts = read_accounts(self.path)
+                logger.info("%s was read again: %d accounts", self.path, len(self._accounts))
         except (OSError, ValueError) as error:
             if isinstance(error, OSError):
                 self._state = None
@@ -74,7 +77,7 @@ class AccountsFile:
                 logger.error("the accounts stay as they were: %s", error)  # noqa: TRY400 - no traceback for that
 
     def _look(self) -> tuple[int, ...]:
-        found = self._path.stat()
+        found = self.path.stat()
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 
@@ -132,13 +135,16 @@ def kept_accounts(database: Path, first: Account) -> Path:
     """Return the file of accounts beside a database, made with mode 0600 when it is missing.
 
     Args:
-        database: The database; the file is named the same with ``-accounts`` behind.
+        database: The database; the file is named the same with ``-accounts`` behind, as the file that a symbolic link
+            leads to, unless there is one already that is named as the link.
         first: The account in a file that is made.
 
     Raises:
         OSError: It cannot be made.
     """
-    path = database.with_name(f"{database.name}-accounts")
+    named, path = (Path(f"{name}-accounts") for name in (database, database.resolve()))
+    if named.exists():
+        return named
     if not path.exists():
         _write_new(path, first)
     return path

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import multiprocessing
+import re
 import secrets
 import threading
 import time
@@ -22,6 +23,8 @@ from ctypes import c_uint64
 from multiprocessing.sharedctypes import RawValue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from face_async.errors import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,6 +43,7 @@ MAX_SESSIONS = 16
 FORGERY_HEADER = "X-CSRF-Token"
 """The header that shows a session's second token."""
 
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _LOCK_SECONDS = 1.0  # a process that is killed with the lock never gives it back
 
 
@@ -47,8 +51,11 @@ class PageAccess:
     """The sessions of one page, in one process or, handed to workers as they start, in several.
 
     Args:
-        hosts: Names by which browsers may ask for the page; addresses and ``localhost`` always may.
+        hosts: Names by which browsers may ask for the page, at any port; addresses and ``localhost`` always may.
         shared: Whether several processes serve the page.
+
+    Raises:
+        ValueError: One of the hosts is no name of a host.
 
     Attributes:
         cookie: The name of the cookie.
@@ -56,7 +63,7 @@ class PageAccess:
     """
 
     def __init__(self, hosts: Iterable[str] = (), *, shared: bool = False) -> None:
-        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._hosts = {"localhost", *map(_checked, hosts)}
         self._key = secrets.token_bytes(32)
         self._used = RawValue(c_uint64, 0) if shared else c_uint64(0)
         self._lock = multiprocessing.get_context("spawn").Lock() if shared else threading.Lock()
@@ -118,6 +125,16 @@ class PageAccess:
 
     def _derived(self, purpose: str, what: object) -> str:
         return hmac.digest(self._key, f"{purpose} {what}".encode(), "sha256").hex()
+
+
+def _checked(host: str) -> str:
+    name = host.lower()
+    if not (_HOST.fullmatch(name) or _is_address(name)):
+        raise ValueError(
+            f"{quoted(host)} is no name of a host: write it without scheme, port and path, such as "
+            "'faces.example.com', other letters than English ones as 'xn--…'"
+        )
+    return name
 
 
 def _same(one: str, other: str) -> bool:

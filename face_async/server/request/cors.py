@@ -18,23 +18,31 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_ORIGIN = re.compile(r"\*|null|([a-z][a-z0-9+.-]*://)([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+_DEFAULT_PORTS = {"http://": ":80", "https://": ":443"}
 _SUCCESS = 200
 
 
 def check_origins(origins: Iterable[str]) -> list[str]:
     """Return origins such as ``"https://example.com"`` or ``"http://localhost:3000"``; ``"*"`` is all.
 
+    They are returned as browsers send them: in small letters, and without the port that the scheme implies.
+
     Raises:
         ValueError: One of them is no origin.
     """
-    allowed = list(origins)
-    for origin in allowed:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(
-                f"{quoted(origin)} is no origin: write scheme and host alone, such as 'https://example.com'"
-            )
-    return allowed
+    return [_as_sent(origin) for origin in origins]
+
+
+def _as_sent(origin: str) -> str:
+    found = _ORIGIN.fullmatch(origin.lower())
+    if found is None:
+        raise ValueError(
+            f"{quoted(origin)} is no origin: write scheme and host alone, such as 'https://example.com', "
+            "each by itself, other letters than English ones as 'xn--…'; or '*' for all"
+        )
+    scheme, port = found[1], found[3]
+    return found[0].removesuffix(port) if port and port == _DEFAULT_PORTS.get(scheme) else found[0]
 
 
 class Cors(CORSMiddleware):

@@ -90,6 +90,10 @@ class Database:
         synchronous: SQLite's setting of this name: ``"FULL"`` syncs the file before a write returns, so that the write
             outlives a power cut; with ``"NORMAL"`` it is faster, and outlives only the process.
 
+    Attributes:
+        path: The file as it was given.
+        file: The file itself, whatever symbolic links lead to it; None when there is none.
+
     Raises:
         StoreError: The file cannot be opened, or ``prepare`` says that it is of another kind.
     """
@@ -98,12 +102,12 @@ class Database:
         self, path: str, prepare: Callable[[sqlite3.Connection, str], None], *, synchronous: str = "FULL"
     ) -> None:
         self.path = path
-        self._file = None if path == MEMORY else Path(path).resolve()
+        self.file = None if path == MEMORY else _resolved(path)
         self._synchronous = synchronous
-        self._identity = None if self._file is None else _claimed(self._file, path)
+        self._identity = None if self.file is None else _claimed(self.file, path)
         self._queue = WriteQueue[SqliteTransaction](self._work_off, 1)
         self._writer = _Pool(self._open_writer, 1)
-        self._reader = self._writer if self._file is None else _Pool(self._open_reader, _READERS)
+        self._reader = self._writer if self.file is None else _Pool(self._open_reader, _READERS)
         try:
             with self._writer.connection() as db:
                 prepare(db, path)
@@ -175,7 +179,7 @@ class Database:
             waiting.popleft().outcome.set_exception(error)
 
     def _require_same_file(self) -> None:
-        if self._file is not None and _identity(self._file) != self._identity:
+        if self.file is not None and _identity(self.file) != self._identity:
             raise DatabaseLostError(f"{self.path} was deleted or replaced while it was in use: restart the server")
 
     def _open_writer(self) -> SqliteTransaction:
@@ -189,7 +193,7 @@ class Database:
     def _open(self) -> SqliteTransaction:
         self._require_same_file()
         # Not "rwc": a file that has just been deleted must not come back empty.
-        name = MEMORY if self._file is None else f"{self._file.as_uri()}?mode=rw"
+        name = MEMORY if self.file is None else f"{self.file.as_uri()}?mode=rw"
         db = sqlite3.connect(
             name,
             timeout=BUSY_SECONDS,
@@ -278,6 +282,13 @@ def _attempt(db: SqliteTransaction, write: Write[SqliteTransaction, object]) -> 
         return None, error
     db.execute("RELEASE one")
     return result, None
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of symbolic links, a null character
+        raise StoreError(f"{path} cannot be opened: {error}") from None
 
 
 def _claimed(file: Path, path: str) -> tuple[int, int] | None:

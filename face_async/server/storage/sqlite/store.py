@@ -54,7 +54,8 @@ class Store(Storage):
         """
         with self._lock:
             if self._signatures is None:
-                path = self._path if self._path == MEMORY else f"{self._path}-signatures"
+                # By its real name: whoever opens it through a symbolic link has the same memory.
+                path = MEMORY if self._file.file is None else f"{self._file.file}-signatures"
                 self._signatures = UsedSignatures(Database(path, prepare_signatures, synchronous="NORMAL"))
             return self._signatures
 
