@@ -104,6 +104,7 @@ def serve_workers(
         finally:
             with _undisturbed():
                 _stop(crew)
+                settings.empty_log()
 
 
 @frozen

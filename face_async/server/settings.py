@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from attrs import evolve, field, frozen
@@ -14,6 +15,7 @@ from face_async.server.app import create_app
 from face_async.server.bounds.admission import RequestLimits
 from face_async.server.guard import Account
 from face_async.server.operations.accounts import AccountsFile
+from face_async.server.storage.base import StoreError
 from face_async.server.storage.opening import open_storage
 from face_async.signature import ACCOUNT_VARIABLES, Credentials
 
@@ -97,6 +99,15 @@ class ServerSettings:
     def open(self) -> Storage:
         """Open the storage."""
         return open_storage(self.database, gallery_memory=self.gallery_memory)
+
+    def empty_log(self) -> None:
+        """Empty the log beside a SQLite database, if there still is one.
+
+        Processes that close a database at the same moment each leave that to the other.
+        """
+        if Path(f"{os.path.realpath(self.database)}-wal").exists():
+            with contextlib.suppress(StoreError):  # it is emptied when the database is next opened
+                self.open().close()
 
     def create(self, storage: Storage) -> Starlette:
         """Return the application over a storage."""

@@ -292,6 +292,18 @@ def test_processes_that_are_still_starting_stop_as_quietly(tmp_path, number):
     assert [path.name for path in tmp_path.iterdir()] == ["faces.db"]
 
 
+def test_a_log_that_processes_have_left_is_emptied(tmp_path):
+    """As by two that close the database at the same moment, or one that was killed; a missing file is not made."""
+    path = tmp_path / "faces.db"
+    ServerSettings(str(path), ()).empty_log()
+    assert not path.exists()
+    program = f"import os; from face_async.server import Store; store = Store({str(path)!r}); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
+    assert Path(f"{path}-wal").exists()
+    ServerSettings(str(path), ()).empty_log()
+    assert [path] == list(tmp_path.iterdir())
+
+
 def test_a_signal_that_a_library_s_thread_takes_waits_until_a_worker_is_started():
     """Otherwise the process that is being started would get half of what it is given, and end with a traceback."""
     ended, steps = threading.Event(), []
