@@ -282,7 +282,7 @@ class _SentPictures:
             if len(doubt.ended.face_ids) == len(faces):
                 self.named = dict(enumerate(doubt.ended.face_ids))
         elif isinstance(doubt.ended, FaceLimitError):
-            self.codes = [int(ReturnCode.ERROR_FACE_NUM_EXCEED)] * len(doubt.images)
+            self.codes = [ReturnCode.ERROR_FACE_NUM_EXCEED] * len(doubt.images)
         self.unknown = [place for place, code in enumerate(self.codes) if code in _UNTOLD]
         self.fresh: list[str] = []
         self.found: dict[int, str] = {}
@@ -298,13 +298,11 @@ class _SentPictures:
     def result(self) -> AddFaceResult:
         """Return what became of all pictures together."""
         face_ids = self.added | self.found
-        codes = [
-            int(ReturnCode.OK) if place in face_ids else cast("int", code) for place, code in enumerate(self.codes)
-        ]
+        codes = [ReturnCode.OK if place in face_ids else cast("int", code) for place, code in enumerate(self.codes)]
         return AddFaceResult(
             added=len(face_ids),
             face_ids=tuple(face_ids.get(place, "") for place in range(len(codes))),
-            ret_codes=tuple(codes),
+            ret_codes=tuple(map(int, codes)),  # plain numbers, as an answer has them
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack, cast
 
@@ -25,7 +26,7 @@ from face_async.limits import check_count, check_group_ids, check_id, check_list
 from face_async.models import GroupsResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Generator, Iterable, Sequence
 
     from face_async.bulk.outage import OnOutage
     from face_async.bulk.outcomes import JobRunner
@@ -76,37 +77,37 @@ class BulkApi(LimitedApi):
         exist_ok: bool = False,
     ) -> NewPersonResult:
         """As :meth:`FaceApi.new_person`, and the ledger hears of it."""
-        check_id("person_id", person_id, self.limits)
-        try:
+        with self._changing(person_id):  # whoever had this id before may have been deleted elsewhere
             return await super().new_person(
                 person_id, group_ids, image, person_name=person_name, tag=tag, exist_ok=exist_ok
             )
-        finally:
-            self.ledger.forget(Key("faces", person_id))  # whoever had this id before may have been deleted elsewhere
 
     async def add_face(self, person_id: str, images: Sequence[ImageSource], *, tag: str | None = None) -> AddFaceResult:
         """As :meth:`FaceApi.add_face`, and the ledger hears of it."""
-        check_id("person_id", person_id, self.limits)
-        try:
+        with self._changing(person_id):
             return await super().add_face(person_id, images, tag=tag)
-        finally:
-            self.ledger.forget(Key("faces", person_id))
 
     async def del_person(self, person_id: str) -> DelPersonResult:
         """As :meth:`FaceApi.del_person`, and the ledger hears of it."""
-        check_id("person_id", person_id, self.limits)
-        try:
+        with self._changing(person_id, deleted=True):
             return await super().del_person(person_id)
-        finally:
-            self.ledger.forget_person(person_id)
 
     async def del_face(self, person_id: str, face_ids: Sequence[str]) -> DelFaceResult:
         """As :meth:`FaceApi.del_face`, and the ledger hears of it."""
-        check_id("person_id", person_id, self.limits)
-        try:
+        with self._changing(person_id):
             return await super().del_face(person_id, face_ids)
+
+    @contextlib.contextmanager
+    def _changing(self, person_id: str, *, deleted: bool = False) -> Generator[None]:
+        """Have the ledger forget what it knows of a person after a call that may have changed it, however that ends."""
+        check_id("person_id", person_id, self.limits)  # the ledger knows persons by their ids alone
+        try:
+            yield
         finally:
-            self.ledger.forget(Key("faces", person_id))
+            if deleted:
+                self.ledger.forget_person(person_id)
+            else:
+                self.ledger.forget(Key("faces", person_id))
 
     async def add_group_ids(self, person_id: str, group_ids: Sequence[str]) -> AddGroupIdsResult:
         """As :meth:`FaceApi.add_group_ids`, with room that the ledger has reserved in the groups.

@@ -41,15 +41,23 @@ T = TypeVar("T")
 ALLOW_ORIGIN_VARIABLE = "FACE_ASYNC_ALLOW_ORIGIN"
 DB_VARIABLE = "FACE_ASYNC_DB"
 ACCOUNTS_VARIABLE = "FACE_ASYNC_ACCOUNTS"
+ALLOW_URL_VARIABLE = "FACE_ASYNC_ALLOW_URL"
+GALLERY_MEMORY_VARIABLE = "FACE_ASYNC_GALLERY_MEMORY"
+RECOGNIZER_VARIABLE = "FACE_ASYNC_RECOGNIZER"
+REPLAY_PROTECTION_VARIABLE = "FACE_ASYNC_REPLAY_PROTECTION"
+STRICT_VARIABLE = "FACE_ASYNC_STRICT"
 """What ``serve`` reads beside what a session does."""
 
 SERVER_VARIABLES = frozenset(
     {
         ACCOUNTS_VARIABLE,
         ALLOW_ORIGIN_VARIABLE,
+        ALLOW_URL_VARIABLE,
         DB_VARIABLE,
-        *("FACE_ASYNC_ALLOW_URL", "FACE_ASYNC_GALLERY_MEMORY", "FACE_ASYNC_RECOGNIZER"),
-        *("FACE_ASYNC_REPLAY_PROTECTION", "FACE_ASYNC_STRICT"),
+        GALLERY_MEMORY_VARIABLE,
+        RECOGNIZER_VARIABLE,
+        REPLAY_PROTECTION_VARIABLE,
+        STRICT_VARIABLE,
     }
 )
 """All that the server's factory reads beside the account."""
@@ -98,7 +106,7 @@ RecognizerOption = Annotated[
     RecognizerName,
     typer.Option(
         "--recognizer",
-        envvar="FACE_ASYNC_RECOGNIZER",
+        envvar=RECOGNIZER_VARIABLE,
         help="What recognizes faces on the local server; auto is faces if it is installed, and dlib means faces.",
     ),
 ]
@@ -234,6 +242,11 @@ class ServiceChoice:
         if self.database is None and (project := ProjectAccess.from_env()) is not None:
             url = printable(self.base_url or DEFAULT_BASE_URL)
             tell(_("using the service {url} with appid {appid}").format(url=url, appid=printable(project.appid)))
+
+
+def throttle_of(at_once: int, max_rate: float | None) -> Throttle:
+    """Return the bounds of a run in one process: pictures under way, each with a call, and requests a second."""
+    return Throttle(max_concurrency=max(at_once, Throttle().max_concurrency), max_rate=max_rate)
 
 
 def ask(

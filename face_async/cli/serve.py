@@ -16,8 +16,12 @@ from face_async.cli.databases import DATABASE_HELP, check_argument
 from face_async.cli.options import (
     ACCOUNTS_VARIABLE,
     ALLOW_ORIGIN_VARIABLE,
+    ALLOW_URL_VARIABLE,
     DB_VARIABLE,
     DEFAULT_DB,
+    GALLERY_MEMORY_VARIABLE,
+    REPLAY_PROTECTION_VARIABLE,
+    STRICT_VARIABLE,
     RecognizerName,
     RecognizerOption,
 )
@@ -55,7 +59,7 @@ def serve_command(
     replay_protection: Annotated[
         bool,
         typer.Option(
-            "--replay-protection", envvar="FACE_ASYNC_REPLAY_PROTECTION", help="Accept every signature only once."
+            "--replay-protection", envvar=REPLAY_PROTECTION_VARIABLE, help="Accept every signature only once."
         ),
     ] = False,
     gallery_memory: Annotated[
@@ -63,7 +67,7 @@ def serve_command(
         typer.Option(
             "--gallery-memory",
             metavar="MB",
-            envvar="FACE_ASYNC_GALLERY_MEMORY",
+            envvar=GALLERY_MEMORY_VARIABLE,
             min=1,
             help="Memory for the faces of the groups used last, about 600 bytes a face; "
             "by default a quarter of the machine's memory or the container's.",
@@ -83,7 +87,7 @@ def serve_command(
         bool,
         typer.Option(
             "--strict",
-            envvar="FACE_ASYNC_STRICT",
+            envvar=STRICT_VARIABLE,
             help="Take only requests as the specification and the official clients send them.",
         ),
     ] = False,
@@ -119,7 +123,7 @@ def serve_command(
         typer.Option(
             "--allow-url",
             metavar="HOST",
-            envvar="FACE_ASYNC_ALLOW_URL",
+            envvar=ALLOW_URL_VARIABLE,
             help="A host that pictures may be fetched from; may be repeated.",
         ),
     ] = None,

@@ -115,7 +115,7 @@ def check_variables(base_url: str | None) -> Iterator[CheckResult]:
     if unknown:
         mend = f"the names are {', '.join(sorted(_KNOWN_VARIABLES))}"
         yield warning("variables", f"not known: {', '.join(unknown)}", mend)
-    if os.environ.get(HTTP_VARIABLE) and os.environ[HTTP_VARIABLE] not in HTTP_LIBRARIES:
+    if (library := os.environ.get(HTTP_VARIABLE)) and library not in HTTP_LIBRARIES:
         mend = "unset it, or set it to one of these"
         yield wrong("variables", f"{HTTP_VARIABLE} is none of {', '.join(HTTP_LIBRARIES)}", mend, Exit.USAGE)
     if base_url or any(name in known for name in ACCOUNT_VARIABLES):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import evolve
 
-from face_async import Throttle
 from face_async.cli.enroll.parts import enroll_in_parts
 from face_async.cli.enroll.result import EnrollRequest, conclude
 from face_async.cli.enroll.work import Work
@@ -29,6 +28,7 @@ from face_async.cli.options import (
     RecognizerOption,
     ServiceChoice,
     run_with,
+    throttle_of,
 )
 from face_async.cli.output import tell
 from face_async.errors import quoted
@@ -204,7 +204,7 @@ def _enroll_with_journal(
         service.announce()
     with _journal(journal) as kept:
         work = Work(wanted, kept, concurrency, options)
-        throttle = Throttle(max_concurrency=max(concurrency, Throttle().max_concurrency), max_rate=max_rate)
+        throttle = throttle_of(concurrency, max_rate)
         run_with(service, work.run, timeout=_TIMEOUT, deadline=_DEADLINE, throttle=throttle)
         conclude(wanted, work.result, _("journal {path}").format(path=kept) if wanted.person is None else "")
 

@@ -12,7 +12,7 @@ import anyio.to_thread
 import typer
 from attrs import Factory, field, frozen
 
-from face_async import SURELY_THE_SAME, GroupsResult, IdentifyResult, Throttle
+from face_async import SURELY_THE_SAME, GroupsResult, IdentifyResult
 from face_async._call.judgement import judge_error
 from face_async.bulk.api import search_groups
 from face_async.bulk.outage import BulkOutages, OnOutage
@@ -43,6 +43,7 @@ from face_async.cli.options import (
     ServiceChoice,
     Threshold,
     ask,
+    throttle_of,
 )
 from face_async.cli.output import tell
 from face_async.cli.pictures import pictures_below
@@ -175,7 +176,7 @@ def identify(
             display.advance()
 
         run = partial(search.run, probes=probes, take=take)
-        throttle = Throttle(max_concurrency=max(at_once, Throttle().max_concurrency), max_rate=max_rate)
+        throttle = throttle_of(at_once, max_rate)
         ask(run, db=db, base_url=base_url, recognizer=recognizer, quiet=quiet, throttle=throttle)
     _tell_passed_over(passed_over, quiet=quiet)
     _remark(tally, probes, [path for path in (csv, report) if path is not None], quiet=quiet)
