@@ -128,7 +128,7 @@ def test_output_that_nobody_reads_is_no_traceback(start, tmp_path):
     assert enroll.wait(PATIENCE) == 1
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_stream_that_is_closed_from_the_beginning_changes_nothing(say, tmp_path, closed):
     """Neither its exit code nor what is written, as into a journal that would get the number of a closed one."""
     command = [*_people(tmp_path / "people"), "--failures", "failures.csv"]

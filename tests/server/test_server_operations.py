@@ -166,7 +166,7 @@ class TestMetrics:
 
 @pytest.fixture(params=["serve", "uvicorn"])
 def workers(request, tmp_path):
-    """Two processes on one port, our own or uvicorn's; yields the address and the folder of their metrics."""
+    """Four processes on one port, or two of uvicorn's; yields the address and the folder of their metrics."""
     metrics = tmp_path / "metrics"
     account = {
         "APPID": APPID,
@@ -184,7 +184,7 @@ def workers(request, tmp_path):
             environment["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
             command = [*theirs, "--fd", str(listener.fileno()), "--log-level", "warning", "--workers", "2"]
         else:
-            command = [*ours, "--port", "0", "--workers", "2"]
+            command = [*ours, "--port", "0", "--workers", "4"]
         supervisor = subprocess.Popen(
             command,
             cwd=tmp_path,
